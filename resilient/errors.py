@@ -1,0 +1,119 @@
+"""The errors of `resilient`, free of any driver.
+
+Each drop-in raises a subclass of these that also inherits its library's base
+(`psycopg.OperationalError`, `psycopg_pool.PoolTimeout`, httpx2's or httpx's
+`TransportError`), so existing `except` clauses keep working.  The original exception is
+always the `__cause__`.
+"""
+
+from __future__ import annotations
+
+import socket
+
+__all__ = [
+    "CommitOutcomeUnknown",
+    "ConfigError",
+    "DeadlineExceeded",
+    "FencedPrimary",
+    "NameNotFound",
+    "NameServersFailed",
+    "NameTimeout",
+    "NoEndpointAvailable",
+    "ResilientError",
+    "ResolutionError",
+    "RetryBudgetExhausted",
+    "TransactionReplayMismatch",
+]
+
+
+class ResilientError(Exception):
+    """Base of every error that this library raises on its own account."""
+
+
+class ConfigError(ResilientError, ValueError):
+    """A setting that can't be used.  The text names the variable, its value (never a
+    secret) and what is accepted."""
+
+
+class NoEndpointAvailable(ResilientError):
+    """Nothing fits the intent.
+
+    `topology` is the snapshot that the decision was taken on, `reasons` maps each
+    endpoint (as text) to why it was refused.
+    """
+
+    topology: object | None
+    reasons: dict[str, str]
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        topology: object | None = None,
+        reasons: dict[str, str] | None = None,
+    ) -> None:
+        why = "; ".join(f"{name}: {reason}" for name, reason in (reasons or {}).items())
+        super().__init__(f"{message} ({why})" if why else message)
+        self.topology = topology
+        self.reasons = dict(reasons or {})
+
+
+class DeadlineExceeded(ResilientError):
+    """The operation's deadline passed.  `RESILIENT_DEADLINE_S` or `timeout=` set it."""
+
+
+class RetryBudgetExhausted(ResilientError):
+    """Retrying would exceed `RESILIENT_RETRY_BUDGET`: the last failure is the cause."""
+
+
+class FencedPrimary(ResilientError):
+    """A server that says it is the primary is not the one that may take writes."""
+
+
+class TransactionReplayMismatch(ResilientError):
+    """A replayed transaction gave other results than the caller had already seen."""
+
+
+class CommitOutcomeUnknown(ResilientError):
+    """The reply to a COMMIT was lost, and nothing can tell whether it took effect.
+
+    Never retried by the library: the caller decides, with the facts in `details`.
+    """
+
+    details: dict[str, object]
+
+    def __init__(self, message: str = "", *, details: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details = dict(details or {})
+
+
+class ResolutionError(ResilientError, socket.gaierror):
+    """A name could not be resolved.  Also a `socket.gaierror`."""
+
+    #: the `EAI_*` number that `socket.getaddrinfo` would have given
+    eai = socket.EAI_FAIL
+
+    def __init__(self, message: str = "", *, name: str = "") -> None:
+        socket.gaierror.__init__(self, self.eai, message)
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.strerror or "")
+
+
+class NameNotFound(ResolutionError):
+    """The name, or an address of the family asked for, does not exist.  Final."""
+
+    eai = socket.EAI_NONAME
+
+
+class NameTimeout(ResolutionError):
+    """No name server answered in time.  May be asked again."""
+
+    eai = socket.EAI_AGAIN
+
+
+class NameServersFailed(ResolutionError):
+    """Every name server failed (SERVFAIL, refused, malformed).  May be asked again."""
+
+    eai = socket.EAI_AGAIN
