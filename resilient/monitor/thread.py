@@ -1,0 +1,133 @@
+"""The one background thread of a process: an asyncio loop for probes, DNS and verdicts.
+
+It carries no user traffic and runs no user code, so a blocked application loop delays no
+verdict.  Whoever needs it calls `acquire` and, when done, `release`; the last release ends
+the thread.  A forked child starts its own; a parent's thread doesn't exist there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import selectors
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+THREAD_NAME = "resilient-monitor"
+#: how long the last release waits for the loop's tasks to end, in seconds
+JOIN_S = 5.0
+
+
+class MonitorThread:
+    """An asyncio loop on a daemon thread.  Use `acquire`, not the constructor."""
+
+    def __init__(self) -> None:
+        # Named, not the default: an application may install another policy (uvloop),
+        # whose loop does not promise add_reader on descriptors that libpq owns.
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(
+            selectors.DefaultSelector()
+        )
+        self.pid = os.getpid()
+        self._users = 0
+        self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.close()
+
+    @property
+    def current(self) -> bool:
+        """True when the caller runs on this very thread."""
+        return threading.get_ident() == self._thread.ident
+
+    def call(self, fn: Callable[[*Ts], object], *args: *Ts) -> bool:
+        """Run `fn(*args)` on the loop soon.  False when the loop has ended (or was forked)."""
+        if self.pid != os.getpid():
+            return False
+        try:
+            self.loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def submit(self, coro: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop; `.result(timeout)` from any other thread."""
+        try:
+            return asyncio.run_coroutine_threadsafe(coro, self.loop)
+        except RuntimeError:
+            coro.close()
+            raise
+
+    def _stop(self) -> None:
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def _join(self) -> None:
+        if not self.current:
+            self._thread.join(JOIN_S)
+
+
+_lock = threading.RLock()  # re-entrant: a finaliser may call `release` inside `acquire`
+_monitor: MonitorThread | None = None
+
+
+def acquire() -> MonitorThread:
+    """The process's monitor, started when nobody had it.  Pair with `release`."""
+    global _monitor
+    with _lock:
+        if _monitor is None or _monitor.pid != os.getpid():
+            _monitor = MonitorThread()
+        _monitor._users += 1
+        return _monitor
+
+
+def release(monitor: MonitorThread) -> None:
+    """Give the monitor back.  The last one to do so ends and joins the thread."""
+    global _monitor
+    with _lock:
+        if monitor.pid != os.getpid():
+            return
+        monitor._users -= 1
+        if monitor._users > 0:
+            return
+        if _monitor is monitor:
+            _monitor = None
+    monitor._stop()
+    monitor._join()
+
+
+def _after_fork_in_child() -> None:
+    # The thread did not survive the fork, and its lock may have been held by it.
+    global _lock, _monitor
+    _lock = threading.RLock()
+    _monitor = None
+
+
+def _at_exit() -> None:
+    # A daemon thread inside a selector at interpreter shutdown is fine for CPython, but a
+    # task that logs then is not: end it while everything still works.
+    with _lock:
+        monitor = _monitor
+    if monitor is not None and monitor.pid == os.getpid():
+        monitor._stop()
+        monitor._join()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
