@@ -1,0 +1,150 @@
+"""When to probe, and when silence means death.
+
+Everything about the detection window lives here.  With the symbols of the settings:
+
+    window_s = probe_interval_s + failure_threshold × probe_timeout_s
+
+An endpoint is dead when it refuses, or when nothing was heard from it for `window_s`
+although at least `MIN_PROBES` probes were sent meanwhile.  A late reply means slow, never
+dead.  A probe that stays unanswered for `probe_timeout_s / 2` doesn't hold back the next;
+the first such miss sends two at once (over connections of their own), so that six
+independent probes fit into the default window.  Probability that an endpoint which loses a
+share p of its probes looks dead: about p⁶ per window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+MIN_PROBES = 6
+MAX_OUTSTANDING = 8
+#: a burst keeps its pace this long, then slows down by `BURST_DECAY` up to the interval
+BURST_S = 10.0
+BURST_DECAY = 1.5
+#: a probe younger than this had no chance yet to be answered: it doesn't count as missed
+GRACE_S = 0.05
+#: shares of the interval between which a quiet endpoint's next probe is drawn
+JITTER = (0.9, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeConfig:
+    """The four numbers of detection, in seconds (see `Settings`)."""
+
+    interval_s: float = 1.0
+    timeout_s: float = 0.5
+    failure_threshold: int = 2
+    success_threshold: int = 1
+    burst_interval_s: float = 0.05
+
+    @property
+    def window_s(self) -> float:
+        return self.interval_s + self.failure_threshold * self.timeout_s
+
+    @property
+    def miss_s(self) -> float:
+        """An unanswered probe older than this doesn't hold back the next."""
+        return self.timeout_s / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """What is known of one endpoint's answers.  Times are monotonic seconds.
+
+    `heard_at`: the last answer (or, before any, the first probe).  `outstanding`: send
+    times of probes without an answer, by id, oldest first.  `unanswered`: probes sent
+    since `heard_at`.  `answers`: answers in a row.  `burst_at`: when the present burst
+    began.
+    """
+
+    heard_at: float | None = None
+    sent_at: float | None = None
+    outstanding: tuple[tuple[int, float], ...] = ()
+    unanswered: int = 0
+    answers: int = 0
+    burst_at: float | None = None
+
+    def sent(self, probe: int, now: float) -> Detector:
+        kept = self.outstanding[-(MAX_OUTSTANDING - 1) :]
+        return replace(
+            self,
+            sent_at=now,
+            heard_at=now if self.heard_at is None else self.heard_at,
+            outstanding=(*kept, (probe, now)),
+            unanswered=self.unanswered + 1,
+        )
+
+    def heard(self, probe: int | None, now: float) -> Detector:
+        """An answer came: whatever was asked before it is no longer a miss."""
+        asked = next((at for known, at in self.outstanding if known == probe), now)
+        left = tuple(item for item in self.outstanding if item[1] > asked)
+        return replace(
+            self,
+            heard_at=now,
+            outstanding=left,
+            unanswered=len(left),
+            answers=self.answers + 1,
+            burst_at=None,
+        )
+
+    def failed(self, probe: int | None) -> Detector:
+        """A probe ended without an answer that counts."""
+        left = tuple(item for item in self.outstanding if item[0] != probe)
+        return replace(self, outstanding=left, answers=0)
+
+    def suspected(self, now: float) -> Detector:
+        return self if self.burst_at is not None else replace(self, burst_at=now)
+
+
+def missed(detector: Detector, config: ProbeConfig, now: float) -> bool:
+    """True when the oldest unanswered probe is late enough to start a burst."""
+    return bool(detector.outstanding) and now - detector.outstanding[0][1] >= config.miss_s - 1e-9
+
+
+def silent_to_death(detector: Detector, config: ProbeConfig, now: float) -> bool:
+    """The verdict: a whole window of silence, with enough questions asked in it."""
+    if detector.heard_at is None or now - detector.heard_at < config.window_s - 1e-9:
+        return False
+    young = sum(now - at < GRACE_S - 1e-9 for _, at in detector.outstanding)
+    return detector.unanswered - young >= MIN_PROBES
+
+
+def verdict_at(detector: Detector, config: ProbeConfig) -> float | None:
+    """When the verdict could fall, if nothing is heard and asked until then."""
+    if detector.heard_at is None or detector.unanswered < MIN_PROBES:
+        return None
+    last = detector.sent_at if detector.sent_at is not None else detector.heard_at
+    return max(detector.heard_at + config.window_s, last + GRACE_S)
+
+
+def burst_spacing(config: ProbeConfig, burst_at: float, now: float) -> float:
+    """Seconds between two probes of a burst that are answered."""
+    base = config.burst_interval_s
+    over = now - burst_at - BURST_S
+    while over > 0 and base < config.interval_s:
+        base *= BURST_DECAY
+        over -= base
+    return min(base, config.interval_s)
+
+
+def next_probe_at(
+    detector: Detector, config: ProbeConfig, burst_at: float | None, now: float, jitter: float
+) -> float:
+    """When the next probe of this endpoint is due.
+
+    `burst_at`: since when it, or the whole cluster (nobody takes writes), is in a burst;
+    None when all is quiet.  `jitter` is a draw from [0, 1).
+    """
+    if detector.sent_at is None:
+        return now
+    last = detector.sent_at
+    low, high = JITTER
+    if detector.outstanding:
+        # The slowed pace of a long burst holds for unanswered probes as well.
+        pace = config.miss_s
+        if burst_at is not None:
+            pace = max(pace, burst_spacing(config, burst_at, now))
+        return last + pace
+    if burst_at is None:
+        return last + config.interval_s * (low + (high - low) * jitter)
+    return last + burst_spacing(config, burst_at, now) * (0.5 + jitter / 2)
