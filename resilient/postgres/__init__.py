@@ -1,0 +1,29 @@
+"""Drop-ins for psycopg_pool's four pools."""
+
+from __future__ import annotations
+
+from .errors import (
+    CommitOutcomeUnknown,
+    DeadlineExceeded,
+    FencedPrimary,
+    NoEndpointAvailable,
+    RetryBudgetExhausted,
+)
+from .public import (
+    AsyncConnectionPool,
+    AsyncNullConnectionPool,
+    ConnectionPool,
+    NullConnectionPool,
+)
+
+__all__ = [
+    "AsyncConnectionPool",
+    "AsyncNullConnectionPool",
+    "CommitOutcomeUnknown",
+    "ConnectionPool",
+    "DeadlineExceeded",
+    "FencedPrimary",
+    "NoEndpointAvailable",
+    "NullConnectionPool",
+    "RetryBudgetExhausted",
+]

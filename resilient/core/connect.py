@@ -1,0 +1,108 @@
+"""How one connection is obtained, as a generator of commands.
+
+The shell answers each command and sends the answer back:
+
+    Look()                 → (Topology, seconds left)
+    Dial(endpoint)         → True when connected (the generator is done), False when not
+    Await(version, s)      → None, once the topology's version differs or the time is over
+
+It ends with `GivenUp`: the shell raises what the last dial raised, or, when nothing was
+dialled, that no endpoint is available.  A worker of a pool is impatient: it gives up as soon
+as nobody is left to dial, because its work is taken up again at the next topology.  A caller
+that connects itself is patient until its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from .model import Endpoint, Health, Role, Topology
+
+#: how long the first observations are waited for before somebody unknown is dialled
+FIRST_LOOK_S = 0.5
+#: a patient caller dials again after this long although nothing was published
+AGAIN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    version: int
+    seconds: float
+
+
+Command = Look | Dial | Await
+
+
+def unheard(topology: Topology) -> bool:
+    """Nothing is resolved yet, or one of several endpoints was never heard of."""
+    views = topology.endpoints
+    if not views:
+        return True
+    silent = [view for view in views if view.health is Health.UNKNOWN]
+    return len(views) > 1 and bool(silent)
+
+
+def to_dial(topology: Topology, tried: set[Endpoint]) -> Endpoint | None:
+    """Whom a writer dials next: the writer, or while there is none whoever might be it."""
+    if topology.conflict:
+        return None
+    if topology.writer is not None:
+        endpoint = topology.writer.endpoint
+        return None if endpoint in tried else endpoint
+    maybe = [
+        view
+        for view in topology.endpoints
+        if not view.fenced and view.role is Role.UNKNOWN and view.endpoint not in tried
+    ]
+    # Dead ones last; but they are dialled: one endpoint, never seen up, is all there is.
+    maybe.sort(key=lambda view: view.health is Health.DEAD)
+    return maybe[0].endpoint if maybe else None
+
+
+def connecting(patient: bool) -> Generator[Command, Any, None]:
+    """Commands that lead to one connection for writing; ends when given up or connected."""
+    tried: set[Endpoint] = set()
+    version = -1
+    waited_s = 0.0
+    while True:
+        topology, left_s = yield Look()
+        if left_s <= 0:
+            return
+        if topology.version != version:
+            tried.clear()
+            version = topology.version
+        if topology.writer is None and unheard(topology) and waited_s < FIRST_LOOK_S:
+            pause_s = min(left_s, FIRST_LOOK_S / 5)
+            yield Await(version, pause_s)
+            waited_s += pause_s
+            continue
+        endpoint = to_dial(topology, tried)
+        if endpoint is not None:
+            tried.add(endpoint)
+            if (yield Dial(endpoint)):
+                return
+        elif patient:
+            yield Await(version, min(left_s, AGAIN_S))
+            tried.clear()
+        else:
+            return
+
+
+def bound(endpoint: Endpoint) -> Generator[Command, Any, None]:
+    """Commands that lead to one connection to this endpoint and no other."""
+    topology, left_s = yield Look()
+    view = topology.find(endpoint)
+    if left_s > 0 and view is not None and view.usable:
+        yield Dial(endpoint)

@@ -1,0 +1,339 @@
+"""One cluster's monitor: probes, names, verdicts, and the order in which they take effect.
+
+Everything here runs on the monitor's loop but what says *any thread*.  The decisions are
+`core.topology`'s; this file only asks (DNS, probes), remembers the state, and applies:
+
+    1. condemn and abort what the new snapshot rules out,
+    2. publish the snapshot,
+    3. tell the listeners.
+
+In that order, so nobody who has seen the new primary can still get an acknowledgement from
+the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import topology as core
+from ..core.health import MAX_OUTSTANDING, ProbeConfig
+from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
+from ..settings import Settings
+from . import thread
+from .names import NameWatch
+from .sockets import Link, LinkRegistry
+
+logger = logging.getLogger("resilient.monitor")
+
+#: how the reason of an abort begins that the deadline caused
+DEADLINE = "deadline"
+
+
+class ProbeError(Exception):
+    """A probe failed; `kind` says what that says of the endpoint."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class Prober:
+    """What asks an endpoint what it is.  One per cluster; used on the monitor's loop."""
+
+    async def probe(self, endpoint: Endpoint) -> Observation:
+        """One question, one answer.  `ProbeError` when there is none.  Never times out by
+        itself: a late answer is still news, and the detector judges silence."""
+        raise NotImplementedError
+
+    async def prune(self, keep: frozenset[Endpoint]) -> None:
+        """Let go of side connections to endpoints that are gone, and of idle extras."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredName:
+    """A name (or literal address, or socket directory) from the configuration."""
+
+    host: str
+    port: int
+    hostaddr: str = ""
+
+
+class Cluster:
+    """Monitors a set of names.  Start with `open`, end with `close` (any thread)."""
+
+    def __init__(
+        self, names: tuple[ConfiguredName, ...], settings: Settings, prober: Prober
+    ) -> None:
+        self.settings = settings
+        self.links = LinkRegistry()
+        self.topology = Topology()
+        self._prober = prober
+        self._listeners: weakref.WeakSet[ClusterListener] = weakref.WeakSet()
+        self._wakers: set[Callable[[], None]] = set()
+        self._state = core.State(
+            ProbeConfig(
+                settings.probe_interval_s,
+                settings.probe_timeout_s,
+                settings.failure_threshold,
+                settings.success_threshold,
+                settings.probe_burst_interval_s,
+            )
+        )
+        self._monitor = thread.acquire()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._by_endpoint: dict[Endpoint, list[int]] = {}
+        self._probe_number = 0
+        self._closing = False
+        self._jitter = random.random()
+        self._dying: dict[Endpoint, float] = {}
+        self._names = NameWatch(names, settings, self._apply)
+        self._monitor.call(self._start)
+
+    # -- any thread
+
+    def report(self, link: Link, kind: FailureKind, detail: str = "") -> None:
+        """Passive evidence from a connection."""
+        event = core.Evidence(link.endpoint, kind, link.generation, detail)
+        self._monitor.call(self._apply, event)
+
+    def observe(self, endpoint: Endpoint, observation: Observation) -> None:
+        """What a new connection said of itself: as good as a probe's answer."""
+        self._monitor.call(self._apply, core.Observed(endpoint, observation))
+
+    def name_errors(self) -> dict[str, str]:
+        """Configured names that can't be resolved at present → why."""
+        return dict(self._names.errors)
+
+    def listen(self, listener: ClusterListener) -> None:
+        """Tell the listener of every new version, on the monitor's thread; held weakly."""
+        self._monitor.call(self._listeners.add, listener)
+
+    def wake(self, version: int, waker: Callable[[], None]) -> None:
+        """Call `waker` once, on the monitor's thread, when the version is not `version`."""
+
+        def register() -> None:
+            if self.topology.version != version or self._closing:
+                waker()
+            else:
+                self._wakers.add(waker)
+
+        if not self._monitor.call(register):
+            waker()
+
+    def forget(self, waker: Callable[[], None]) -> None:
+        self._monitor.call(self._wakers.discard, waker)
+
+    def at(self, when_s: float, link: Link, why: str) -> None:
+        """Abort the link at a monotonic time, unless it has connected by then."""
+
+        def expire() -> None:
+            if link.connecting:
+                link.abort(why)
+
+        self._monitor.call(self._monitor.loop.call_at, when_s, expire)
+
+    def close(self, wait: bool = True) -> None:
+        """End probes, names and side connections; give the thread back.
+
+        `wait=False` is for finalisers, which may run on any thread and must not block.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        if not wait or self._monitor.current:
+            self._monitor.call(self._end_soon)
+            return
+        try:
+            self._monitor.submit(self._end()).result(thread.JOIN_S)
+        except (RuntimeError, TimeoutError) as exc:
+            logger.warning("the monitor of a cluster did not end in time: %r", exc)
+        thread.release(self._monitor)
+
+    def _end_soon(self) -> None:
+        ending = self._monitor.loop.create_task(self._end())
+        ending.add_done_callback(lambda _: thread.release(self._monitor))
+
+    # -- the monitor's loop
+
+    def _start(self) -> None:
+        self._names.start(self._monitor.loop)
+        self._schedule()
+
+    async def _end(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._names.close()
+        await self._prober.close()
+
+    def _apply(self, event: core.Event) -> None:
+        if self._closing:
+            return
+        old = self._state.topology
+        self._state = core.step(self._state, event, time.monotonic())
+        new = self._state.topology
+        if new is not old:
+            self._publish(old, new)
+        self._schedule()
+
+    def _publish(self, old: Topology, new: Topology) -> None:
+        if new.version == old.version:  # only lag moved
+            self.topology = new
+            return
+        self._condemn(new)
+        self.topology = new
+        _log(old, new)
+        for listener in list(self._listeners):
+            listener.topology_changed(old, new)
+        wakers, self._wakers = self._wakers, set()
+        for waker in wakers:
+            waker()
+        self._names.topology_changed(new)
+        keep = frozenset(view.endpoint for view in new.endpoints)
+        if any(view.endpoint not in keep for view in old.endpoints):
+            self._spawn(self._prober.prune(keep))
+
+    def _spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+        self._probe_number += 1
+        number = self._probe_number
+        task = self._tasks[number] = self._monitor.loop.create_task(coro)
+        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+
+    def _condemn(self, new: Topology) -> None:
+        """Rule out connections of older generations, and wake those who wait on them.
+
+        A call that is stuck on a dead endpoint is only cut when there is somewhere to go,
+        or after the deadline (see `_expire`): silence alone never kills a call.
+        """
+        now = time.monotonic()
+        for link in self.links.select(lambda link: not link.condemned or link.connecting):
+            if new.live(link.endpoint, link.generation):
+                if link.connecting and new.writer and _hopeless(new, link):
+                    link.abort("another endpoint is the primary")
+                continue
+            view = new.find(link.endpoint)
+            why = view.reason if view and view.reason else "the endpoint is gone"
+            fenced = view is None or view.fenced or view.health is not Health.DEAD
+            if link.connecting or fenced or new.writer:
+                link.abort(why)
+            else:
+                link.condemned = why
+                self._dying.setdefault(link.endpoint, now + self.settings.deadline_s)
+
+    def _expire(self, now: float) -> None:
+        new = self._state.topology
+        for endpoint, until in list(self._dying.items()):
+            view = new.find(endpoint)
+            dead = view is not None and view.health is Health.DEAD
+            if not dead or now >= until or new.writer:
+                del self._dying[endpoint]
+                for link in self.links.select(lambda link: bool(link.condemned)):
+                    if link.endpoint == endpoint:
+                        link.abort(f"{DEADLINE}: the endpoint is dead and nothing replaced it")
+
+    def _schedule(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if not self._closing:
+            now = time.monotonic()
+            probes, again = core.due(self._state, now, self._jitter)
+            when = now if probes else again
+            if self._dying:
+                when = min(when, *self._dying.values())
+            self._timer = self._monitor.loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._expire(now)
+        old = self._state.topology
+        self._state = core.step(self._state, core.Tick(), now)
+        probes, _ = core.due(self._state, now, self._jitter)
+        self._jitter = random.random()
+        for endpoint in probes:
+            self._send(endpoint, now)
+        new = self._state.topology
+        if new is not old:
+            self._publish(old, new)
+        self._schedule()
+
+    def _send(self, endpoint: Endpoint, now: float) -> None:
+        self._probe_number += 1
+        number = self._probe_number
+        self._state = core.step(self._state, core.ProbeSent(endpoint, number), now)
+        under_way = self._by_endpoint.setdefault(endpoint, [])
+        while len(under_way) >= MAX_OUTSTANDING:
+            oldest = self._tasks.get(under_way.pop(0))
+            if oldest:
+                oldest.cancel()
+        under_way.append(number)
+        coro = self._probe(endpoint, number)
+        self._tasks[number] = self._monitor.loop.create_task(coro)
+
+    async def _probe(self, endpoint: Endpoint, number: int) -> None:
+        event: core.Event
+        try:
+            seen = await self._prober.probe(endpoint)
+            event = core.Observed(endpoint, seen, number)
+        except ProbeError as exc:
+            event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
+        except Exception as exc:
+            logger.exception("a probe of %s failed in an unforeseen way", endpoint)
+            event = core.ProbeFailed(endpoint, number, FailureKind.LOCAL, repr(exc))
+        finally:
+            self._tasks.pop(number, None)
+            under_way = self._by_endpoint.get(endpoint, [])
+            if number in under_way:
+                under_way.remove(number)
+        self._apply(event)
+
+
+class ClusterListener:
+    """Something that follows a cluster's topology (a pool)."""
+
+    def topology_changed(self, old: Topology, new: Topology) -> None:
+        """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""
+        raise NotImplementedError
+
+
+def _hopeless(new: Topology, link: Link) -> bool:
+    view = new.find(link.endpoint)
+    return (
+        view is not None
+        and view.health in (Health.UNKNOWN, Health.SUSPECT)
+        and (new.writer is not None and new.writer.endpoint != link.endpoint)
+    )
+
+
+def _log(old: Topology, new: Topology) -> None:
+    before = {view.endpoint: view for view in old.endpoints}
+    for view in new.endpoints:
+        was = before.pop(view.endpoint, None)
+        if was is None or (was.role, was.health, was.epoch, was.fenced) != (
+            view.role,
+            view.health,
+            view.epoch,
+            view.fenced,
+        ):
+            logger.info(
+                "endpoint=%s role=%s health=%s epoch=%s fenced=%s zone=%s version=%d reason=%r",
+                *(view.endpoint, view.role, view.health, view.epoch, view.fenced),
+                *(view.zone, new.version, view.reason),
+            )
+    for endpoint in before:
+        logger.info("endpoint=%s removed version=%d", endpoint, new.version)
+    if new.conflict and new.conflict != old.conflict:
+        logger.error("writes are refused: %s", new.conflict)

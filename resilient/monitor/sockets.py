@@ -1,0 +1,86 @@
+"""Sockets that may have to be shut down under whoever waits on them.
+
+A descriptor's number is reused at once after a close, so a link remembers the inode of its
+socket; an abort duplicates the descriptor, compares the inode on the duplicate, and only
+then shuts it down.  `shutdown` wakes a blocked reader of any thread; the owner closes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+
+from ..core.model import Endpoint
+
+
+class Link:
+    """What ties a connection (or one that is still connecting) to its endpoint.
+
+    `condemned` is why the connection must not be used any more, empty while it may.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_fd",
+        "_inode",
+        "condemned",
+        "connecting",
+        "endpoint",
+        "generation",
+    )
+
+    def __init__(self, endpoint: Endpoint, generation: int) -> None:
+        self.endpoint = endpoint
+        self.generation = generation
+        self.condemned = ""
+        self.connecting = True
+        self._fd = -1
+        self._inode = 0
+
+    def bind(self, fd: int) -> None:
+        """The link's socket is this descriptor from now on."""
+        if fd != self._fd:
+            self._inode = os.fstat(fd).st_ino
+            self._fd = fd
+
+    def abort(self, why: str) -> bool:
+        """Condemn, and wake whoever waits.  False when the socket is gone already."""
+        self.condemned = why
+        if self._fd < 0:
+            return False
+        try:
+            duplicate = os.dup(self._fd)
+        except OSError:
+            return False
+        try:
+            if os.fstat(duplicate).st_ino != self._inode:
+                return False
+            sock = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            return False
+        with sock, suppress(OSError):  # ENOTCONN: it had ended by itself
+            sock.shutdown(socket.SHUT_RDWR)
+        return True
+
+
+class LinkRegistry:
+    """The links of one cluster.  Held weakly: a link lives as long as its connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+    def add(self, link: Link) -> None:
+        with self._lock:
+            self._links.add(link)
+
+    def select(self, test: Callable[[Link], bool]) -> list[Link]:
+        """The links that pass.  A copy: nothing is held while they are dealt with."""
+        with self._lock:
+            links = list(self._links)
+        return [link for link in links if test(link)]

@@ -1,0 +1,63 @@
+"""Every private name of psycopg_pool that this package leans on, in one place.
+
+`psycopg-pool>=3.3,<3.4` is pinned for this; `tests/postgres/test_upstream.py` checks that
+each name is still there and has the shape that is used.
+"""
+
+from __future__ import annotations
+
+from psycopg_pool.abc import (
+    ACT,
+    CT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+    ConnectFailedCB,
+    ConnectionCB,
+    ConninfoParam,
+    KwargsParam,
+)
+from psycopg_pool.pool import AddConnection, MaintenanceTask, WaitingClient
+from psycopg_pool.pool_async import AddConnection as AsyncAddConnection
+from psycopg_pool.pool_async import MaintenanceTask as AsyncMaintenanceTask
+from psycopg_pool.pool_async import WaitingClient as AsyncWaitingClient
+
+__all__ = [
+    "ACT",
+    "CT",
+    "POOL_ATTRIBUTES",
+    "POOL_METHODS",
+    "AddConnection",
+    "AsyncAddConnection",
+    "AsyncConnectFailedCB",
+    "AsyncConnectionCB",
+    "AsyncConninfoParam",
+    "AsyncKwargsParam",
+    "AsyncMaintenanceTask",
+    "AsyncWaitingClient",
+    "ConnectFailedCB",
+    "ConnectionCB",
+    "ConninfoParam",
+    "KwargsParam",
+    "MaintenanceTask",
+    "WaitingClient",
+]
+
+#: methods of a pool that are overridden or called
+POOL_METHODS = (
+    "_add_to_pool",
+    "_check_open_getconn",
+    "_close_connection",
+    "_connect",
+    "_get_ready_connection",
+    "_getconn_unchecked",
+    "_resolve_conninfo",
+    "_resolve_kwargs",
+    "_return_connection",
+    "_start_workers",
+    "run_task",
+    "schedule_task",
+)
+#: attributes of an open pool that are read or changed
+POOL_ATTRIBUTES = ("_closed", "_lock", "_nconns", "_pool", "_stats", "_waiting")

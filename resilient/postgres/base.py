@@ -1,0 +1,264 @@
+"""What every pool knows and decides, sync and async alike.  No waiting happens here."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import psycopg_pool
+
+from ..core import routing
+from ..core.budget import RetryBudget
+from ..core.model import (
+    Endpoint,
+    EndpointView,
+    FailureKind,
+    Health,
+    Intent,
+    Observation,
+    Role,
+    Topology,
+)
+from ..errors import ResilientError
+from ..monitor.cluster import DEADLINE, Cluster, ClusterListener
+from ..monitor.sockets import Link
+from ..settings import Settings, from_environment
+from . import clusters, target
+from .classify import connect_failure, statement_failure
+from .connection import Dial
+from .errors import DeadlineExceeded, FencedPrimary, NoEndpointAvailable, WrongRole
+
+#: a maintenance task that found nobody to dial tries again after this long, in seconds,
+#: unless a new topology wakes it before
+RETRY_DELAY_S = 1.0
+
+
+class PoolCore(ClusterListener):
+    """The decisions of one pool, and its hold on the cluster's monitor.
+
+    `stock`: warm connections of a promoted replica, for whoever would dial otherwise.
+    `parked`: maintenance tasks that wait for a topology under which they can work.
+    """
+
+    def __init__(self, settings: Settings | None, changed: Callable[[Topology, Topology], None]):
+        self.settings = settings if settings is not None else from_environment()
+        self.shared: clusters.Shared | None = None
+        self.stock: deque[Any] = deque()
+        self.parked: set[Any] = set()
+        self.replicas: dict[Endpoint, Any] = {}
+        self.zone = self.settings.zone
+        self._changed = changed
+        self._owner: PoolCore | None = None
+        self._first_attempts = 0
+        self._budget_lock = threading.Lock()
+        self._budget = RetryBudget.full(
+            self.settings.retry_budget, self.settings.retry_budget_floor, time.monotonic()
+        )
+        self._parsed: tuple[str, dict[str, Any]] = ("", {})
+        self._target: target.Target | None = None
+        self._last_failure: BaseException | None = None
+
+    # -- the cluster
+
+    def share(self, owner: PoolCore) -> None:
+        """Use the owner's cluster (a replica's pool): it attaches and detaches."""
+        self._owner = owner
+
+    @property
+    def cluster(self) -> Cluster:
+        shared = self._owner.shared if self._owner else self.shared
+        if shared is None:
+            raise ResilientError("the pool has no cluster before it is opened")
+        return shared.cluster
+
+    @property
+    def topology(self) -> Topology:
+        shared = self._owner.shared if self._owner else self.shared
+        return shared.cluster.topology if shared else Topology()
+
+    def attach(self, conninfo: str, kwargs: Mapping[str, Any]) -> None:
+        """Follow the cluster that these parameters name; again when they changed."""
+        if self._owner is not None:
+            return self._owner.attach(conninfo, kwargs)
+        if self.shared is not None and (conninfo, kwargs) == self._parsed:
+            return None
+        wanted = target.parse(conninfo, kwargs, self.settings)
+        self._parsed = (conninfo, dict(kwargs))
+        if self.shared is not None and wanted == self._target:
+            return None
+        old, self.shared = self.shared, clusters.attach(wanted, self.settings)
+        self._target = wanted
+        if old is not None:
+            clusters.detach(old)
+        self.shared.cluster.listen(self)
+        return None
+
+    def detach(self, wait: bool = True) -> None:
+        shared, self.shared = self.shared, None
+        if shared is not None:
+            clusters.detach(shared, wait)
+
+    def topology_changed(self, old: Topology, new: Topology) -> None:
+        self._changed(old, new)
+
+    # -- dialling
+
+    def dial(self, endpoint: Endpoint, intent: Intent, deadline_at: float) -> Dial:
+        """One attempt: its link is registered before the first packet leaves."""
+        view = self.topology.find(endpoint)
+        link = Link(endpoint, view.generation if view else 0)
+        cluster = self.cluster
+        cluster.links.add(link)
+
+        def judge(seen: Observation) -> None:
+            self._judge(endpoint, intent, self._own_options(seen))
+
+        def watch(link: Link) -> None:
+            cluster.at(deadline_at, link, "the deadline for connecting passed")
+
+        return Dial(endpoint, link, deadline_at, judge, watch)
+
+    def _own_options(self, seen: Observation) -> Observation:
+        options = dict(self._target.params).get("options", "") if self._target else ""
+        own = "default_transaction_read_only" in options
+        return replace(seen, read_only=False) if own else seen
+
+    def _judge(self, endpoint: Endpoint, intent: Intent, seen: Observation) -> None:
+        self.cluster.observe(endpoint, seen)
+        topology = self.topology
+        if intent is Intent.READ:
+            if seen.role is Role.UNKNOWN:
+                raise WrongRole(f"{endpoint} does not tell its role")
+            return
+        if seen.role is not Role.PRIMARY:
+            raise WrongRole(f"{endpoint} is no primary ({seen.role.value})")
+        if seen.read_only:
+            raise WrongRole(f"{endpoint} is a primary with default_transaction_read_only")
+        view = topology.find(endpoint)
+        if view is not None and view.fenced and view.epoch == seen.timeline:
+            raise FencedPrimary(f"{endpoint}: {view.reason}")
+        if topology.conflict:
+            raise FencedPrimary(f"{endpoint}: {topology.conflict}")
+        writer = topology.writer
+        if writer is None or writer.endpoint == endpoint:
+            return
+        if (seen.timeline or 0) < (topology.epoch or 0):
+            raise FencedPrimary(
+                f"{endpoint} is a primary of timeline {seen.timeline}; {topology.epoch} was seen"
+            )
+        raise WrongRole(f"{endpoint} says it is the primary; it isn't published as the writer yet")
+
+    def dial_failed(self, dial: Dial, exc: BaseException) -> None:
+        """Remember why, and tell the monitor what that says of the endpoint."""
+        self._last_failure = exc
+        if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
+            kind = connect_failure(exc.sqlstate, str(exc))
+            if kind is not FailureKind.SILENT and not dial.link.condemned:
+                self.cluster.report(dial.link, kind, str(exc).strip())
+
+    def connected(self, conn: Any, dial: Dial) -> None:
+        """A dial has ended well.  A class that replaces `connect` may have gone around it."""
+        if getattr(conn, "_link", None) is None:
+            conn._link = dial.link
+            dial.link.bind(conn.pgconn.socket)
+            dial.link.connecting = False
+
+    @staticmethod
+    def final(exc: BaseException) -> bool:
+        """No other try would fare better: credentials, a malformed conninfo, a bug."""
+        if isinstance(exc, ResilientError):
+            return False
+        if not isinstance(exc, psycopg.OperationalError):
+            return True
+        return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
+
+    def note(self, conn: Any, exc: BaseException) -> FailureKind | None:
+        """A statement failed on a checkout: evidence, unless it is the application's own."""
+        link = getattr(conn, "_link", None)
+        if link is None or not isinstance(exc, psycopg.Error) or self.shared is None:
+            return None
+        broken = conn.broken
+        kind = statement_failure(exc.sqlstate, broken, str(exc))
+        if kind is not None and kind is not FailureKind.REJECTED:
+            self.cluster.report(link, kind, str(exc).strip())
+        return kind
+
+    def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
+        """`note`, and the library's own error where it says more than the driver's."""
+        kind = self.note(conn, exc)
+        link = getattr(conn, "_link", None)
+        if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
+            raise DeadlineExceeded(f"{link.endpoint}: {link.condemned}") from exc
+        return kind
+
+    def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
+        """A pool's timeout, with the reasons when nobody could be had."""
+        if self.shared is None or self.topology.writer is not None:
+            return exc
+        if isinstance(exc, ResilientError):
+            return exc
+        return self.nobody(Intent.WRITE, waited_s)
+
+    def nobody(self, intent: Intent, since_s: float | None = None) -> NoEndpointAvailable:
+        """The error that says why, endpoint by endpoint."""
+        topology = self.topology
+        names = self.shared.cluster.name_errors() if self.shared else {}
+        waited = f" after {since_s:.2f} sec" if since_s is not None else ""
+        error = NoEndpointAvailable(
+            f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}",
+            topology=topology,
+            reasons=topology.reasons(intent) | names,
+        )
+        error.__cause__ = self._last_failure
+        return error
+
+    # -- the retry budget of this pool
+
+    def deposit(self) -> None:
+        """A first attempt is made."""
+        self._first_attempts += 1
+
+    def withdraw(self) -> bool:
+        """May one more retry be made?"""
+        now = time.monotonic()
+        with self._budget_lock:
+            made, self._first_attempts = self._first_attempts, 0
+            self._budget, granted = self._budget.deposit(made, now).try_withdraw()
+        return granted
+
+    # -- routing
+
+    def reader(
+        self, max_staleness_s: float | None, exclude: frozenset[object]
+    ) -> EndpointView | None:
+        """Where to read: a replica here, else elsewhere, else the primary; None: nobody."""
+        bound = max_staleness_s if max_staleness_s is not None else self.settings.max_staleness_s
+        request = routing.read_request(self.zone, bound, exclude)
+        found = [
+            routing.Candidate(view, self._in_flight(view.endpoint))
+            for view in self.topology.endpoints
+        ]
+        chosen = routing.choose(found, request, random)
+        return chosen.view if chosen else None
+
+    def _in_flight(self, endpoint: Endpoint) -> int:
+        pool = self.replicas.get(endpoint)
+        return pool._nconns - len(pool._pool) + len(pool._waiting) if pool else 0
+
+    def wanted_replicas(self) -> set[Endpoint]:
+        """Endpoints that a replica pool should exist for."""
+        return {
+            view.endpoint
+            for view in self.topology.endpoints
+            if view.role is Role.REPLICA and view.health is not Health.DEAD and not view.fenced
+        }
+
+
+def remaining(deadline_at: float) -> float:
+    return deadline_at - time.monotonic()

@@ -1,0 +1,97 @@
+"""What a PostgreSQL failure says of the endpoint: SQLSTATE where there is one, else text.
+
+A failure to connect carries no SQLSTATE through libpq, only the server's or the system's
+words; the system's are compared through `os.strerror`, so they fit any locale.  Source:
+PostgreSQL manual, appendix A (error codes), and libpq's own messages.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ..core.model import FailureKind
+
+#: SQLSTATE → what it says of the endpoint.  Codes that aren't here are the application's.
+SQLSTATES = {
+    "57P01": FailureKind.SHUTDOWN,  # admin_shutdown
+    "57P02": FailureKind.LOST,  # crash_shutdown: another process of the server died
+    "57P03": FailureKind.NOT_READY,  # cannot_connect_now
+    "25006": FailureKind.READ_ONLY,  # read_only_sql_transaction
+    "53300": FailureKind.CROWDED,  # too_many_connections
+    "08000": FailureKind.LOST,
+    "08003": FailureKind.LOST,
+    "08006": FailureKind.LOST,
+    "08001": FailureKind.LOST,
+    "08P01": FailureKind.LOST,  # also what poolers say when their server is gone
+    "28000": FailureKind.REJECTED,
+    "28P01": FailureKind.REJECTED,
+    "3D000": FailureKind.REJECTED,
+}
+
+_SYSTEM = (
+    (errno.ECONNREFUSED, FailureKind.REFUSED),
+    (errno.ENOENT, FailureKind.REFUSED),  # a Unix socket that isn't there
+    (errno.EMFILE, FailureKind.LOCAL),
+    (errno.ENFILE, FailureKind.LOCAL),
+    (errno.ENOMEM, FailureKind.LOCAL),
+    (errno.ENOBUFS, FailureKind.LOCAL),
+    (errno.EADDRNOTAVAIL, FailureKind.LOCAL),
+    (errno.ECONNRESET, FailureKind.LOST),
+    (errno.EPIPE, FailureKind.LOST),
+    (errno.EHOSTUNREACH, FailureKind.UNREACHABLE),
+    (errno.ENETUNREACH, FailureKind.UNREACHABLE),
+    (errno.EHOSTDOWN, FailureKind.UNREACHABLE),
+    (errno.ETIMEDOUT, FailureKind.SILENT),
+)
+
+_WORDS = (
+    ("the database system is", FailureKind.NOT_READY),
+    ("too many clients", FailureKind.CROWDED),
+    ("too many connections", FailureKind.CROWDED),
+    ("remaining connection slots", FailureKind.CROWDED),
+    ("no more connections allowed", FailureKind.CROWDED),
+    ("timeout expired", FailureKind.SILENT),
+    ("server closed the connection", FailureKind.LOST),
+    ("connection to server was lost", FailureKind.LOST),
+    ("the connection is lost", FailureKind.LOST),
+    ("terminating connection", FailureKind.SHUTDOWN),
+    ("connection socket closed", FailureKind.LOST),
+    ("SSL SYSCALL error", FailureKind.LOST),
+    ("certificate", FailureKind.REJECTED),
+    ("SSL", FailureKind.REJECTED),
+    ("authentication failed", FailureKind.REJECTED),
+    ("no password supplied", FailureKind.REJECTED),
+    ("pg_hba.conf", FailureKind.REJECTED),
+    ("does not exist", FailureKind.REJECTED),
+    ("FATAL", FailureKind.REJECTED),
+)
+
+
+def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
+    """Why a connection could not be made."""
+    if sqlstate in SQLSTATES:
+        return SQLSTATES[sqlstate]
+    for number, kind in _SYSTEM:
+        if os.strerror(number) in text:
+            return kind
+    for words, kind in _WORDS:
+        if words in text:
+            return kind
+    return FailureKind.LOST
+
+
+def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind | None:
+    """What a failed statement says of its endpoint; None when it is the application's own."""
+    if sqlstate is not None:
+        kind = SQLSTATES.get(sqlstate)
+        return FailureKind.LOST if kind is None and broken else kind
+    return connect_failure(None, text) if broken else None
+
+
+def probe_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind:
+    """Why a role query failed on a connection that stood."""
+    if sqlstate and sqlstate[:2] in ("53", "57") and sqlstate not in SQLSTATES:
+        return FailureKind.CROWDED  # busy: out of memory, statement_timeout
+    kind = statement_failure(sqlstate, broken, text)
+    return FailureKind.ERROR if kind is None else kind

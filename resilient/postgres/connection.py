@@ -1,0 +1,170 @@
+"""What the library adds to a connection class: a guarded connect and a truthful COMMIT.
+
+`derive` makes a subclass of whatever class a pool was given; psycopg's own code, and the
+user's, go on unchanged above it.  A connect that runs inside `dialling` registers its socket
+while it is still connecting, keeps its deadline (psycopg raises a `connect_timeout` to 2 s
+at least), and asks the server what it is before anybody else gets the connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import psycopg
+from psycopg import errors as e
+from psycopg import pq
+from psycopg._connection_base import BaseConnection
+
+from ..core.model import Endpoint, FailureKind, Observation, Role
+from ..monitor.sockets import Link
+from .errors import CommitOutcomeUnknown
+from .role import RoleError, observe, with_descriptor
+
+C = TypeVar("C")
+
+#: the SQLSTATE of a COMMIT's *reply* that proves it did not happen although the session
+#: ended: the server handles a termination request only outside the critical part of a
+#: commit, and inside of it ends without any reply (PostgreSQL: CommitTransaction,
+#: SyncRepWaitForLSN)
+NOT_COMMITTED = frozenset({"57P01", "25P03"})
+
+
+class Dial:
+    """One attempt to connect to one endpoint.
+
+    `judge` is given what the server said of itself; it raises to refuse the connection.
+    """
+
+    __slots__ = ("deadline_at", "endpoint", "judge", "link", "seen", "watch", "watched")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        link: Link,
+        deadline_at: float,
+        judge: Callable[[Observation], None],
+        watch: Callable[[Link], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.link = link
+        self.deadline_at = deadline_at
+        self.judge = judge
+        self.watch = watch
+        self.watched = False
+        self.seen: Observation | None = None
+
+    def guard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Pass a connecting generator through, watching its socket and the time."""
+        try:
+            item = next(gen)
+            while True:
+                self.link.bind(item[0])
+                ready = yield item
+                if not ready and not self.watched:
+                    # A tenth of a second without a packet: from here on the monitor keeps
+                    # the deadline to the millisecond.
+                    self.watched = True
+                    self.watch(self.link)
+                if self.link.condemned:
+                    gen.close()
+                    raise e.OperationalError(f"connecting abandoned: {self.link.condemned}")
+                if time.monotonic() >= self.deadline_at:
+                    gen.close()
+                    raise e.ConnectionTimeout(f"no connection to {self.endpoint} in time")
+                item = gen.send(ready)
+        except StopIteration as stop:
+            return stop.value
+
+    def admit(self, pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
+        """Ask the server what it is, and judge the answer."""
+        try:
+            self.seen = yield from self.guard(with_descriptor(pgconn, observe(pgconn)))
+        except RoleError as exc:
+            if exc.kind not in (FailureKind.ERROR, FailureKind.CROWDED):
+                raise e.OperationalError(str(exc)) from exc
+            self.seen = Observation(Role.UNKNOWN)
+        self.judge(self.seen)
+        self.link.connecting = False
+
+
+current_dial: ContextVar[Dial | None] = ContextVar("resilient_dial", default=None)
+
+
+@contextmanager
+def dialling(dial: Dial) -> Iterator[Dial]:
+    """Everything that connects inside is this dial's."""
+    token = current_dial.set(dial)
+    try:
+        yield dial
+    finally:
+        current_dial.reset(token)
+
+
+class ResilientMixin(BaseConnection[Any]):
+    """Mixed in front of a connection class, sync or async: generators only, no I/O."""
+
+    _link: Link | None = None
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Any]:
+        dial = current_dial.get()
+        gen = super()._connect_gen(conninfo)
+        if dial is None:
+            return (yield from gen)
+        conn = yield from dial.guard(gen)
+        try:
+            yield from dial.admit(conn.pgconn)
+        except BaseException:
+            conn.pgconn.finish()
+            raise
+        conn._link = dial.link
+        return conn
+
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        gen = super()._exec_command(command, *args, **kwargs)
+        if command not in ("COMMIT", b"COMMIT"):
+            return gen
+        return self._commit_truthfully(gen)
+
+    def _commit_truthfully(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        # What the server said before we ask: a session that has ended takes no COMMIT, and
+        # then it is certain that nothing was committed.
+        self.pgconn.consume_input()
+        try:
+            result = yield from gen
+        except e.OperationalError as exc:
+            if exc.sqlstate in NOT_COMMITTED or self.pgconn.status != pq.ConnStatus.BAD:
+                raise
+            raise self._unknown(str(exc)) from exc
+        if self._link is not None and self._link.condemned:
+            # The socket was shut down because a higher epoch was seen: what was still in
+            # its buffer is no acknowledgement.
+            raise self._unknown(self._link.condemned)
+        return result
+
+    def _unknown(self, reason: str) -> CommitOutcomeUnknown:
+        where = str(self._link.endpoint) if self._link else "an unknown endpoint"
+        text = f"the reply to COMMIT was lost ({where}): it may have taken effect or not"
+        return CommitOutcomeUnknown(text, details={"endpoint": where, "reason": reason})
+
+
+def derive(base: type[C]) -> type[C]:
+    """`base` with the mixin in front; the same class for the same base."""
+    return base if issubclass(base, ResilientMixin) else cast(type[C], _derived(cast(Any, base)))
+
+
+@cache
+def _derived(base: type[Any]) -> type[Any]:
+    copied = ("__module__", "__doc__", "__qualname__")
+    names = {name: getattr(base, name) for name in copied}
+    return type(base.__name__, (ResilientMixin, base), names)
+
+
+def is_broken(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """The connection's socket is gone or it was closed."""
+    return bool(conn.pgconn.status == pq.ConnStatus.BAD)

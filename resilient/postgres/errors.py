@@ -1,0 +1,41 @@
+"""The library's errors as psycopg's: caught by `except psycopg.OperationalError` too."""
+
+from __future__ import annotations
+
+import psycopg
+import psycopg_pool
+
+from .. import errors
+
+__all__ = [
+    "CommitOutcomeUnknown",
+    "DeadlineExceeded",
+    "FencedPrimary",
+    "NoEndpointAvailable",
+    "RetryBudgetExhausted",
+    "WrongRole",
+]
+
+
+class NoEndpointAvailable(errors.NoEndpointAvailable, psycopg_pool.PoolTimeout):
+    """Nothing fitted the intent until the checkout's time was over."""
+
+
+class DeadlineExceeded(errors.DeadlineExceeded, psycopg.OperationalError):
+    """The deadline passed while the call's endpoint was dead and nothing replaced it."""
+
+
+class CommitOutcomeUnknown(errors.CommitOutcomeUnknown, psycopg.OperationalError):
+    """A COMMIT was sent and its reply was lost."""
+
+
+class RetryBudgetExhausted(errors.RetryBudgetExhausted, psycopg.OperationalError):
+    """Another try would exceed the retry budget."""
+
+
+class FencedPrimary(errors.FencedPrimary, psycopg.OperationalError):
+    """The server says that it is the primary, and a higher timeline was seen elsewhere."""
+
+
+class WrongRole(errors.ResilientError, psycopg.OperationalError):
+    """A connection was made, and its server is not what the intent needs."""

@@ -1,0 +1,426 @@
+"""The asyncio pools: psycopg_pool's, dialling whatever the topology names.
+
+`public` gives these their constructors.  Queue, statistics and sizes are psycopg_pool's.
+What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
+A new topology reaches a pool on its own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import psycopg
+import psycopg_pool
+import tenacity
+
+from ..core import connect
+from ..core.model import Endpoint, Topology
+from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask
+from .attempts import Attempts
+from .base import PoolCore, remaining
+from .connection import Dial, dialling
+from .reader import AsyncReader
+from .shell import Shell, Slot, deadline_in, gave_up_at, is_condemned
+from .target import dial_params
+
+T = TypeVar("T")
+
+#: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
+_resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
+
+
+class Discard(AsyncMaintenanceTask):
+    """Close connections that are ruled out, on a worker, and have them replaced."""
+
+    def __init__(self, pool: Any, conns: list[Any], replace: bool = True) -> None:
+        super().__init__(pool)
+        self.conns = conns
+        self.replace = replace
+
+    async def _run(self, pool: Any) -> None:
+        for conn in self.conns:
+            await pool._close_connection(conn)
+            if self.replace:
+                pool.run_task(AsyncAddConnection(pool))
+
+
+class Arrange(AsyncMaintenanceTask):
+    """Open pools for new replicas, close those of endpoints that are replicas no more."""
+
+    async def _run(self, pool: Any) -> None:
+        await pool._arrange_replicas()
+
+
+class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
+    """An asyncio pool whose `_connect` asks the topology."""
+
+    _add_task = AsyncAddConnection
+    _discard_task = Discard
+    _arrange_task = Arrange
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def _start_workers(self) -> None:
+        super()._start_workers()
+        self._loop = asyncio.get_running_loop()
+        if not callable(self.conninfo) and not callable(self.kwargs):
+            # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
+            with suppress(psycopg.ProgrammingError):
+                self._core.attach(self.conninfo or "", self.kwargs or {})
+
+    # -- connecting
+
+    async def _resolve_conninfo(self) -> str:
+        resolved = _resolved.get()
+        return resolved[0] if resolved else await super()._resolve_conninfo()
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        resolved = _resolved.get()
+        return resolved[1] if resolved else await super()._resolve_kwargs()
+
+    def _commands(self, patient: bool) -> Any:
+        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
+
+    async def _connect(self, timeout: float | None = None) -> ACT:
+        core = self._core
+        limit_s = timeout if timeout is not None else core.settings.deadline_s
+        deadline_at = deadline_in(limit_s)
+        conninfo, kwargs = await self._resolve_conninfo(), await self._resolve_kwargs()
+        core.attach(conninfo, kwargs)
+        commands = self._commands(timeout is not None)
+        answer: object = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                command = commands.send(answer)
+            except StopIteration:
+                gave_up_at.set(core.topology.version)
+                raise failure or core.nobody(self._intent) from None
+            answer = None
+            if isinstance(command, connect.Look):
+                warm = self._from_stock()
+                if warm is not None:
+                    warm._pool = self
+                    return cast(ACT, warm)
+                answer = core.topology, remaining(deadline_at)
+            elif isinstance(command, connect.Await):
+                await self._await(command)
+            else:
+                dial = core.dial(command.endpoint, self._intent, deadline_at)
+                try:
+                    return await self._dial(dial, conninfo, kwargs, timeout)
+                except Exception as exc:
+                    failure, answer = exc, False
+                    core.dial_failed(dial, exc)
+                    if timeout is not None and core.final(exc):
+                        raise
+
+    async def _dial(
+        self, dial: Dial, conninfo: str, kwargs: dict[str, Any], timeout: float | None
+    ) -> ACT:
+        token = _resolved.set((conninfo, {**kwargs, **dial_params(dial.endpoint)}))
+        try:
+            with dialling(dial):
+                conn = await super()._connect(
+                    None if timeout is None else remaining(dial.deadline_at)
+                )
+        finally:
+            _resolved.reset(token)
+        self._core.connected(conn, dial)
+        return conn
+
+    async def _await(self, command: connect.Await) -> None:
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def waker() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(event.set)
+
+        self._core.cluster.wake(command.version, waker)
+        try:
+            async with asyncio.timeout(command.seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._core.cluster.forget(waker)
+
+    async def schedule_task(self, task: AsyncMaintenanceTask, delay: float) -> None:
+        if isinstance(task, AsyncAddConnection) and not self._closed:
+            if self._park(task):
+                self.run_task(task)
+                return
+            delay = self._paced(delay)
+        await super().schedule_task(task, delay)
+
+    # -- the topology
+
+    def _topology_changed(self, old: Topology, new: Topology) -> None:
+        loop = self._loop
+        if loop is not None and not self._closed:
+            with suppress(RuntimeError):  # the loop was closed before the pool
+                loop.call_soon_threadsafe(self._apply_here, old, new)
+
+    def _apply_here(self, old: Topology, new: Topology) -> None:
+        # On the pool's loop and without an await: nobody is inside the pool's state.
+        if not self._closed:
+            self._apply(old, new, self._take_stale())
+
+    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
+        conn = await super()._get_ready_connection(timeout)
+        while conn is not None and not self._fit(conn):
+            self.run_task(Discard(self, [conn]))
+            conn = await super()._get_ready_connection(timeout)
+        return conn
+
+    async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
+        self._restore(conn)
+        if is_condemned(conn):
+            conn._expire_at = 0.0
+        await super()._return_connection(conn, from_getconn)
+
+
+class AsyncReplicaPool(AsyncShell[ACT]):
+    """The warm connections of one replica, for the pool that owns it."""
+
+    def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
+        self.owner = weakref.ref(owner)
+        self._bound = endpoint
+        self._start_core(core.settings)
+        self._core.share(core)
+        super().__init__(owner.conninfo, open=False, **kwargs)
+
+    def _start_workers(self) -> None:
+        psycopg_pool.AsyncConnectionPool._start_workers(self)
+        self._loop = asyncio.get_running_loop()
+        self._core.cluster.listen(self._core)
+
+    async def putconn(self, conn: ACT) -> None:
+        self._restore(conn)
+        await super().putconn(conn)
+
+
+class AsyncResilientPool(AsyncShell[ACT]):
+    """What both public pools add: routing, `run`, `reader`, and their own errors."""
+
+    async def _arrange_replicas(self) -> None:
+        core = self._core
+        wanted = core.wanted_replicas()
+        for endpoint in [known for known in core.replicas if known not in wanted]:
+            gone = core.replicas.pop(endpoint)
+            await gone.close(timeout=1.0)
+        for endpoint in wanted - set(core.replicas):
+            if self._closed:
+                return
+            pool: AsyncReplicaPool[ACT] = AsyncReplicaPool(
+                self, endpoint, core, **self._replica_arguments(endpoint)
+            )
+            core.replicas[endpoint] = pool
+            await pool.open()
+
+    def _replica_arguments(self, endpoint: Endpoint) -> dict[str, Any]:
+        warm = self._core.settings.standby_min_size
+        return {
+            "connection_class": self.connection_class,
+            "kwargs": self.kwargs,
+            "min_size": warm,
+            "max_size": max(warm, self._max_size, 1),
+            "configure": self._configure,
+            "check": self._check,
+            "reset": self._reset,
+            "name": f"{self.name}-{endpoint.address or endpoint.name}",
+            "close_returns": self.close_returns,
+            "timeout": self.timeout,
+            "max_lifetime": self.max_lifetime,
+            "max_idle": self.max_idle,
+            "reconnect_timeout": self.reconnect_timeout,
+            "num_workers": 1,
+        }
+
+    async def close(self, timeout: float = 5.0) -> None:
+        was_open = not self._closed
+        await super().close(timeout)
+        if was_open:
+            while self._core.replicas:
+                await self._core.replicas.popitem()[1].close(timeout)
+            while self._core.stock:
+                await self._close_connection(self._core.stock.popleft())
+            self._core.detach()
+
+    def __del__(self) -> None:
+        if getattr(self, "_core", None) is not None:
+            self._core.detach(wait=False)
+
+    # -- checkouts
+
+    async def getconn(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool = False,
+        max_staleness_s: float | None = None,
+        after: object = None,
+    ) -> ACT:
+        """Obtain a connection: for writing, or with `read_only` for reading.
+
+        `max_staleness_s` bounds a replica's lag; `after`, a token of `causal_token`, makes
+        the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
+        when no endpoint fits.  Pair with `putconn`.
+        """
+        if read_only and after is None:
+            return await self._getconn_reader(timeout, max_staleness_s)
+        try:
+            conn = await super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, self.timeout if timeout is None else timeout)
+            if error is exc:
+                raise
+            raise error from (error.__cause__ or exc)
+        return self._make_read_only(conn) if read_only else conn
+
+    async def _getconn_reader(self, timeout: float | None, max_staleness_s: float | None) -> ACT:
+        limit_s = self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
+        failed: frozenset[object] = frozenset()
+        while True:
+            view = self._core.reader(max_staleness_s, failed)
+            if view is None or view.endpoint not in self._core.replicas:
+                # Nobody else: the primary, waited for if need be.
+                left_s = remaining(deadline_at)
+                conn = await AsyncResilientPool.getconn(self, left_s)
+                return cast(ACT, self._make_read_only(conn))
+            pool = self._core.replicas[view.endpoint]
+            try:
+                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
+                return cast(ACT, self._make_read_only(await pool.getconn(share_s)))
+            except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+                failed |= {view.endpoint}
+
+    async def putconn(self, conn: ACT) -> None:
+        home = getattr(conn, "_pool", None)
+        if isinstance(home, AsyncReplicaPool) and home.owner() is self:
+            await home.putconn(conn)
+        else:
+            await super().putconn(conn)
+
+    @asynccontextmanager
+    async def connection(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool = False,
+        max_staleness_s: float | None = None,
+        after: object = None,
+    ) -> AsyncIterator[ACT]:
+        """A connection for a `with` block: committed at its end, rolled back on an error.
+
+        The arguments are those of `getconn`.
+        """
+        conn = await self.getconn(
+            timeout, read_only=read_only, max_staleness_s=max_staleness_s, after=after
+        )
+        try:
+            start = time.monotonic()
+            async with conn:
+                yield conn
+        except psycopg.Error as exc:
+            self._core.raise_for(conn, exc)
+            raise
+        finally:
+            await self.putconn(conn)
+            self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
+
+    @property
+    def reader(self) -> AsyncReader[ACT]:
+        """This pool for code that only reads: every checkout goes to a replica."""
+        return AsyncReader(self)
+
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool = False,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """`fn(conn, *args, **kwargs)` in a transaction, rerun as a whole on a failover, a
+        serialization failure (40001) or a deadlock (40P01).
+
+        `timeout`: seconds for everything but a statement that makes progress, default
+        `DEADLINE_S`.  Raises what `fn` raises; `CommitOutcomeUnknown` when the reply to the
+        COMMIT was lost, and then never runs it again by guess.
+        """
+        attempts = Attempts(self._core, timeout)
+        try:
+            return await self._run_once(attempts, fn, args, kwargs, read_only)
+        except psycopg.Error as exc:
+            if not attempts.again(exc):
+                raise
+        await asyncio.sleep(attempts.pause_s)
+        async for attempt in attempts.drive(tenacity.AsyncRetrying):
+            with attempt:
+                return await self._run_once(attempts, fn, args, kwargs, read_only)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _run_once(
+        self,
+        attempts: Attempts,
+        fn: Callable[..., Awaitable[T]],
+        args: Any,
+        kwargs: Any,
+        read_only: bool,
+    ) -> T:
+        conn = await self.getconn(attempts.left_s(), read_only=read_only)
+        try:
+            async with conn.transaction():
+                return await fn(conn, *args, **kwargs)
+        except psycopg.Error as exc:
+            attempts.kind = self._core.raise_for(conn, exc)
+            raise
+        finally:
+            await self.putconn(conn)
+
+
+class AsyncResilientNullPool(AsyncResilientPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
+    """Connects outside the pool's lock, so that callers don't wait in series for a server
+    that is silent, and keeps the checkout's deadline to the tenth of a second."""
+
+    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
+        # Under the pool's lock: only reserve; what is dialled is dialled outside of it.
+        if (timeout is None or timeout > 0) and (
+            self.max_size == 0 or self._nconns < self.max_size
+        ):
+            self._nconns += 1
+            return cast(ACT, Slot())
+        return await super()._get_ready_connection(timeout)
+
+    async def _getconn_unchecked(self, timeout: float) -> ACT:
+        deadline_at = deadline_in(timeout)
+        conn = await super()._getconn_unchecked(timeout)
+        if not isinstance(conn, Slot):
+            return conn
+        try:
+            conn = await self._connect(max(remaining(deadline_at), 0.001))
+        except BaseException as exc:
+            await self._give_back_slot()
+            if isinstance(exc, psycopg.errors.ConnectionTimeout):
+                raise psycopg_pool.PoolTimeout(str(exc)) from exc
+            raise
+        conn._pool = self
+        return conn
+
+    async def _give_back_slot(self) -> None:
+        """A slot is free again; somebody may have queued for it meanwhile."""
+        async with self._lock:
+            waiting = bool(self._waiting)
+            if not waiting:
+                self._nconns -= 1
+        if waiting:
+            self.run_task(AsyncAddConnection(self))

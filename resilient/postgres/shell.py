@@ -1,0 +1,198 @@
+"""What the sync and the async pool do alike, without waiting for anything.
+
+Mixed in front of a psycopg_pool class.  It keeps three promises:
+
+* a connection whose link is condemned is given to nobody,
+* a maintenance task that found nobody to dial is parked, and runs the moment a topology is
+  published under which it can work (psycopg_pool alone would back off by doubling),
+* the warm connections of a promoted replica go to those who wait for the writer.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+import weakref
+from collections import deque
+from contextvars import ContextVar
+from typing import Any
+
+from psycopg import OperationalError, pq
+
+from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
+from ..settings import Settings
+from .base import RETRY_DELAY_S, PoolCore
+
+#: the topology's version under which this worker's last attempt gave up
+gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
+
+
+class Slot:
+    """A place in a Null pool that is taken, before its connection is made."""
+
+    _link = None
+    _pool: object = None
+
+
+class Shell:
+    """Shared by all pools; `_core` holds what it decides with."""
+
+    _core: PoolCore
+    _pool: deque[Any]
+    _closed: bool
+    _nconns: int
+    _waiting: deque[Any]
+    #: what a replica's pool is bound to; the writer's is None
+    _bound: Endpoint | None = None
+    _add_task: type[Any]
+    _discard_task: type[Any]
+    _arrange_task: type[Any]
+
+    def _start_core(self, settings: Settings | None) -> None:
+        changed = weakref.WeakMethod(self._topology_changed)
+
+        def tell(old: Topology, new: Topology) -> None:
+            method = changed()
+            if method is not None:
+                method(old, new)
+
+        self._core = PoolCore(settings, tell)
+
+    @property
+    def topology(self) -> Topology:
+        """The current snapshot: `version`, `endpoints`, `writer`."""
+        return self._core.topology
+
+    @property
+    def _intent(self) -> Intent:
+        return Intent.WRITE if self._bound is None else Intent.READ
+
+    # -- connections that may still be used
+
+    def _fit(self, conn: Any) -> bool:
+        """May this idle connection be given out?  About a microsecond: no round trip.
+
+        An idle connection has nothing to read: if its socket is readable, the server has
+        closed it or says that it will.
+        """
+        link = getattr(conn, "_link", None)
+        if link is None:
+            return True
+        if link.condemned:
+            return False
+        fd = conn.pgconn.socket if conn.pgconn.status == pq.ConnStatus.OK else -1
+        if fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(0):
+            return True
+        try:
+            conn.pgconn.consume_input()
+        except OperationalError as exc:
+            link.condemned = "the server closed the connection"
+            self._core.cluster.report(link, FailureKind.LOST, str(exc).strip())
+            return False
+        return bool(conn.pgconn.status == pq.ConnStatus.OK)
+
+    def _from_stock(self) -> Any:
+        """A warm connection of the replica that became the writer."""
+        stock = self._core.stock
+        while stock:
+            conn = stock.popleft()
+            if self._fit(conn):
+                return conn
+            self.run_task(self._discard_task(self, [conn], replace=False))
+        return None
+
+    # -- parked work
+
+    def run_task(self, task: Any) -> None:
+        """Queue a task, unless it is a parked one that was taken up already."""
+        if isinstance(task, self._add_task) and task.attempt is not None:
+            try:
+                self._core.parked.remove(task)
+            except KeyError:
+                return
+        super().run_task(task)  # type: ignore[misc]
+
+    def _park(self, task: Any) -> bool:
+        """Remember a task that failed.  True when there is news: it may run at once."""
+        self._core.parked.add(task)
+        topology = self._core.topology
+        return self._possible(topology) and topology.version != gave_up_at.get()
+
+    def _possible(self, topology: Topology) -> bool:
+        if self._bound is not None:
+            view = topology.find(self._bound)
+            return view is not None and view.health is Health.UP
+        if topology.writer is not None:
+            return True
+        return any(
+            view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
+            for view in topology.endpoints
+        )
+
+    @staticmethod
+    def _paced(delay: float) -> float:
+        return min(delay, RETRY_DELAY_S)
+
+    # -- a new topology
+
+    def _topology_changed(self, old: Topology, new: Topology) -> None:
+        raise NotImplementedError
+
+    def _take_stale(self) -> list[Any]:
+        """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
+        stale = [conn for conn in self._pool if is_condemned(conn)]
+        for conn in stale:
+            self._pool.remove(conn)
+        return stale
+
+    def _apply(self, old: Topology, new: Topology, stale: list[Any]) -> None:
+        """What follows from a new topology; `stale` was just taken out of the pool."""
+        if stale:
+            self.run_task(self._discard_task(self, stale))
+        if self._bound is None and new.writer is not None:
+            replica = self._core.replicas.get(new.writer.endpoint)
+            if replica is not None:
+                self._core.stock.extend(replica.release())
+        if self._possible(new):
+            for task in list(self._core.parked):
+                self.run_task(task)
+        if self._bound is None and self._core.wanted_replicas() != set(self._core.replicas):
+            self.run_task(self._arrange_task(self))
+
+    def release(self) -> list[Any]:
+        """All idle connections, taken out for good (a replica's pool, on promotion)."""
+        taken = list(self._pool)
+        self._pool.clear()
+        self._nconns -= len(taken)
+        return taken
+
+    # -- read-only checkouts
+
+    @staticmethod
+    def _make_read_only(conn: Any) -> Any:
+        conn._read_only_before = (conn._read_only,)
+        conn._read_only = True
+        conn._begin_statement = b""
+        return conn
+
+    @staticmethod
+    def _restore(conn: Any) -> None:
+        before = getattr(conn, "_read_only_before", None)
+        if before is not None:
+            conn._read_only = before[0]
+            conn._begin_statement = b""
+            conn._read_only_before = None
+
+
+def is_condemned(conn: Any) -> bool:
+    """A new topology ruled the connection out."""
+    link = getattr(conn, "_link", None)
+    return link is not None and bool(link.condemned)
+
+
+def deadline_in(timeout: float) -> float:
+    return time.monotonic() + timeout
