@@ -219,8 +219,10 @@ class Cluster:
         A call that is stuck on a dead endpoint is only cut when there is somewhere to go,
         or after the deadline (see `_expire`): silence alone never kills a call.
         """
+        if new.writer is not None:
+            self._dying.clear()
         now = time.monotonic()
-        for link in self.links.select(lambda link: not link.condemned or link.connecting):
+        for link in self.links.select(lambda link: not link.condemned or link.pending):
             if new.live(link.endpoint, link.generation):
                 if link.connecting and new.writer and _hopeless(new, link):
                     link.abort("another endpoint is the primary")
@@ -235,15 +237,14 @@ class Cluster:
                 self._dying.setdefault(link.endpoint, now + self.settings.deadline_s)
 
     def _expire(self, now: float) -> None:
-        new = self._state.topology
+        """Cut the calls on endpoints that died a whole deadline ago and weren't replaced."""
         for endpoint, until in list(self._dying.items()):
-            view = new.find(endpoint)
-            dead = view is not None and view.health is Health.DEAD
-            if not dead or now >= until or new.writer:
-                del self._dying[endpoint]
-                for link in self.links.select(lambda link: bool(link.condemned)):
-                    if link.endpoint == endpoint:
-                        link.abort(f"{DEADLINE}: the endpoint is dead and nothing replaced it")
+            if now < until:
+                continue
+            del self._dying[endpoint]
+            for link in self.links.select(lambda link: link.pending):
+                if link.endpoint == endpoint:
+                    link.abort(f"{DEADLINE}: the endpoint is dead and nothing replaced it")
 
     def _schedule(self) -> None:
         if self._timer:

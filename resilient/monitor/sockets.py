@@ -25,6 +25,7 @@ class Link:
 
     __slots__ = (
         "__weakref__",
+        "_aborted",
         "_fd",
         "_inode",
         "condemned",
@@ -38,8 +39,14 @@ class Link:
         self.generation = generation
         self.condemned = ""
         self.connecting = True
+        self._aborted = False
         self._fd = -1
         self._inode = 0
+
+    @property
+    def pending(self) -> bool:
+        """Condemned, and whoever waits on it still waits."""
+        return bool(self.condemned) and not self._aborted
 
     def bind(self, fd: int) -> None:
         """The link's socket is this descriptor from now on."""
@@ -50,6 +57,7 @@ class Link:
     def abort(self, why: str) -> bool:
         """Condemn, and wake whoever waits.  False when the socket is gone already."""
         self.condemned = why
+        self._aborted = True
         if self._fd < 0:
             return False
         try:

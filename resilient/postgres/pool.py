@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -194,7 +195,15 @@ class ReplicaPool(SyncShell[CT]):
 class ResilientPool(SyncShell[CT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
 
+    @cached_property
+    def _arranging(self) -> threading.Lock:
+        return threading.Lock()
+
     def _arrange_replicas(self) -> None:
+        with self._arranging:  # several workers may be told at once
+            self._arrange_replicas_alone()
+
+    def _arrange_replicas_alone(self) -> None:
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:

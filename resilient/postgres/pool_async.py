@@ -13,6 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -209,7 +210,15 @@ class AsyncReplicaPool(AsyncShell[ACT]):
 class AsyncResilientPool(AsyncShell[ACT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
 
+    @cached_property
+    def _arranging(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
     async def _arrange_replicas(self) -> None:
+        async with self._arranging:  # several workers may be told at once
+            await self._arrange_replicas_alone()
+
+    async def _arrange_replicas_alone(self) -> None:
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:
