@@ -16,15 +16,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import telemetry
+from ..core import failover
 from ..core import topology as core
 from ..core.health import MAX_OUTSTANDING, ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
+from ..core.pace import Bucket
 from ..settings import Settings
 from . import thread
 from .names import NameWatch
@@ -78,6 +82,10 @@ class Cluster:
         self.links = LinkRegistry()
         self.topology = Topology()
         self._prober = prober
+        self._story = failover.Tracker()
+        self._story_lock = threading.Lock()
+        self._bucket: Bucket | None = None
+        self._bucket_of: Endpoint | None = None
         self._listeners: weakref.WeakSet[ClusterListener] = weakref.WeakSet()
         self._wakers: set[Callable[[], None]] = set()
         self._state = core.State(
@@ -143,6 +151,29 @@ class Cluster:
 
         self._monitor.call(self._monitor.loop.call_at, when_s, expire)
 
+    def pace(self, endpoint: Endpoint, rate_s: float, burst: int) -> float:
+        """Seconds to wait before a connection to the endpoint; 0 when it isn't a new writer."""
+        with self._story_lock:
+            bucket = self._bucket
+            if bucket is None or self._bucket_of != endpoint:
+                return 0.0
+            if bucket.burst < burst:  # the largest of the pools that share this cluster
+                bucket = replace(bucket, burst=float(burst))
+            bucket = replace(bucket, rate_s=rate_s)
+            self._bucket, wait_s = bucket.take(time.monotonic())
+        return wait_s
+
+    def reconnected(self, endpoint: Endpoint) -> None:
+        """A usable connection to the writer exists: ends the story of a failover, if one is
+        under way.  Call on a thread of the application's: exporters run here."""
+        if self._story.current is None:
+            return
+        with self._story_lock:
+            now = time.monotonic()
+            self._story, over = failover.reconnected(self._story, endpoint, now)
+        if over is not None:
+            telemetry.finished(over)
+
     def close(self, wait: bool = True) -> None:
         """End probes, names and side connections; give the thread back.
 
@@ -197,6 +228,13 @@ class Cluster:
         self._condemn(new)
         self.topology = new
         _log(old, new)
+        with self._story_lock:
+            self._story, steps = failover.follow(self._story, old, new, time.monotonic())
+            if any(step.name == "promoted" for step in steps) and new.writer is not None:
+                self._bucket = Bucket(1.0, 1.0, time.monotonic())
+                self._bucket_of = new.writer.endpoint
+        for step in steps:
+            telemetry.log_step(step)
         for listener in list(self._listeners):
             listener.topology_changed(old, new)
         wakers, self._wakers = self._wakers, set()

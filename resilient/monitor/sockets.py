@@ -54,6 +54,14 @@ class Link:
             self._inode = os.fstat(fd).st_ino
             self._fd = fd
 
+    def replace(self, fd: int) -> None:
+        """Put another file under the link's descriptor (in a forked child)."""
+        try:
+            if self._fd >= 0 and os.fstat(self._fd).st_ino == self._inode:
+                os.dup2(fd, self._fd)
+        except OSError:
+            self._fd = -1
+
     def abort(self, why: str) -> bool:
         """Condemn, and wake whoever waits.  False when the socket is gone already."""
         self.condemned = why
@@ -86,6 +94,10 @@ class LinkRegistry:
     def add(self, link: Link) -> None:
         with self._lock:
             self._links.add(link)
+
+    def all_links(self) -> list[Link]:
+        """All of them, without the lock: for a forked child, where nobody holds it."""
+        return list(self._links)
 
     def select(self, test: Callable[[Link], bool]) -> list[Link]:
         """The links that pass.  A copy: nothing is held while they are dealt with."""

@@ -54,6 +54,8 @@ class PoolCore(ClusterListener):
         self.replicas: dict[Endpoint, Any] = {}
         self.zone = self.settings.zone
         self._changed = changed
+        #: in a forked child: the pool was open in its parent
+        self.reopen = False
         self._owner: PoolCore | None = None
         self._first_attempts = 0
         self._budget_lock = threading.Lock()
@@ -103,6 +105,18 @@ class PoolCore(ClusterListener):
         shared, self.shared = self.shared, None
         if shared is not None:
             clusters.detach(shared, wait)
+
+    def after_fork(self) -> None:
+        """Forget the parent's cluster and what belonged to its threads."""
+        self._target, self._parsed = None, ("", {})
+        self._budget_lock = threading.Lock()
+        self.stock.clear()
+        self.parked.clear()
+        self.replicas.clear()
+
+    def pause_before(self, endpoint: Endpoint, burst: int) -> float:
+        """Seconds to wait before this connection, so that a new writer isn't stormed."""
+        return self.cluster.pace(endpoint, self.settings.connect_rate, burst)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
@@ -160,7 +174,7 @@ class PoolCore(ClusterListener):
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
             if kind is not FailureKind.SILENT and not dial.link.condemned:
-                self.cluster.report(dial.link, kind, str(exc).strip())
+                self.cluster.report(dial.link, kind, brief(exc))
 
     def connected(self, conn: Any, dial: Dial) -> None:
         """A dial has ended well.  A class that replaces `connect` may have gone around it."""
@@ -168,6 +182,7 @@ class PoolCore(ClusterListener):
             conn._link = dial.link
             dial.link.bind(conn.pgconn.socket)
             dial.link.connecting = False
+        self.cluster.reconnected(dial.endpoint)
 
     @staticmethod
     def final(exc: BaseException) -> bool:
@@ -186,7 +201,7 @@ class PoolCore(ClusterListener):
         broken = conn.broken
         kind = statement_failure(exc.sqlstate, broken, str(exc))
         if kind is not None and kind is not FailureKind.REJECTED:
-            self.cluster.report(link, kind, str(exc).strip())
+            self.cluster.report(link, kind, brief(exc))
         return kind
 
     def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
@@ -258,6 +273,11 @@ class PoolCore(ClusterListener):
             for view in self.topology.endpoints
             if view.role is Role.REPLICA and view.health is not Health.DEAD and not view.fenced
         }
+
+
+def brief(exc: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(exc).split())
 
 
 def remaining(deadline_at: float) -> float:

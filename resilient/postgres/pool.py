@@ -21,6 +21,7 @@ import tenacity
 
 from ..core import connect
 from ..core.model import Endpoint, Topology
+from . import fork
 from ._upstream import (
     CT,
     AddConnection,
@@ -68,8 +69,12 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
     _discard_task = Discard
     _arrange_task = Arrange
 
+    def _fresh_lock(self) -> None:
+        self._lock = threading.RLock()
+
     def _start_workers(self) -> None:
         super()._start_workers()
+        fork.follow(self)
         if not callable(self.conninfo) and not callable(self.kwargs):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
@@ -108,11 +113,15 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 warm = self._from_stock()
                 if warm is not None:
                     warm._pool = self
+                    core.cluster.reconnected(warm._link.endpoint)
                     return cast(CT, warm)
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
                 self._await(command)
             else:
+                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
+                if pause_s > 0:
+                    time.sleep(pause_s)
                 dial = core.dial(command.endpoint, self._intent, deadline_at)
                 try:
                     return self._dial(dial, conninfo, kwargs, timeout)
@@ -268,6 +277,9 @@ class ResilientPool(SyncShell[CT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        if self._core.reopen:
+            self._core.reopen = False
+            self.open()
         if read_only and after is None:
             return self._getconn_reader(timeout, max_staleness_s)
         try:

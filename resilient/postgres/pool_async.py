@@ -22,6 +22,7 @@ import tenacity
 
 from ..core import connect
 from ..core.model import Endpoint, Topology
+from . import fork
 from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask
 from .attempts import Attempts
 from .base import PoolCore, remaining
@@ -66,8 +67,12 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
     _arrange_task = Arrange
     _loop: asyncio.AbstractEventLoop | None = None
 
+    def _fresh_lock(self) -> None:
+        del self._lock  # made anew on the loop that opens the pool
+
     def _start_workers(self) -> None:
         super()._start_workers()
+        fork.follow(self)
         self._loop = asyncio.get_running_loop()
         if not callable(self.conninfo) and not callable(self.kwargs):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
@@ -107,11 +112,15 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 warm = self._from_stock()
                 if warm is not None:
                     warm._pool = self
+                    core.cluster.reconnected(warm._link.endpoint)
                     return cast(ACT, warm)
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
                 await self._await(command)
             else:
+                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
                 dial = core.dial(command.endpoint, self._intent, deadline_at)
                 try:
                     return await self._dial(dial, conninfo, kwargs, timeout)
@@ -282,6 +291,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        if self._core.reopen:
+            self._core.reopen = False
+            await self.open()
         if read_only and after is None:
             return await self._getconn_reader(timeout, max_staleness_s)
         try:

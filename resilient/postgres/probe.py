@@ -8,6 +8,7 @@ so libpq asks no resolver.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class PgProber(Prober):
             gen = generators.connect(make_conninfo("", **params))
             return await waiting.wait_conn_async(gen, TICK_S)
         except e.Error as exc:
-            text = str(exc).strip()
+            text = " ".join(str(exc).split())
             raise ProbeError(connect_failure(exc.sqlstate, text), text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
@@ -76,7 +77,7 @@ class PgProber(Prober):
             raise ProbeError(exc.kind, str(exc)) from exc
         except e.Error as exc:
             pgconn.finish()
-            raise ProbeError(FailureKind.LOST, str(exc).strip()) from exc
+            raise ProbeError(FailureKind.LOST, " ".join(str(exc).split())) from exc
         except BaseException:
             pgconn.finish()
             raise
@@ -93,6 +94,14 @@ class PgProber(Prober):
         # The last one put back is used first, so the first ones are those that idle.
         while len(sides) > 1 and now - sides[0].idle_since > IDLE_S:
             sides.pop(0).pgconn.finish()
+
+    def abandon(self, null: int) -> None:
+        """In a forked child: let the parent's connections be, whatever happens here."""
+        for sides in self._idle.values():
+            for side in sides:
+                if side.pgconn.status == pq.ConnStatus.OK:
+                    os.dup2(null, side.pgconn.socket)
+        self._idle.clear()
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
         for endpoint in [known for known in self._idle if known not in keep]:

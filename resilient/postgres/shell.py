@@ -21,7 +21,7 @@ from psycopg import OperationalError, pq
 
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
-from .base import RETRY_DELAY_S, PoolCore
+from .base import RETRY_DELAY_S, PoolCore, brief
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
@@ -91,7 +91,7 @@ class Shell:
             conn.pgconn.consume_input()
         except OperationalError as exc:
             link.condemned = "the server closed the connection"
-            self._core.cluster.report(link, FailureKind.LOST, str(exc).strip())
+            self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
         return bool(conn.pgconn.status == pq.ConnStatus.OK)
 

@@ -1,0 +1,143 @@
+"""A failover as a story: one pure fold over snapshots, from which logs and spans are told.
+
+    suspected → lost → resolved* → promoted → reconnected
+
+`suspected` begins it (the writer is silent or under suspicion), `lost` is the verdict,
+`resolved` a change of what the names mean, `promoted` another writer in the snapshot,
+`reconnected` the first usable connection to it.  A suspicion that clears is no failover:
+its story ends as `recovered` and yields no span.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .model import Endpoint, EndpointView, Health, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened.  `at_s` is monotonic seconds."""
+
+    name: str
+    at_s: float
+    endpoint: Endpoint | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """A failover so far, or, with `new` and a last step `reconnected`, all of it."""
+
+    old: EndpointView
+    new: EndpointView | None = None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def started_at(self) -> float:
+        return self.steps[0].at_s
+
+    @property
+    def ended_at(self) -> float:
+        return self.steps[-1].at_s
+
+    @property
+    def cause(self) -> str:
+        """Why it began, in the words of the first step that has some."""
+        return next((step.detail for step in self.steps if step.detail), "")
+
+    def at(self, name: str) -> float | None:
+        """When a step came, the first of its name."""
+        return next((step.at_s for step in self.steps if step.name == name), None)
+
+    def phases(self) -> dict[str, float]:
+        """Seconds between the steps, by the name of the phase that they end."""
+        times = [(phase, self.at(step)) for phase, step in _PHASES]
+        phases, last = {}, self.started_at
+        for phase, at in times:
+            if at is not None:
+                phases[phase] = max(0.0, at - last)
+                last = max(last, at)
+        return phases
+
+
+_PHASES = (("detect_s", "lost"), ("promote_s", "promoted"), ("reconnect_s", "reconnected"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """`current`: the failover under way.  `writer`: the last one that was up."""
+
+    writer: EndpointView | None = None
+    current: Failover | None = None
+
+
+def follow(
+    tracker: Tracker, old: Topology, new: Topology, now: float
+) -> tuple[Tracker, list[Step]]:
+    """Fold one new snapshot: (tracker, steps that it brought)."""
+    up = new.writer is not None and new.writer.health is Health.UP
+    if tracker.current is None:
+        return _quiet(tracker, new, now, up)
+    current, before = tracker.current, len(tracker.current.steps)
+    last = current.old
+    if current.new is None and up and new.writer is not None and _same(new.writer, last):
+        step = Step("recovered", now, last.endpoint)
+        return Tracker(new.writer), [step]
+    if current.at("lost") is None and _lost(last, new):
+        current = _with(current, Step("lost", now, last.endpoint, _why(last, new)))
+    if {view.endpoint for view in old.endpoints} != {view.endpoint for view in new.endpoints}:
+        known = ", ".join(str(view.endpoint) for view in new.endpoints)
+        current = _with(current, Step("resolved", now, None, known))
+    if current.new is None and up and new.writer is not None:
+        step = Step("promoted", now, new.writer.endpoint, f"timeline {new.writer.epoch}")
+        current = replace(_with(current, step), new=new.writer)
+    elif current.new is not None and new.writer is None:
+        # The new one is gone before anybody used it: the story goes on.
+        current = replace(_with(current, Step("lost again", now, current.new.endpoint)), new=None)
+    return replace(tracker, current=current), list(current.steps[before:])
+
+
+def reconnected(
+    tracker: Tracker, endpoint: Endpoint, now: float
+) -> tuple[Tracker, Failover | None]:
+    """A usable connection to `endpoint` exists: (tracker, the failover that it ends)."""
+    current = tracker.current
+    if current is None or current.new is None or current.new.endpoint != endpoint:
+        return tracker, None
+    return Tracker(current.new), _with(current, Step("reconnected", now, endpoint))
+
+
+def _quiet(tracker: Tracker, new: Topology, now: float, up: bool) -> tuple[Tracker, list[Step]]:
+    writer = tracker.writer
+    if writer is None or (up and new.writer is not None and _same(new.writer, writer)):
+        return Tracker(new.writer if up else writer), []
+    steps = [Step("suspected", now, writer.endpoint, _why(writer, new))]
+    if _lost(writer, new):
+        steps.append(Step("lost", now, writer.endpoint, _why(writer, new)))
+    current = Failover(writer, steps=tuple(steps))
+    if up and new.writer is not None:
+        promoted = Step("promoted", now, new.writer.endpoint, f"timeline {new.writer.epoch}")
+        steps.append(promoted)
+        current = Failover(writer, new.writer, tuple(steps))
+    return replace(tracker, current=current), steps
+
+
+def _with(failover: Failover, step: Step) -> Failover:
+    return replace(failover, steps=(*failover.steps, step))
+
+
+def _same(one: EndpointView, other: EndpointView) -> bool:
+    return one.endpoint == other.endpoint and one.generation == other.generation
+
+
+def _lost(writer: EndpointView, new: Topology) -> bool:
+    view = new.find(writer.endpoint)
+    return view is None or view.generation != writer.generation or not view.usable
+
+
+def _why(writer: EndpointView, new: Topology) -> str:
+    view = new.find(writer.endpoint)
+    if view is None:
+        return "no longer what the name means"
+    return view.reason or f"now {view.role.value}, {view.health.value}"
