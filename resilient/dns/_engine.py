@@ -1,0 +1,317 @@
+"""What both resolvers share: everything but waiting and locking.
+
+`begin` says whether a question must go out (a `Plan`) or not, `finish` takes in what came
+back.  `Resolver` calls these under its lock, `AsyncResolver` on its loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_network
+from typing import TypeAlias
+
+from resilient.core.dns import Absent, Answer, Change, Failed, Family, Found, Result
+from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
+from resilient.core.dns_change import BypassLimiter, Detector
+from resilient.core.dns_names import candidates, is_localhost, literal, normalise
+from resilient.core.dns_query import Policy, ServerHealth
+from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
+from resilient.settings import Settings, from_environment
+
+from ._fetch import Fetched, Plan
+from ._otel import record_lookup
+from ._sources import Sources
+
+__all__ = ["Callback", "Engine", "Key", "notify"]
+
+logger = logging.getLogger("resilient.dns")
+
+Key: TypeAlias = tuple[str, Family]
+Callback: TypeAlias = Callable[[Change], object]
+Changes: TypeAlias = list[tuple[Key, Change]]
+
+#: how long a request waits for servers when an expired answer could stand in, in seconds
+#: (the client response timer of RFC 8767 section 5), but at least for two servers
+STALE_PATIENCE_S = 1.8
+#: a watched name isn't asked more often than this, whatever its TTL
+WATCH_FLOOR_S = 1.0
+#: an address seen dead is last choice for so long
+DEAD_S = 30.0
+_FAMILIES: tuple[Family, ...] = (4, 6, "any")
+
+
+class Engine:
+    """One resolver's memory and rules."""
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        clock: Callable[[], float],
+        hosts_path: str,
+        resolv_conf_path: str,
+    ) -> None:
+        self.settings = settings = settings if settings is not None else from_environment()
+        self.clock = clock
+        rng = random.Random()
+        limits = CacheLimits(
+            size=settings.dns_cache_size,
+            floor_s=settings.dns_ttl_floor_s,
+            ceiling_s=settings.dns_ttl_ceiling_s,
+            negative_ceiling_s=settings.dns_negative_ceiling_s,
+            stale_s=settings.dns_stale_s,
+            refresh_ahead=settings.dns_refresh_ahead,
+        )
+        self.cache = Cache(limits, rng.random)
+        self.health = ServerHealth()
+        self.limiter = BypassLimiter()
+        self.watchers: dict[Key, list[Callback]] = {}
+        self.sources = Sources(settings, hosts_path, resolv_conf_path)
+        self._detector = Detector(
+            settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
+        )
+        self._networks = tuple(ip_network(text) for text in settings.dns_allowed_networks)
+
+    # -- names that need no asking
+
+    def key(self, name: str) -> str:
+        """The name under which `name` is cached.  `NameNotFound` if it can't be one."""
+        address = literal(name)
+        if address is not None:
+            return address
+        try:
+            plain = normalise(name)
+        except ValueError as exc:
+            raise NameNotFound(str(exc), name=name) from None
+        # Only where there is a search list does the final dot make another question.
+        dotted = name.endswith(".") and self.sources.configuration().search
+        return f"{plain}." if dotted else plain
+
+    def local(self, name: str, family: Family) -> Answer | None:
+        """A literal's, localhost's or the hosts file's answer; None: ask on."""
+        if family not in _FAMILIES:
+            raise ValueError(f"family={family!r}: accepted are 4, 6 and 'any'")
+        address = literal(name)
+        if address is not None:
+            endless = float("inf")
+            return self._of_family(name, family, (address,), (address,), endless)
+        plain = self.key(name).removesuffix(".")
+        ttl_s = self.settings.dns_ttl_ceiling_s
+        if is_localhost(plain):
+            return self._of_family(name, family, ("127.0.0.1", "::1"), (plain,), ttl_s)
+        hosts = self.sources.hosts()
+        listed = hosts.addresses.get(plain)
+        if listed is None:
+            return None
+        chain = tuple(dict.fromkeys((plain, hosts.canonical[plain])))
+        with suppress(NameNotFound):  # a family that the file lacks is left to the servers
+            return self._of_family(name, family, listed, chain, ttl_s)
+        return None
+
+    def _of_family(
+        self,
+        name: str,
+        family: Family,
+        addresses: tuple[str, ...],
+        chain: tuple[str, ...],
+        ttl_s: float,
+    ) -> Answer:
+        fit = tuple(a for a in addresses if family == "any" or (":" in a) == (family == 6))
+        if not fit:
+            raise NameNotFound(f"{name}: no address of family {family}", name=name)
+        dead = self.cache.dead(self.clock())
+        ordered = tuple(sorted(fit, key=dead.__contains__))
+        return Answer(ordered, chain[-1], chain, ttl_s, self.clock() + ttl_s)
+
+    # -- names that may be asked
+
+    def begin(self, key: Key, *, fresh: bool = False) -> Known | float | None:
+        """What is known of `key`; None: ask; a number: ask in so many seconds.
+
+        `fresh` goes around what is cached, but not around a failure (RFC 9520) nor more
+        often than the limiter allows.
+        """
+        now = self.clock()
+        limited = self.limiter.wait_s(key, time.monotonic()) if fresh else 0.0
+        if fresh and not limited and self.cache.failure(*key, now) is None:
+            return None
+        known = self.cache.known(*key, now)
+        if isinstance(known, Slot):
+            self.cache.touch(*key, now)
+        if known is None and limited:
+            return limited
+        return known
+
+    def plan(self, key: Key, *, background: bool = False, fresh: bool = False) -> Plan:
+        """Decide on a question that is about to go out."""
+        name, family = key
+        now, started = self.clock(), time.monotonic()
+        self.limiter.note(key, started)
+        given, config = self.settings, self.sources.configuration()
+        patience_s = given.dns_deadline_s
+        # A refresh is bounded like that too: callers may be joining it when the old answer
+        # expires.  The servers it didn't reach come first next time.
+        if background or self.cache.has_stale(name, family, now):
+            patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * given.dns_timeout_s))
+        names = candidates(name.removesuffix("."), name.endswith("."), config.search, config.ndots)
+        known = {} if background or fresh or len(names) > 1 else self._known_parts(name, family)
+        silent_before = not background and self.cache.timed_out_before(name, 6)
+        return Plan(
+            key=name,
+            family=family,
+            names=names,
+            known=known,
+            config=config,
+            policy=Policy(given.dns_timeout_s, given.dns_tries, started + patience_s),
+            hold_s=0.0 if silent_before else given.dns_timeout_s,
+            started=started,
+            dated=now,
+            networks=self._networks,
+        )
+
+    def _known_parts(self, name: str, family: Family) -> dict[Family, Result]:
+        """With family "any": what the cache knows of one family alone."""
+        parts: dict[Family, Result] = {}
+        if family != "any":
+            return parts
+        now = self.clock()
+        for each in _FAMILIES[:2]:
+            known = self.cache.known(name, each, now)
+            if isinstance(known, Slot):
+                answer = known.answers[0]
+                left_s = answer.expires_at - now
+                # Below the floor, storing it once more would make it live longer.
+                if not answer.stale and left_s >= self.cache.limits.floor_s:
+                    parts[each] = Found(answer.chain, answer.addresses, left_s)
+            elif known is not None:
+                parts[each] = known
+        return parts
+
+    def finish(self, plan: Plan, fetched: Fetched) -> tuple[Known, Changes]:
+        """Take in an outcome: what to serve for it, and what it changes."""
+        now = self.clock()
+        changes: Changes = []
+        for family, part in fetched.parts.items():
+            if family != plan.family and family not in plan.known:
+                alone = part
+                if isinstance(part, Absent) and isinstance(fetched.result, Found):
+                    alone = Absent(exists=True, ttl_s=part.ttl_s)  # the name is there
+                self._store((plan.key, family), alone, now, changes)
+        known = self._store((plan.key, plan.family), fetched.result, now, changes)
+        if isinstance(known, Failed):
+            # What is still live, or stale, is better than nothing (RFC 8767).
+            known = self.cache.known(plan.key, plan.family, now) or known
+        self.record(plan, fetched.result)
+        return known, changes
+
+    def _store(self, key: Key, result: Result, now: float, changes: Changes) -> Known:
+        known: Known
+        if isinstance(result, Found):
+            known = self.cache.store_found(*key, result, now)
+            changes += self.observe(key, known.answers[0], now)
+            again = min(known.refresh_at, known.until)
+        elif isinstance(result, Absent):
+            known = result
+            self.cache.store_absent(*key, result, now)
+            again = now + min(result.ttl_s, self.settings.dns_negative_ceiling_s)
+        else:
+            known = result
+            again = self.cache.store_failed(*key, result, now)
+        if key in self.watchers:
+            self.cache.schedule(*key, max(again, now + WATCH_FLOOR_S))
+        return known
+
+    def record(self, plan: Plan, result: Result) -> None:
+        """Measure a lookup that went out."""
+        error = None
+        if not isinstance(result, Found):
+            error = type(self.error(plan.key, result)).__name__
+        record_lookup(plan.key, time.monotonic() - plan.started, error)
+
+    def serve(self, name: str, known: Known) -> Answer:
+        """The answer, or the error that says why there is none."""
+        if isinstance(known, Slot):
+            return known.take()
+        raise self.error(name, known)
+
+    def error(self, name: str, why: Absent | Failed) -> ResolutionError:
+        """A new exception for each caller, so that tracebacks don't mix."""
+        if isinstance(why, Absent):
+            what = "no address of this family" if why.exists else "no such name"
+            return NameNotFound(f"{name}: {what}", name=name)
+        kind = NameTimeout if why.timeout else NameServersFailed
+        return kind(f"{name}: {why.reason}", name=name)
+
+    # -- changes
+
+    def observe(self, key: Key, answer: Answer, now: float) -> Changes:
+        """Compare with what the name answered before; a change is logged."""
+        change = self._detector.observe(*key, answer, self.cache.dead(self.clock()))
+        if change is None or change.old is None:
+            return []
+        logger.info(
+            "event=dns.changed name=%s family=%s mode=%s old_chain=%s new_chain=%s"
+            " old_addresses=%s new_addresses=%s removed=%s",
+            change.name,
+            key[1],
+            change.mode,
+            ">".join(change.old.chain),
+            ">".join(change.new.chain),
+            ",".join(sorted(change.old.addresses)),
+            ",".join(sorted(change.new.addresses)),
+            ",".join(sorted(change.removed)),
+        )
+        return [(key, change)]
+
+    def calls(self, changes: Changes) -> list[tuple[Callback, Change]]:
+        """Whom to tell: the watchers of the name and family that changed."""
+        return [
+            (callback, change)
+            for key, change in changes
+            for callback in tuple(self.watchers.get(key, ()))
+        ]
+
+    def watch(self, key: Key, callback: Callback) -> None:
+        """Tell `callback` of changes from now on; the name is refreshed without being used."""
+        self.watchers.setdefault(key, []).append(callback)
+        if literal(key[0]) is None:
+            self.cache.schedule(*key, self.clock())
+
+    def unwatch(self, key: Key, callback: Callback) -> None:
+        """The end of `watch`; once too often does no harm."""
+        listeners = self.watchers.get(key, [])
+        if callback in listeners:
+            listeners.remove(callback)
+        if not listeners:
+            self.watchers.pop(key, None)
+
+    def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
+        """A name off the schedule: how to ask for it, or what the hosts file changed."""
+        name, family = key
+        answer = self.local(name, family)
+        if answer is None:
+            return self.plan(key, background=True), []
+        now = self.clock()
+        self.cache.schedule(name, family, now + max(WATCH_FLOOR_S, min(5.0, answer.ttl_s)))
+        return None, self.observe(key, answer, now)
+
+    def forget(self) -> None:
+        """The resolver is closed: nothing is known or watched any more."""
+        self.watchers.clear()
+        self.cache.clear()
+
+    def report_dead(self, address: str) -> None:
+        """An address just seen dead comes last while another exists."""
+        self.cache.report_dead(address, self.clock(), DEAD_S)
+
+
+def notify(calls: list[tuple[Callback, Change]]) -> None:
+    """Run callbacks; one that raises is logged and takes nothing from the others."""
+    for callback, change in calls:
+        try:
+            callback(change)
+        except Exception:
+            logger.exception("event=dns.callback_failed name=%s", change.name)

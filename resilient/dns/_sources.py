@@ -1,0 +1,89 @@
+"""The files that say who is asked, and what needs no asking: resolv.conf and hosts.
+
+Each is read again when it changed on disk (looked at on the way to a server, not on a hit).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from resilient._parse import NameServer
+from resilient.core.dns_names import Hosts, ResolvConf, normalise, parse_hosts, parse_resolv_conf
+from resilient.settings import Settings
+
+__all__ = ["Configuration", "Sources"]
+
+T = TypeVar("T")
+
+
+class _Watched(Generic[T]):
+    """The parsed text of a file; a file that can't be read counts as empty."""
+
+    def __init__(self, path: str, parse: Callable[[str], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._seen: tuple[int, int, int] | None = None
+        self._value = parse("")
+
+    def value(self) -> T:
+        try:
+            stat = os.stat(self._path)
+            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if seen != self._seen:
+                with open(self._path, encoding="utf-8", errors="replace") as file:
+                    self._value = self._parse(file.read())
+                self._seen = seen
+        except OSError:
+            self._seen, self._value = None, self._parse("")
+        return self._value
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Whom to ask and under which names: settings first, then resolv.conf."""
+
+    servers: tuple[NameServer, ...]
+    labels: tuple[str, ...]
+    search: tuple[str, ...]
+    ndots: int
+    rotate: bool
+
+
+class Sources:
+    """The two files, as the settings let them speak."""
+
+    def __init__(self, settings: Settings, hosts_path: str, resolv_conf_path: str) -> None:
+        self._settings = settings
+        self._hosts = _Watched(hosts_path, parse_hosts)
+        self._resolv = _Watched(resolv_conf_path, parse_resolv_conf)
+        self._search = settings.dns_search
+        if self._search is not None:
+            self._search = tuple(normalise(domain) for domain in self._search)
+        self._built: tuple[ResolvConf, Configuration] | None = None
+
+    def hosts(self) -> Hosts:
+        """The hosts file as it is now."""
+        return self._hosts.value()
+
+    def configuration(self) -> Configuration:
+        """The name servers and search list as they are now."""
+        conf = self._resolv.value()
+        if self._built is None or self._built[0] is not conf:
+            self._built = (conf, self._merge(conf))
+        return self._built[1]
+
+    def _merge(self, conf: ResolvConf) -> Configuration:
+        given = self._settings
+        # Without any server resolv.conf(5) means the local machine.
+        listed = tuple(NameServer(address) for address in conf.nameservers or ("127.0.0.1",))
+        servers = given.dns_nameservers or listed
+        return Configuration(
+            servers=servers,
+            labels=tuple(str(server) for server in servers),
+            search=conf.search if self._search is None else self._search,
+            ndots=conf.ndots if given.dns_ndots is None else given.dns_ndots,
+            rotate=conf.rotate if given.dns_rotate is None else given.dns_rotate,
+        )
