@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 
 import psycopg
 from psycopg import errors as e
@@ -70,15 +70,23 @@ class Dial:
                     # the deadline to the millisecond.
                     self.watched = True
                     self.watch(self.link)
+                if time.monotonic() >= self.deadline_at:
+                    gen.close()
+                    raise self._timeout()
                 if self.link.condemned:
                     gen.close()
                     raise e.OperationalError(f"connecting abandoned: {self.link.condemned}")
-                if time.monotonic() >= self.deadline_at:
-                    gen.close()
-                    raise e.ConnectionTimeout(f"no connection to {self.endpoint} in time")
                 item = gen.send(ready)
         except StopIteration as stop:
             return stop.value
+        except e.OperationalError as exc:
+            # The monitor keeps the deadline too, by shutting the socket down.
+            if self.link.condemned and time.monotonic() >= self.deadline_at:
+                raise self._timeout() from exc
+            raise
+
+    def _timeout(self) -> e.ConnectionTimeout:
+        return e.ConnectionTimeout(f"no connection to {self.endpoint} in time")
 
     def admit(self, pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
         """Ask the server what it is, and judge the answer."""
@@ -155,7 +163,8 @@ class ResilientMixin(BaseConnection[Any]):
 
 def derive(base: type[C]) -> type[C]:
     """`base` with the mixin in front; the same class for the same base."""
-    return base if issubclass(base, ResilientMixin) else cast(type[C], _derived(cast(Any, base)))
+    plain: Any = get_origin(base) or base  # `MyConnection[Row]` is an alias, no class
+    return base if issubclass(plain, ResilientMixin) else cast(type[C], _derived(plain))
 
 
 @cache

@@ -28,7 +28,7 @@ from .attempts import Attempts
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .reader import AsyncReader
-from .shell import Shell, Slot, deadline_in, gave_up_at, is_condemned
+from .shell import Shell, deadline_in, gave_up_at, is_condemned
 from .target import dial_params
 
 T = TypeVar("T")
@@ -407,41 +407,3 @@ class AsyncResilientPool(AsyncShell[ACT]):
             raise
         finally:
             await self.putconn(conn)
-
-
-class AsyncResilientNullPool(AsyncResilientPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
-    """Connects outside the pool's lock, so that callers don't wait in series for a server
-    that is silent, and keeps the checkout's deadline to the tenth of a second."""
-
-    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
-        # Under the pool's lock: only reserve; what is dialled is dialled outside of it.
-        if (timeout is None or timeout > 0) and (
-            self.max_size == 0 or self._nconns < self.max_size
-        ):
-            self._nconns += 1
-            return cast(ACT, Slot())
-        return await super()._get_ready_connection(timeout)
-
-    async def _getconn_unchecked(self, timeout: float) -> ACT:
-        deadline_at = deadline_in(timeout)
-        conn = await super()._getconn_unchecked(timeout)
-        if not isinstance(conn, Slot):
-            return conn
-        try:
-            conn = await self._connect(max(remaining(deadline_at), 0.001))
-        except BaseException as exc:
-            await self._give_back_slot()
-            if isinstance(exc, psycopg.errors.ConnectionTimeout):
-                raise psycopg_pool.PoolTimeout(str(exc)) from exc
-            raise
-        conn._pool = self
-        return conn
-
-    async def _give_back_slot(self) -> None:
-        """A slot is free again; somebody may have queued for it meanwhile."""
-        async with self._lock:
-            waiting = bool(self._waiting)
-            if not waiting:
-                self._nconns -= 1
-        if waiting:
-            self.run_task(AsyncAddConnection(self))

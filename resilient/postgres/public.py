@@ -24,8 +24,9 @@ from ._upstream import (
     KwargsParam,
 )
 from .connection import derive
-from .pool import ResilientNullPool, ResilientPool
-from .pool_async import AsyncResilientNullPool, AsyncResilientPool
+from .pool import ResilientPool
+from .pool_async import AsyncResilientPool
+from .pool_null import AsyncResilientNullPool, ResilientNullPool
 from .target import default_conninfo
 
 
