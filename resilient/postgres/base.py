@@ -64,7 +64,7 @@ class PoolCore(ClusterListener):
         )
         self._parsed: tuple[str, dict[str, Any]] = ("", {})
         self._target: target.Target | None = None
-        self._last_failure: BaseException | None = None
+        self.last_failure: BaseException | None = None
 
     # -- the cluster
 
@@ -170,7 +170,7 @@ class PoolCore(ClusterListener):
 
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
-        self._last_failure = exc
+        self.last_failure = exc
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
             if kind is not FailureKind.SILENT and not dial.link.condemned:
@@ -225,13 +225,11 @@ class PoolCore(ClusterListener):
         topology = self.topology
         names = self.shared.cluster.name_errors() if self.shared else {}
         waited = f" after {since_s:.2f} sec" if since_s is not None else ""
-        error = NoEndpointAvailable(
+        return NoEndpointAvailable(
             f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}",
             topology=topology,
             reasons=topology.reasons(intent) | names,
         )
-        error.__cause__ = self._last_failure
-        return error
 
     # -- the retry budget of this pool
 

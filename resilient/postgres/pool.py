@@ -107,7 +107,9 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 command = commands.send(answer)
             except StopIteration:
                 gave_up_at.set(core.topology.version)
-                raise failure or core.nobody(self._intent) from None
+                if failure is not None and timeout is None:
+                    raise failure from None
+                raise core.nobody(self._intent, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
                 warm = self._from_stock()
@@ -288,7 +290,7 @@ class ResilientPool(SyncShell[CT]):
             error = self._core.explain(exc, self.timeout if timeout is None else timeout)
             if error is exc:
                 raise
-            raise error from (error.__cause__ or exc)
+            raise error from self._core.last_failure or exc
         return self._make_read_only(conn) if read_only else conn
 
     def _getconn_reader(self, timeout: float | None, max_staleness_s: float | None) -> CT:
