@@ -97,8 +97,15 @@ class ResolutionError(ResilientError, socket.gaierror):
         socket.gaierror.__init__(self, self.eai, message)
         self.name = name
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuilt, (type(self), str(self), self.name))
+
     def __str__(self) -> str:
         return str(self.strerror or "")
+
+
+def _rebuilt(kind: type[ResolutionError], message: str, name: str) -> ResolutionError:
+    return kind(message, name=name)
 
 
 class NameNotFound(ResolutionError):

@@ -18,7 +18,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from .model import Endpoint, Health, Role, Topology
+from .model import Endpoint, EndpointView, Health, Role, Topology
 
 #: how long the first observations are waited for before somebody unknown is dialled
 FIRST_LOOK_S = 0.5
@@ -54,47 +54,50 @@ def unheard(topology: Topology) -> bool:
     return len(views) > 1 and bool(silent)
 
 
-def to_dial(topology: Topology, tried: set[Endpoint]) -> Endpoint | None:
+Try = tuple[Endpoint, int, Role]
+
+
+def try_of(view: EndpointView) -> Try:
+    """What makes another dial worth while: a restart, a promotion; not a mere suspicion."""
+    return (view.endpoint, view.generation, view.role)
+
+
+def to_dial(topology: Topology, tried: set[Try]) -> EndpointView | None:
     """Whom a writer dials next: the writer, or while there is none whoever might be it."""
     if topology.conflict:
         return None
     if topology.writer is not None:
-        endpoint = topology.writer.endpoint
-        return None if endpoint in tried else endpoint
+        return None if try_of(topology.writer) in tried else topology.writer
     maybe = [
         view
         for view in topology.endpoints
-        if not view.fenced and view.role is Role.UNKNOWN and view.endpoint not in tried
+        if not view.fenced and view.role is Role.UNKNOWN and try_of(view) not in tried
     ]
     # Dead ones last; but they are dialled: one endpoint, never seen up, is all there is.
     maybe.sort(key=lambda view: view.health is Health.DEAD)
-    return maybe[0].endpoint if maybe else None
+    return maybe[0] if maybe else None
 
 
 def connecting(patient: bool) -> Generator[Command, Any, None]:
     """Commands that lead to one connection for writing; ends when given up or connected."""
-    tried: set[Endpoint] = set()
-    version = -1
+    tried: set[Try] = set()
     waited_s = 0.0
     while True:
         topology, left_s = yield Look()
         if left_s <= 0:
             return
-        if topology.version != version:
-            tried.clear()
-            version = topology.version
         if topology.writer is None and unheard(topology) and waited_s < FIRST_LOOK_S:
             pause_s = min(left_s, FIRST_LOOK_S / 5)
-            yield Await(version, pause_s)
+            yield Await(topology.version, pause_s)
             waited_s += pause_s
             continue
-        endpoint = to_dial(topology, tried)
-        if endpoint is not None:
-            tried.add(endpoint)
-            if (yield Dial(endpoint)):
+        view = to_dial(topology, tried)
+        if view is not None:
+            tried.add(try_of(view))
+            if (yield Dial(view.endpoint)):
                 return
         elif patient:
-            yield Await(version, min(left_s, AGAIN_S))
+            yield Await(topology.version, min(left_s, AGAIN_S))
             tried.clear()
         else:
             return

@@ -8,6 +8,7 @@ then shuts it down.  `shutdown` wakes a blocked reader of any thread; the owner 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import weakref
@@ -15,6 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..core.model import Endpoint
+
+
+def _nothing(timeout_ms: int) -> list[tuple[int, int]]:
+    return []
 
 
 class Link:
@@ -32,6 +37,7 @@ class Link:
         "connecting",
         "endpoint",
         "generation",
+        "readable",
     )
 
     def __init__(self, endpoint: Endpoint, generation: int) -> None:
@@ -40,6 +46,8 @@ class Link:
         self.condemned = ""
         self.connecting = True
         self._aborted = False
+        #: `readable(0)`: events on the socket, none when it is silent and open
+        self.readable: Callable[[int], list[tuple[int, int]]] = _nothing
         self._fd = -1
         self._inode = 0
 
@@ -53,6 +61,9 @@ class Link:
         if fd != self._fd:
             self._inode = os.fstat(fd).st_ino
             self._fd = fd
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            self.readable = poll.poll
 
     def replace(self, fd: int) -> None:
         """Put another file under the link's descriptor (in a forked child)."""

@@ -171,6 +171,8 @@ class PoolCore(ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
+        if not dial.link.connecting:
+            return  # it had connected: what failed is the user's `configure`
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
             if kind is not FailureKind.SILENT and not dial.link.condemned:

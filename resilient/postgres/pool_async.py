@@ -5,6 +5,7 @@ What is decided is in `base`, what sync and async do alike in `shell`; here is t
 A new topology reaches a pool on its own loop.
 """
 
+# long: one class a layer, and each layer needs its awaits; `pool` is its twin
 from __future__ import annotations
 
 import asyncio

@@ -10,7 +10,6 @@ Mixed in front of a psycopg_pool class.  It keeps three promises:
 
 from __future__ import annotations
 
-import select
 import time
 import weakref
 from collections import deque
@@ -80,13 +79,10 @@ class Shell:
             return True
         if link.condemned:
             return False
-        fd = conn.pgconn.socket if conn.pgconn.status == pq.ConnStatus.OK else -1
-        if fd < 0:
-            return False
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        if not poll.poll(0):
+        if not link.readable(0):
             return True
+        if conn.pgconn.status != pq.ConnStatus.OK:
+            return False
         try:
             conn.pgconn.consume_input()
         except OperationalError as exc:
