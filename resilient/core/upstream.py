@@ -1,0 +1,391 @@
+"""What is known of the endpoints of one HTTP origin, and how it changes.
+
+Everything that affects the state machine lives here: `step(snapshot, event, config, now)`
+returns an updated copy and what happened.  An endpoint is *out* while `out_until_s` lies
+ahead; it goes out
+
+- when a connect fails (refused, unreachable, or silent although another one answered),
+- when it has been silent for a whole window,
+- when `eject_after` failures in a row came from it (outlier ejection),
+- when active probes say so;
+
+but never the last one that is left, and outliers only while half of the endpoints stay in.
+The n-th time in a row it stays out n × as long, up to ten times.  When that time is over it
+is *due* for a trial: one idempotent request goes there, the others don't, until it answers.
+With active probes (`config.active`) a dead endpoint comes back by a probe instead.
+
+DNS: `strict` names retire an endpoint as soon as it is missing from an answer; `rotating`
+ones (large load balancers answer with a subset) when it is missing *and* out, or missing
+from `ABSENT_LIMIT` refreshes in a row.  A retired endpoint finishes what is in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
+from typing import Literal
+
+from .model import Endpoint, Health
+
+MAX_EJECTION_FACTOR = 10
+#: refreshes in a row without an address until a rotating name has lost it
+ABSENT_LIMIT = 3
+#: refreshes for which a retired endpoint stays visible
+RETIRED_LIMIT = 3
+
+
+class Trouble(StrEnum):
+    """Why an endpoint goes out."""
+
+    REFUSED = "refused"  # refused, unreachable, TLS failed: nothing was sent
+    CONNECT_SILENT = "connect-silent"  # no answer to the connect while others gave one
+    SILENT = "silent"  # connected, asked, and no answer for a window
+    FAILURES = "failures"  # errors in a row
+    PROBES = "probes"  # active health checks say so
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """The settings that matter here; durations in seconds."""
+
+    eject_after: int = 5
+    eject_s: float = 30.0
+    connect_retry_s: float = 1.0
+    window_s: float = 2.0
+    failure_threshold: int = 2
+    success_threshold: int = 1
+    active: bool = False
+    mode: Literal["strict", "rotating"] | None = None
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One endpoint.  Times are monotonic seconds.
+
+    `failures`: in a row.  `outs`: times in a row that it went out.  `out_since_s`: the
+    last time that it went out.  `absent`: refreshes in a row that DNS left it out.
+    """
+
+    endpoint: Endpoint
+    zone: str | None = None
+    health: Health = Health.UNKNOWN
+    failures: int = 0
+    outs: int = 0
+    out_since_s: float = -inf
+    out_until_s: float | None = None
+    probe_answers: int = 0
+    probe_failures: int = 0
+    absent: int = 0
+    retired: bool = False
+    reason: str = ""
+
+    def is_out(self, now: float) -> bool:
+        return self.out_until_s is not None and now < self.out_until_s
+
+    def is_due(self, now: float) -> bool:
+        """Its time out is over, and nobody has tried it yet."""
+        return self.out_until_s is not None and now >= self.out_until_s
+
+    @property
+    def spotless(self) -> bool:
+        """A success would change nothing."""
+        return self.health is Health.UP and not self.failures and self.out_until_s is None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSnapshot:
+    """The endpoints of one origin; `version` grows with every change."""
+
+    host: str
+    port: int
+    version: int = 0
+    endpoints: tuple[Upstream, ...] = ()
+    canonical: str = ""
+    resolved: bool = False
+
+    def find(self, endpoint: Endpoint) -> Upstream | None:
+        return next((view for view in self.endpoints if view.endpoint == endpoint), None)
+
+    def reasons(self) -> dict[str, str]:
+        """Endpoint → why it would rather not be used."""
+        return {
+            str(view.endpoint): "retired" if view.retired else view.reason or view.health.value
+            for view in self.endpoints
+        }
+
+
+# -- events in
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """DNS answered.  `zones` runs parallel to `addresses`."""
+
+    addresses: tuple[str, ...]
+    zones: tuple[str | None, ...] = ()
+    canonical: str = ""
+    mode: Literal["strict", "rotating"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Evidence that the endpoint is dead."""
+
+    endpoint: Endpoint
+    trouble: Trouble
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One failed request: a connection lost, a timeout, a 5xx."""
+
+    endpoint: Endpoint
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A request that began at `began_s` was answered (any status below 500)."""
+
+    endpoint: Endpoint
+    began_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """An active health check ended."""
+
+    endpoint: Endpoint
+    healthy: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    """A request goes to an endpoint that was due; keep the others away meanwhile."""
+
+    endpoint: Endpoint
+
+
+Input = Answered | Lost | Failed | Succeeded | Probed | TrialStarted
+
+
+# -- events out
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEvent:
+    """Something that people want to know.  `at_s`: monotonic seconds."""
+
+    at_s: float
+    endpoint: Endpoint
+    zone: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAdded(UpstreamEvent):
+    """DNS named it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointLost(UpstreamEvent):
+    """It is dead: its idle connections are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEjected(UpstreamEvent):
+    """It answers, but badly: no new requests for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointBack(UpstreamEvent):
+    """It is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRetired(UpstreamEvent):
+    """DNS no longer names it: in-flight requests finish, idle connections are dropped."""
+
+
+EventType = Callable[[float, Endpoint, str | None, str], UpstreamEvent]
+Stepped = tuple[UpstreamSnapshot, tuple[UpstreamEvent, ...]]
+
+
+def step(snapshot: UpstreamSnapshot, event: Input, config: UpstreamConfig, now: float) -> Stepped:
+    """The snapshot after `event`, and what happened.  The same object if nothing did."""
+    if isinstance(event, Answered):
+        return _answered(snapshot, event, config, now)
+    view = snapshot.find(event.endpoint)
+    if view is None:
+        return snapshot, ()
+    if isinstance(event, Lost):
+        return _lost(snapshot, view, event, config, now)
+    if isinstance(event, Failed):
+        return _failed(snapshot, view, event, config, now)
+    if isinstance(event, Succeeded):
+        if event.began_s < view.out_since_s:
+            return snapshot, ()
+        return _back(snapshot, view, now)
+    if isinstance(event, Probed):
+        return _probed(snapshot, view, event, config, now)
+    trial = replace(view, out_until_s=now + config.window_s)
+    return _replaced(snapshot, view, trial), ()
+
+
+def _replaced(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream) -> UpstreamSnapshot:
+    if old == new:
+        return snapshot
+    views = tuple(new if view is old else view for view in snapshot.endpoints)
+    return replace(snapshot, version=snapshot.version + 1, endpoints=views)
+
+
+def _told(kind: EventType, view: Upstream, now: float, reason: str) -> UpstreamEvent:
+    return kind(now, view.endpoint, view.zone, reason)
+
+
+def _alternatives(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> int:
+    """Other endpoints that may be used now."""
+    others = (other for other in snapshot.endpoints if other is not view)
+    return sum(not other.retired and not other.is_out(now) for other in others)
+
+
+def _outs(view: Upstream, config: UpstreamConfig, now: float) -> int:
+    """How many times in a row it has been out with this one; calm days forgive."""
+    calm_s = MAX_EJECTION_FACTOR * config.eject_s
+    return view.outs + 1 if now - view.out_since_s < calm_s else 1
+
+
+def _lost(
+    snapshot: UpstreamSnapshot, view: Upstream, event: Lost, config: UpstreamConfig, now: float
+) -> Stepped:
+    reason = event.detail or event.trouble.value
+    if not _alternatives(snapshot, view, now):
+        # Somebody has to be asked; a note for the error's text is all that changes.
+        noted = replace(view, health=Health.SUSPECT, failures=view.failures + 1, reason=reason)
+        return _replaced(snapshot, view, noted), ()
+    outs = _outs(view, config, now)
+    if config.active:
+        until_s = inf
+    elif event.trouble in (Trouble.REFUSED, Trouble.CONNECT_SILENT):
+        # Trying it costs nobody more than a staggered connect, so it is tried soon.
+        until_s = now + min(config.eject_s, config.connect_retry_s * 2.0 ** min(outs - 1, 16))
+    else:
+        until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
+    out = replace(
+        view,
+        health=Health.DEAD,
+        failures=view.failures + 1,
+        outs=outs,
+        out_since_s=now,
+        out_until_s=until_s,
+        probe_answers=0,
+        reason=reason,
+    )
+    known = view.health is Health.DEAD
+    return _replaced(snapshot, view, out), (
+        () if known else (_told(EndpointLost, out, now, reason),)
+    )
+
+
+def _failed(
+    snapshot: UpstreamSnapshot, view: Upstream, event: Failed, config: UpstreamConfig, now: float
+) -> Stepped:
+    failures = view.failures + 1
+    reason = event.detail or view.reason
+    trial_failed = view.out_until_s is not None
+    bad = replace(view, failures=failures, reason=reason)
+    if failures < config.eject_after and not trial_failed:
+        return _replaced(snapshot, view, bad), ()
+    members = [other for other in snapshot.endpoints if not other.retired]
+    left = _alternatives(snapshot, view, now)
+    if not left or 2 * left < len(members):
+        return _replaced(snapshot, view, bad), ()
+    outs = _outs(view, config, now)
+    until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
+    if trial_failed and view.out_until_s is not None:
+        until_s = max(until_s, view.out_until_s)
+    out = replace(
+        bad, health=Health.SUSPECT, failures=0, outs=outs, out_since_s=now, out_until_s=until_s
+    )
+    told = () if trial_failed else (_told(EndpointEjected, out, now, reason),)
+    return _replaced(snapshot, view, out), told
+
+
+def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:
+    if view.spotless:
+        return snapshot, ()
+    up = replace(view, health=Health.UP, failures=0, out_until_s=None, probe_failures=0, reason="")
+    told = () if view.out_until_s is None else (_told(EndpointBack, up, now, view.reason),)
+    return _replaced(snapshot, view, up), told
+
+
+def _probed(
+    snapshot: UpstreamSnapshot, view: Upstream, event: Probed, config: UpstreamConfig, now: float
+) -> Stepped:
+    if not event.healthy:
+        failures = view.probe_failures + 1
+        noted = replace(view, probe_answers=0, probe_failures=failures)
+        snapshot = _replaced(snapshot, view, noted)
+        if failures < config.failure_threshold or view.is_out(now):
+            return snapshot, ()
+        return _lost(
+            snapshot, noted, Lost(view.endpoint, Trouble.PROBES, event.detail), config, now
+        )
+    answers = view.probe_answers + 1
+    if view.health is Health.DEAD and answers >= config.success_threshold:
+        return _back(snapshot, view, now)
+    if view.health is not Health.DEAD and not view.probe_failures:
+        return snapshot, ()
+    return _replaced(snapshot, view, replace(view, probe_answers=answers, probe_failures=0)), ()
+
+
+def _answered(
+    snapshot: UpstreamSnapshot, event: Answered, config: UpstreamConfig, now: float
+) -> Stepped:
+    mode = config.mode or event.mode or _mode(snapshot, event)
+    zones = dict(zip(event.addresses, event.zones, strict=False))
+    kept: list[Upstream] = []
+    told: list[UpstreamEvent] = []
+    for view in snapshot.endpoints:
+        address = view.endpoint.address
+        if address in zones or address in event.addresses:
+            kept.append(replace(view, absent=0, retired=False, zone=zones.get(address, view.zone)))
+            continue
+        gone = _missing(view, mode, now)
+        if gone.retired and not view.retired:
+            told.append(_told(EndpointRetired, gone, now, f"gone from DNS ({mode})"))
+        if gone.absent <= RETIRED_LIMIT + ABSENT_LIMIT:
+            kept.append(gone)
+    known = {view.endpoint.address for view in kept}
+    for address in dict.fromkeys(event.addresses):
+        if address not in known:
+            endpoint = Endpoint(snapshot.host, address, snapshot.port)
+            kept.append(Upstream(endpoint, zones.get(address)))
+            told.append(_told(EndpointAdded, kept[-1], now, ""))
+    views = tuple(kept)
+    if views == snapshot.endpoints and snapshot.resolved:
+        return snapshot, ()
+    after = replace(
+        snapshot,
+        version=snapshot.version + 1,
+        endpoints=views,
+        canonical=event.canonical or snapshot.canonical,
+        resolved=True,
+    )
+    return after, tuple(told)
+
+
+def _mode(snapshot: UpstreamSnapshot, event: Answered) -> Literal["strict", "rotating"]:
+    moved = bool(snapshot.canonical and event.canonical != snapshot.canonical)
+    return "strict" if moved or len(event.addresses) == 1 else "rotating"
+
+
+def _missing(view: Upstream, mode: str, now: float) -> Upstream:
+    absent = view.absent + 1
+    retired = view.retired or mode == "strict" or view.is_out(now) or absent >= ABSENT_LIMIT
+    return replace(view, absent=absent, retired=retired)

@@ -1,0 +1,79 @@
+"""Which endpoint gets the next request: selectors that compose, candidates → candidates.
+
+    not retired → not out → in my zone while one is there → least in flight of two draws
+
+Each step that would leave nobody is undone by `ranked`: as long as an address is known the
+choice is never empty, it is the least bad one (panic).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import TypeVar
+
+from .model import Health
+from .upstream import Upstream, UpstreamSnapshot
+
+T = TypeVar("T")
+Candidates = tuple[Upstream, ...]
+
+
+def not_retired(candidates: Candidates) -> Candidates:
+    return tuple(view for view in candidates if not view.retired)
+
+
+def not_out(candidates: Candidates, now: float) -> Candidates:
+    """Those that are neither out nor waiting for a trial."""
+    return tuple(view for view in candidates if view.out_until_s is None)
+
+
+def in_zone(candidates: Candidates, zone: str | None) -> Candidates:
+    """One healthy local endpoint is enough to stay local; without one, all of them."""
+    local = tuple(view for view in candidates if zone is not None and view.zone == zone)
+    return local or candidates
+
+
+def ready(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidates:
+    """Whom an ordinary request may go to.  Empty in panic."""
+    return in_zone(not_out(not_retired(snapshot.endpoints), now), zone)
+
+
+def ready_until(snapshot: UpstreamSnapshot, now: float) -> float:
+    """Until when the answer of `ready` and `due` can't change without a new snapshot."""
+    times = (view.out_until_s for view in snapshot.endpoints)
+    return min((at for at in times if at is not None and at > now), default=inf)
+
+
+def due(snapshot: UpstreamSnapshot, now: float) -> Candidates:
+    """Those that wait for one idempotent request as a trial."""
+    return tuple(view for view in not_retired(snapshot.endpoints) if view.is_due(now))
+
+
+def ranked(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidates:
+    """All, the best first: the order for a staggered connect, and for panic."""
+
+    def badness(view: Upstream) -> tuple[bool, bool, bool, bool, float, int]:
+        return (
+            view.retired,
+            view.out_until_s is not None,
+            view.health is Health.DEAD,
+            zone is not None and view.zone != zone,
+            view.out_until_s or 0.0,
+            view.failures,
+        )
+
+    return tuple(sorted(snapshot.endpoints, key=badness))
+
+
+def least_of_two(
+    candidates: Sequence[T], in_flight: Callable[[T], int], draws: tuple[float, float]
+) -> T:
+    """The one with less in flight of two different ones; `draws` are numbers from [0, 1)."""
+    n = len(candidates)
+    first = int(draws[0] * n)
+    if n == 1:
+        return candidates[first]
+    second = (first + 1 + int(draws[1] * (n - 1))) % n
+    one, other = candidates[first], candidates[second]
+    return other if in_flight(other) < in_flight(one) else one

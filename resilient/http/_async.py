@@ -1,0 +1,180 @@
+"""The async engine: runs a call's attempts in the caller's task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+from weakref import WeakMethod
+
+import anyio
+import anyio.to_thread
+
+from .. import errors
+from ._async_stream import AsyncBackend
+from ._call import CURRENT, Attempt, Call, Elsewhere, Superseded, clock
+from ._engine import BUFFERED, Engine, Key
+from ._origin import Slot
+
+
+class AsyncEngine(Engine):
+    """See `Engine`."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def handle(self, key: Key, request: Any) -> Any:
+        """The response; raises as documented in the package."""
+        origin, wait = self.origin(key)
+        if wait is None:
+            return await self._run(self.call(origin, request))
+        began_s = clock()
+        try:
+            with anyio.fail_after(self.deadline_of(request)):
+                await _wait(wait)
+        except errors.ResolutionError as exc:
+            raise self.resolution_error(exc, key[1]) from exc
+        except TimeoutError as exc:
+            raise self.resolution_late(key[1]) from exc
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+        call = self.call(origin, request)
+        call.deadline_s -= clock() - began_s
+        return await self._run(call)
+
+    async def _run(self, call: Call) -> Any:
+        try:
+            while True:
+                attempt = call.attempt(clock())
+                try:
+                    response = await self.once(attempt)
+                except Superseded as won:
+                    call.superseded(attempt, clock())
+                    return self._deliver(won.attempt, won.response)
+                except Elsewhere:
+                    call.redirected(attempt)
+                    continue
+                except self.library.client.TransportError as exc:
+                    delay_s = call.failed(attempt, exc, clock())
+                    if delay_s:
+                        await anyio.sleep(delay_s)
+                    continue
+                except BaseException:
+                    attempt.leave()
+                    raise
+                again_s = call.answered(attempt, response.status_code, response.headers, clock())
+                if again_s is None:
+                    return self._deliver(attempt, response)
+                await response.aclose()
+                attempt.leave()
+                await anyio.sleep(again_s)
+        finally:
+            if call.parked is not None:
+                with anyio.CancelScope(shield=True):
+                    await call.parked[1].aclose()
+
+    async def once(self, attempt: Attempt) -> Any:
+        """One attempt: the response with its head, and its body if that belongs to it."""
+        inner = self.inner(attempt.slot)
+        token = CURRENT.set(attempt)
+        try:
+            response = await inner.handle_async_request(self.request_for(attempt))
+        finally:
+            CURRENT.reset(token)
+        if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
+            try:
+                body = b"".join([part async for part in response.stream])
+            finally:
+                await response.stream.aclose()
+            response.stream = self.library.client.ByteStream(body)
+            attempt.leave()
+        return response
+
+    def _deliver(self, attempt: Attempt, response: Any) -> Any:
+        response.extensions["resilient"] = attempt.call.note(attempt)
+        if not attempt.left:
+            body = _stream_type(self.library.client.AsyncByteStream)
+            response.stream = body(response.stream, attempt.leave)
+        return response
+
+    # -- what Engine asks for
+
+    def _backend(self, slot: Slot, network: Any) -> AsyncBackend:
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+        runner = WeakMethod(self.once)
+        return AsyncBackend(self.library, slot, network, runner, self.settings.tls_names)
+
+    def endpoint_gone(self, slot: Slot) -> None:
+        # Connections belong to the loop that opened them: have them closed there.
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._close_idle, slot)
+
+    def _close_idle(self, slot: Slot) -> None:
+        closing = self._take_idle(slot)
+        if closing:
+            task = asyncio.ensure_future(_close_all(closing))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _discard(self, inners: list[Any]) -> None:
+        # Their loop stayed with the parent: nothing can be awaited, so only forget them.
+        self._loop = None
+
+    async def aclose(self) -> None:
+        while self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)
+        for inner in self.take_inners():
+            await inner.aclose()
+        self.detach()
+
+    @property
+    def _closing(self) -> set[asyncio.Future[None]]:
+        tasks: set[asyncio.Future[None]] = self.__dict__.setdefault("_closing_tasks", set())
+        return tasks
+
+
+async def _close_all(connections: list[Any]) -> None:
+    for connection in connections:
+        with suppress(Exception):
+            await connection.aclose()
+
+
+async def _wait(wait: Future[None]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio
+        await anyio.to_thread.run_sync(wait.result, abandon_on_cancel=True)
+    else:
+        await asyncio.wrap_future(wait)
+
+
+_stream_types: dict[type, Callable[..., Any]] = {}
+
+
+def _stream_type(base: Any) -> Callable[..., Any]:
+    """A response body that says when it has been read or closed, as a `base`."""
+    known = _stream_types.get(base)
+    if known is not None:
+        return known
+
+    class Body(base):  # type: ignore[misc]  # the base is the library's
+        def __init__(self, stream: Any, done: Callable[[], None]) -> None:
+            self._stream = stream
+            self._done = done
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for part in self._stream:
+                yield part
+
+        async def aclose(self) -> None:
+            try:
+                await self._stream.aclose()
+            finally:
+                self._done()
+
+    return _stream_types.setdefault(base, Body)

@@ -1,0 +1,338 @@
+"""The decisions of one request, for both shells: where, whether again, and with what error.
+
+A shell runs attempts and tells the call how each ended; the call answers with what to do
+next.  It does no I/O and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import inf
+from typing import Any
+
+from ..core.upstream import Failed, Lost, Succeeded, Trouble
+from ..core.upstream_retry import (
+    RETRIED_STATUS,
+    Again,
+    Failure,
+    GiveUp,
+    Kind,
+    decide,
+    is_idempotent,
+    retry_after_s,
+)
+from ._library import Library
+from ._origin import Origin, Slot
+
+clock = time.monotonic
+_NO_OPTIONS: dict[str, Any] = {}
+#: silence before a hedge, a trial or the next address of a staggered connect, in seconds
+STAGGER_S = 0.25
+#: an error may come this much before the deadline and still be the deadline's
+SLACK_S = 0.005
+
+
+class Attempt:
+    """One try at one endpoint.
+
+    `sent`: bytes of the request may have reached the endpoint.  `silence_at`: monotonic
+    time at which another endpoint is asked as well; `inf` when none may be.  `outer`: the
+    attempts (with their streams) that wait meanwhile, for a blocking shell.
+    """
+
+    __slots__ = ("began_s", "call", "dialled", "left", "local_fault", "number", "outer", "sent",
+                 "silence_at", "slot", "uploaded_s")  # fmt: skip
+
+    def __init__(self, call: Call, slot: Slot, number: int, now: float) -> None:
+        self.call = call
+        self.slot = slot
+        self.number = number
+        self.began_s = now
+        self.sent = False
+        self.local_fault = False
+        self.silence_at = inf
+        self.uploaded_s = now
+        self.outer: tuple[tuple[Attempt, Any], ...] = ()
+        self.dialled = 0
+        self.left = False
+
+    def leave(self) -> None:
+        """It occupies its endpoint no longer.  Idempotent."""
+        if not self.left:
+            self.left = True
+            self.call.origin.leave(self.slot)
+
+    def until_s(self) -> float:
+        """When waiting for the head must end: the deadline, but an upload that went past it
+        while it made progress leaves the endpoint a window to answer."""
+        call = self.call
+        if self.uploaded_s <= call.deadline_s:
+            return call.deadline_s
+        return self.uploaded_s + call.window_s
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What every call of an engine needs of the settings, read once.  Seconds."""
+
+    library: Library
+    deadline_s: float
+    window_s: float
+    attempts: int
+
+
+CURRENT: ContextVar[Attempt | None] = ContextVar("resilient_http_attempt", default=None)
+
+
+class Superseded(BaseException):
+    """Another attempt of the same call got the response.  Never leaves this package."""
+
+    def __init__(self, attempt: Attempt, response: Any) -> None:
+        super().__init__()
+        self.attempt = attempt
+        self.response = response
+
+
+class Elsewhere(BaseException):
+    """A staggered connect was won by another endpoint; its socket is parked in the call."""
+
+
+class OuterReady(BaseException):
+    """An attempt further out got its answer first."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self.attempt = attempt
+
+
+class Call:
+    """One request."""
+
+    __slots__ = ("attempts", "deadline_s", "hedge", "idempotent", "library", "limit", "origin",
+                 "parked", "repeatable", "replayable", "request", "tried", "window_s")  # fmt: skip
+
+    def __init__(self, policy: Policy, origin: Origin, request: Any, now: float) -> None:
+        options = request.extensions.get("resilient") or _NO_OPTIONS
+        self.library = policy.library
+        self.limit = policy.attempts
+        self.origin = origin
+        self.request = request
+        self.idempotent = is_idempotent(request.method, options.get("idempotent"), request.headers)
+        self.replayable = isinstance(request.stream, policy.library.client.ByteStream)
+        self.repeatable = self.idempotent and self.replayable
+        self.hedge = bool(options.get("hedge"))
+        self.deadline_s = now + float(options.get("deadline_s", policy.deadline_s))
+        self.window_s = policy.window_s
+        self.attempts = 0
+        self.tried: tuple[Slot, ...] = ()
+        self.parked: tuple[Slot, Any] | None = None
+
+    # -- attempts
+
+    def attempt(self, now: float) -> Attempt:
+        """The next attempt; `NoEndpointAvailable` when the name has no address."""
+        if self.parked is not None:
+            slot, trial = self.parked[0], False
+        else:
+            picked = self.origin.pick(now, self.tried, self.repeatable)
+            if picked is None:
+                raise self._nobody()
+            slot, trial = picked
+        return self._begin(slot, trial, now)
+
+    def _begin(self, slot: Slot, trial: bool, now: float) -> Attempt:
+        self.attempts += 1
+        attempt = Attempt(self, slot, self.attempts, now)
+        self.origin.enter(slot, now, self.attempts == 1 and self.parked is None)
+        elsewhere = self.repeatable and self.attempts < self.limit
+        if elsewhere and self.origin.another(slot, self.tried):
+            attempt.silence_at = now + self._silence_s(trial, now)
+        return attempt
+
+    def _silence_s(self, trial: bool, now: float) -> float:
+        # Half of what is left, so that the next endpoint has time to answer as well.
+        silence_s = min(self.window_s, max(0.0, self.deadline_s - now) / 2)
+        return min(STAGGER_S, silence_s) if trial or self.hedge else silence_s
+
+    def rival(self, silent: Attempt, now: float) -> Attempt | None:
+        """An attempt beside one that stays silent; None when there may be none."""
+        busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
+        if self.attempts >= self.limit or now >= self.deadline_s:
+            return None
+        if not self.origin.others(busy) or not self._granted(silent, busy, True):
+            return None
+        picked = self.origin.pick(now, busy, False)
+        if picked is None or picked[0] in busy:
+            return None
+        return self._begin(picked[0], False, now)
+
+    # -- how they end
+
+    def superseded(self, attempt: Attempt, now: float) -> None:
+        """Another endpoint answered while this one stayed silent."""
+        attempt.leave()
+        self._silent(attempt, now)
+
+    def redirected(self, attempt: Attempt) -> None:
+        """The connect was won by another endpoint: that was no attempt."""
+        attempt.leave()
+        self.attempts -= 1
+
+    def failed(self, attempt: Attempt, exc: Exception, now: float) -> float:
+        """Seconds until the next attempt; raises what the caller is to see instead."""
+        attempt.leave()
+        kind = self._kind(attempt, exc)
+        self._report(attempt, kind, exc, now)
+        if attempt.slot not in self.tried:
+            self.tried = (*self.tried, attempt.slot)
+        timeout = isinstance(exc, self.library.client.TimeoutException)
+        if timeout and now >= attempt.until_s() - SLACK_S:
+            raise self._late(attempt) from exc
+        failure = Failure(
+            kind,
+            attempt.sent,
+            self.idempotent,
+            self.replayable,
+            self.attempts,
+            self.limit,
+            self.deadline_s - now,
+            self.origin.others(self.tried),
+            timeout,
+        )
+
+        def withdraw() -> bool:
+            return self._granted(attempt, self.tried, timeout)
+
+        verdict = decide(failure, random.random(), withdraw)
+        if isinstance(verdict, Again):
+            return self._again(verdict)
+        if verdict is GiveUp.BUDGET:
+            text = f"{self.origin.host}: no retry left in the budget after {self.attempts} attempts"
+            raise self.library.errors.RetryBudgetExhausted(f"{text}: {exc}") from exc
+        if attempt.dialled > 1 and kind is Kind.CONNECT and not timeout:
+            raise self._nobody() from exc
+        raise exc
+
+    def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> float:
+        """A rival failed (None: with a bad status).  When the next one may start."""
+        rival.leave()
+        if exc is not None:
+            self._report(rival, self._kind(rival, exc), exc, now)
+        if rival.slot not in self.tried:
+            self.tried = (*self.tried, rival.slot)
+        return now + self._silence_s(False, now)
+
+    def answered(self, attempt: Attempt, status: int, headers: Any, now: float) -> float | None:
+        """None: hand the response out.  Else drop it, and seconds until the next attempt."""
+        self._heard(attempt, status, now)
+        if status not in RETRIED_STATUS or not self.repeatable:
+            return None
+        if attempt.slot not in self.tried:
+            self.tried = (*self.tried, attempt.slot)
+        failure = Failure(
+            Kind.STATUS,
+            True,
+            self.idempotent,
+            self.replayable,
+            self.attempts,
+            self.limit,
+            self.deadline_s - now,
+            self.origin.others(self.tried),
+            False,
+            status,
+            retry_after_s(headers.get("retry-after"), _seconds_until),
+        )
+        verdict = decide(failure, random.random(), self.origin.withdraw)
+        return self._again(verdict) if isinstance(verdict, Again) else None
+
+    def rival_answered(self, rival: Attempt, status: int, now: float) -> bool:
+        """True when a rival's response is good enough to be handed out."""
+        self._heard(rival, status, now)
+        return status not in RETRIED_STATUS
+
+    def _granted(self, attempt: Attempt, avoid: tuple[Slot, ...], silent: bool) -> bool:
+        """May it be repeated?  Leaving an endpoint that is lost for one that works adds no
+        load, however many requests were in flight; anything else is the budget's business.
+        In a full outage nobody works."""
+        heard = silent and attempt.slot.heard_at >= attempt.began_s  # slow rather than lost
+        return (not heard and self.origin.proved(avoid)) or self.origin.withdraw()
+
+    def _again(self, verdict: Again) -> float:
+        if not self.origin.others(self.tried):
+            self.tried = ()  # everybody has been asked: begin anew
+        return verdict.delay_s
+
+    def note(self, attempt: Attempt) -> dict[str, Any]:
+        """What a response says in `extensions["resilient"]`."""
+        slot = attempt.slot
+        return {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}
+
+    # -- what is learnt of the endpoint
+
+    def _heard(self, attempt: Attempt, status: int, now: float) -> None:
+        slot = attempt.slot
+        slot.heard_at = now
+        if status >= 500 and status not in (501, 505):
+            self.origin.apply(Failed(slot.endpoint, f"HTTP {status}"), now)
+        elif not slot.spotless:
+            self.origin.apply(Succeeded(slot.endpoint, attempt.began_s), now)
+
+    def _silent(self, attempt: Attempt, now: float) -> None:
+        slot = attempt.slot
+        if slot.silent_for(self.window_s, now + SLACK_S):
+            detail = f"no answer for {now - slot.asked_at:.1f} s"
+            self.origin.apply(Lost(slot.endpoint, Trouble.SILENT, detail), now)
+        elif not self.hedge and slot.heard_at < attempt.began_s:
+            self.origin.apply(Failed(slot.endpoint, "slow or silent"), now)
+
+    def _report(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
+        if kind is Kind.CONNECT:  # reported by those who dial
+            self.origin.refresh(attempt.slot.endpoint)
+        if kind is not Kind.LOST:
+            return
+        if isinstance(exc, self.library.client.ReadTimeout):
+            self._silent(attempt, now)
+        else:
+            self.origin.apply(Failed(attempt.slot.endpoint, str(exc) or type(exc).__name__), now)
+
+    def _kind(self, attempt: Attempt, exc: Exception) -> Kind:
+        client = self.library.client
+        broken = isinstance(
+            exc, client.NetworkError | client.TimeoutException | client.RemoteProtocolError
+        )
+        if not broken or attempt.local_fault:
+            return Kind.FINAL
+        return Kind.LOST if attempt.sent else Kind.CONNECT
+
+    # -- errors
+
+    def _late(self, attempt: Attempt) -> Exception:
+        waited_s = clock() - attempt.began_s
+        what = "sent, not answered" if attempt.sent else "no connection"
+        text = (
+            f"no response by the deadline: {attempt.slot.text}: {what}"
+            f" for {waited_s:.1f} s (attempt {attempt.number})"
+        )
+        error: Exception = self.library.errors.DeadlineExceeded(text)
+        return error
+
+    def _nobody(self) -> Exception:
+        snapshot = self.origin.snapshot
+        error: Exception = self.library.errors.NoEndpointAvailable(
+            f"{self.origin.host}:{self.origin.port} has no endpoint that takes connections",
+            topology=snapshot,
+            reasons=snapshot.reasons(),
+        )
+        return error
+
+
+def _seconds_until(date: str) -> float | None:
+    # Retry-After may be a date: the one place where wall-clock time is what was meant.
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,302 @@
+"""All origins of one `Settings` in this process: looked up, kept fresh and probed on the
+monitor's loop, read by requests without I/O.
+
+A directory lives as long as some engine holds it.  It takes the monitor thread only when a
+name must be resolved or an endpoint probed; literal addresses need neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from math import inf
+from typing import Literal, cast
+
+from ..core.budget import RetryBudget
+from ..core.model import Endpoint
+from ..core.upstream import Answered, UpstreamConfig
+from ..errors import NameServersFailed, ResolutionError
+from ..monitor import thread
+from ..settings import Settings
+from . import _addresses
+from ._origin import Keeper, Origin
+from ._probe import ProbeFactory, Prober
+
+#: an origin that nobody asked for this long is no longer looked up or probed, in seconds
+IDLE_S = 300.0
+#: the shortest pause between two lookups of a name that were not asked for
+PAUSE_S = 0.05
+#: pause after a lookup that failed
+FAILED_PAUSE_S = 1.0
+CLOSE_S = 2.0
+
+Key = tuple[str, str, int]
+logger = logging.getLogger("resilient.http")
+
+
+class Record:
+    """One origin's task on the monitor's loop, and who waits for its first answer."""
+
+    __slots__ = ("fresh", "named", "origin", "task", "waiters", "wake")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.named = True  # has a name to look up, not a literal address
+        self.task: asyncio.Task[None] | None = None
+        self.wake: asyncio.Event | None = None
+        self.waiters: list[Future[None]] = []
+        self.fresh = False
+
+
+class Directory:
+    """Use `hold`, not the constructor."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pid = os.getpid()
+        self.users = 0
+        self._lock = threading.RLock()
+        self._records: dict[Key, Record] = {}
+        self._monitor: thread.MonitorThread | None = None
+        self._source: _addresses.AddressSource | None = None
+        self._closed = False
+
+    # -- for requests, on any thread
+
+    def origin(self, key: Key, keeper: Keeper, prober: Callable[[], ProbeFactory]) -> Origin:
+        """The origin of (scheme, host, port); `prober` gives what health checks dial with."""
+        with self._lock:
+            record = self._records.get(key)
+            if record is None:
+                record = self._records[key] = self._create(key)
+            origin = record.origin
+            if origin.probe_context is None and self.settings.http_health_path is not None:
+                origin.probe_context = prober()
+            with origin.lock:
+                origin.keepers.add(keeper)
+            return origin
+
+    def wait(self, origin: Origin) -> Future[None] | None:
+        """None when requests may go on with what is known, else what to wait for."""
+        origin.used_at = time.monotonic()
+        with self._lock:
+            if origin.live:
+                return None
+            record = self._records.get((origin.scheme, origin.host, origin.port))
+            waiter: Future[None] = Future()
+            if record is None or record.origin is not origin or self._closed:
+                waiter.set_exception(NameServersFailed("closed", name=origin.host))
+                return waiter
+            record.waiters.append(waiter)
+            self._take_monitor().call(self._run, record)
+            return waiter
+
+    def close(self) -> None:
+        """End all tasks, then give the monitor back."""
+        with self._lock:
+            self._closed = True
+            monitor, self._monitor = self._monitor, None
+        if monitor is None or monitor.pid != os.getpid():
+            return
+        if monitor.current:
+            monitor.loop.create_task(self._shut_down())
+        else:
+            with suppress(RuntimeError, TimeoutError):
+                monitor.submit(self._shut_down()).result(CLOSE_S)
+        thread.release(monitor)
+
+    # -- making origins
+
+    def _create(self, key: Key) -> Record:
+        scheme, host, port = key
+        settings = self.settings
+        zone = settings.zone
+        config = UpstreamConfig(
+            eject_after=settings.eject_after,
+            eject_s=settings.eject_s,
+            connect_retry_s=settings.probe_interval_s,
+            window_s=settings.window_s,
+            failure_threshold=settings.failure_threshold,
+            success_threshold=settings.success_threshold,
+            active=settings.http_health_path is not None,
+            mode=cast(Literal["strict", "rotating"] | None, settings.dns_mode.get(host.lower())),
+            zone=None if zone == "auto" else zone,
+        )
+        now = time.monotonic()
+        budget = RetryBudget.full(settings.retry_budget, settings.retry_budget_floor, now)
+        origin = Origin(scheme, host, port, config, budget)
+        record = Record(origin)
+        origin.refresh = lambda endpoint: self._on_lost(record, endpoint)
+        with suppress(ValueError):
+            address = str(ipaddress.ip_address(host.strip("[]")))
+            record.named = False
+            self._answer(record, _addresses.Addresses((address,), inf))
+            origin.live = not config.active
+        return record
+
+    def _answer(self, record: Record, answer: _addresses.Addresses) -> None:
+        origin, settings = record.origin, self.settings
+        names = (*answer.names, answer.canonical, origin.host)
+        if settings.zone == "auto" and origin.config.zone is None:
+            origin.set_zone(_own_zone(settings, answer.addresses))
+        zones = tuple(settings.zones.zone_of(address, names) for address in answer.addresses)
+        event = Answered(answer.addresses, zones, answer.canonical, answer.mode)
+        origin.apply(event, time.monotonic())
+
+    def _take_monitor(self) -> thread.MonitorThread:
+        if self._monitor is None:
+            self._monitor = thread.acquire()
+        return self._monitor
+
+    def _on_lost(self, record: Record, endpoint: Endpoint) -> None:
+        monitor = self._monitor
+        if monitor is not None:
+            monitor.call(self._look_again, record, endpoint.address)
+
+    # -- on the monitor's loop
+
+    def _look_again(self, record: Record, address: str) -> None:
+        if self._source is not None:
+            self._source.report_dead(address)
+        record.fresh = True
+        if record.wake is not None:
+            record.wake.set()
+
+    def _run(self, record: Record) -> None:
+        if self._closed:
+            _settle(record, NameServersFailed("the client was closed", name=record.origin.host))
+        elif record.task is None:
+            record.wake = asyncio.Event()
+            record.task = asyncio.get_running_loop().create_task(self._keep(record))
+        elif record.wake is not None:
+            record.wake.set()
+
+    async def _keep(self, record: Record) -> None:
+        """One origin's life: lookups, probes, and its end when nobody asks any more."""
+        origin, wake = record.origin, cast(asyncio.Event, record.wake)
+        prober = Prober(origin, self.settings)
+        unwatch = self._watch(record) if record.named else None
+        try:
+            while time.monotonic() - origin.used_at < IDLE_S:
+                pause_s = await self._look_up(record) if record.named else IDLE_S
+                origin.live = origin.snapshot.resolved
+                if not record.named:
+                    _settle(record, None)
+                prober.follow()
+                with suppress(TimeoutError):
+                    # not wait_for: Python 3.11's loses a cancellation that comes with the wake
+                    async with asyncio.timeout(min(pause_s, IDLE_S)):
+                        await wake.wait()
+                wake.clear()
+        except Exception:
+            logger.exception("%s is no longer looked up", origin.host)
+        finally:
+            if unwatch is not None:
+                unwatch()
+            await prober.close()
+            self._forget(record)
+
+    def _watch(self, record: Record) -> Callable[[], None]:
+        if self._source is None:
+            self._source = _addresses.factory(self.settings)
+        return self._source.watch(record.origin.host, cast(asyncio.Event, record.wake).set)
+
+    def _forget(self, record: Record) -> None:
+        origin = record.origin
+        origin.live = False
+        with self._lock:
+            key = (origin.scheme, origin.host, origin.port)
+            if self._records.get(key) is record:
+                del self._records[key]
+            _settle(record, NameServersFailed("the client was closed", name=origin.host))
+        origin.close()
+
+    async def _look_up(self, record: Record) -> float:
+        """Seconds until the next look-up is due."""
+        fresh, record.fresh = record.fresh, False
+        source = cast(_addresses.AddressSource, self._source)
+        try:
+            answer = await source.lookup(record.origin.host, fresh)
+        except ResolutionError as exc:
+            # Endpoints that are known stay: the resolver's trouble isn't theirs.
+            _settle(record, None if record.origin.snapshot.resolved else exc)
+            return FAILED_PAUSE_S
+        self._answer(record, answer)
+        _settle(record, None)
+        return max(PAUSE_S, answer.ttl_s)
+
+    async def _shut_down(self) -> None:
+        tasks = [record.task for record in self._records.values() if record.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._source is not None:
+            await self._source.close()
+
+
+def _settle(record: Record, error: Exception | None) -> None:
+    waiters, record.waiters = record.waiters, []
+    for waiter in waiters:
+        if waiter.set_running_or_notify_cancel():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+
+def _own_zone(settings: Settings, addresses: tuple[str, ...]) -> str | None:
+    """The zone of the local address that the kernel would use; no packet is sent."""
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((address, 9))
+            zone = settings.zones.zone_of(str(sock.getsockname()[0]))
+            if zone is not None:
+                return zone
+    return None
+
+
+# -- one directory per settings
+
+_lock = threading.RLock()
+_directories: dict[Settings, Directory] = {}
+
+
+def hold(settings: Settings) -> Directory:
+    """The process's directory for these settings.  Pair with `drop`."""
+    with _lock:
+        directory = _directories.get(settings)
+        if directory is None or directory.pid != os.getpid():
+            directory = _directories[settings] = Directory(settings)
+        directory.users += 1
+        return directory
+
+
+def drop(directory: Directory) -> None:
+    """Give it back; the last one ends it."""
+    with _lock:
+        if directory.pid != os.getpid():
+            return
+        directory.users -= 1
+        if directory.users > 0:
+            return
+        if _directories.get(directory.settings) is directory:
+            del _directories[directory.settings]
+    directory.close()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _directories.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

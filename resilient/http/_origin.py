@@ -1,0 +1,230 @@
+"""The live side of one origin: its published snapshot, and what every request touches.
+
+`Origin.apply` is the one way to change the snapshot: the pure `step` under a lock, then,
+outside the lock, the events and the engines' housekeeping.  A request reads what was
+published and takes the lock only to count itself.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import inf
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from ..core.budget import RetryBudget
+from ..core.model import Endpoint
+from ..core.upstream import (
+    EndpointLost,
+    EndpointRetired,
+    Input,
+    TrialStarted,
+    UpstreamConfig,
+    UpstreamSnapshot,
+    step,
+)
+from ..core.upstream_select import due, least_of_two, not_retired, ranked, ready, ready_until
+from ._events import emit
+
+clock = time.monotonic
+draw = random.random
+
+
+class Keeper(Protocol):
+    """An engine, as an origin sees it: the owner of connections to endpoints."""
+
+    def endpoint_gone(self, slot: Slot) -> None:
+        """Drop the idle connections to this endpoint.  Called from any thread."""
+
+
+class Slot:
+    """One endpoint's counters.  `heard_at`, `asked_at`: monotonic seconds."""
+
+    __slots__ = ("__weakref__", "asked_at", "endpoint", "heard_at", "in_flight", "retired",
+                 "spotless", "text", "zone")  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        address = endpoint.address
+        self.text = (
+            f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
+        )
+        self.zone: str | None = None
+        self.in_flight = 0
+        self.heard_at = -inf
+        self.asked_at = -inf
+        self.spotless = False
+        self.retired = False
+
+    def silent_for(self, window_s: float, now: float) -> bool:
+        """Asked a window ago or more, and nothing heard since."""
+        return self.heard_at < self.asked_at <= now - window_s
+
+
+def _in_flight(slot: Slot) -> int:
+    return slot.in_flight
+
+
+class Origin:
+    """(scheme, host, port) with its endpoints, shared by all clients of one directory."""
+
+    def __init__(
+        self, scheme: str, host: str, port: int, config: UpstreamConfig, budget: RetryBudget
+    ) -> None:
+        self.scheme, self.host, self.port = scheme, host, port
+        self.config = config
+        self.snapshot = UpstreamSnapshot(host, port)
+        self.used_at = clock()
+        #: what is known is kept up to date; requests need not wait
+        self.live = False
+        self.keepers: WeakSet[Keeper] = WeakSet()
+        #: asks for a new lookup, past any cache; set by the directory, from any thread
+        self.refresh: Callable[[Endpoint], None] = lambda endpoint: None
+        self.probe_context: Any = None
+        self.lock = threading.RLock()
+        self._slots: dict[Endpoint, Slot] = {}
+        self._budget = budget
+        self._calls = 0
+        self._ready: tuple[Slot, ...] = ()
+        self._due: tuple[Slot, ...] = ()
+        self._until = -inf
+
+    # -- what is known
+
+    def apply(self, event: Input, now: float) -> None:
+        """One step of the state machine."""
+        with self.lock:
+            before = self.snapshot
+            after, told = step(before, event, self.config, now)
+            if after is before:
+                return
+            self.snapshot = after
+            self._publish(now)
+        emit(told)
+        for item in told:
+            if isinstance(item, EndpointLost):
+                self.refresh(item.endpoint)
+            if isinstance(item, EndpointLost | EndpointRetired):
+                slot = self._slots.get(item.endpoint)
+                if slot is not None:
+                    self._let_go(slot)
+
+    def _let_go(self, slot: Slot) -> None:
+        with self.lock:
+            keepers = tuple(self.keepers)
+        for keeper in keepers:
+            keeper.endpoint_gone(slot)
+
+    def _publish(self, now: float) -> None:
+        snapshot, slots = self.snapshot, {}
+        for view in snapshot.endpoints:
+            slot = slots[view.endpoint] = self._slots.get(view.endpoint) or Slot(view.endpoint)
+            slot.zone = view.zone
+            slot.retired = view.retired
+            slot.spotless = view.spotless
+        gone = [slot for endpoint, slot in self._slots.items() if endpoint not in slots]
+        for slot in gone:
+            slot.retired = True
+        self._slots = slots
+        zone = self.config.zone
+        self._ready = tuple(slots[view.endpoint] for view in ready(snapshot, zone, now))
+        self._due = tuple(slots[view.endpoint] for view in due(snapshot, now))
+        self._until = ready_until(snapshot, now)
+
+    def set_zone(self, zone: str | None) -> None:
+        """The zone that this process was found to be in."""
+        with self.lock:
+            self.config = replace(self.config, zone=zone)
+
+    def close(self) -> None:
+        """Nobody looks after it any more: let go of connections that are idle."""
+        for slot in self.slots():
+            slot.retired = True
+            self._let_go(slot)
+
+    def slots(self) -> tuple[Slot, ...]:
+        """The endpoints that aren't retired."""
+        with self.lock:
+            return tuple(self._slots[v.endpoint] for v in not_retired(self.snapshot.endpoints))
+
+    # -- choosing
+
+    def pick(self, now: float, avoid: Iterable[Slot], trial: bool) -> tuple[Slot, bool] | None:
+        """An endpoint and whether it is on trial; None when no address is known.
+
+        `trial`: this request may go to an endpoint that was out.
+        """
+        if now >= self._until:
+            with self.lock:
+                self._publish(now)
+        if self._due and trial and (tried := self._try(now, avoid)) is not None:
+            return tried, True
+        candidates = self._ready
+        if avoid:
+            candidates = tuple(slot for slot in candidates if slot not in avoid)
+        if not candidates:
+            slot = self._least_bad(now, avoid)
+            return None if slot is None else (slot, False)
+        if len(candidates) == 1:
+            return candidates[0], False
+        return least_of_two(candidates, _in_flight, (draw(), draw())), False
+
+    def _try(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
+        with self.lock:
+            slot = next((slot for slot in self._due if slot not in avoid), None)
+            if slot is not None:
+                self.apply(TrialStarted(slot.endpoint), now)
+            return slot
+
+    def _least_bad(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
+        order = self.order(now)
+        if not order:
+            return None
+        return next((slot for slot in order if slot not in avoid), order[0])
+
+    def order(self, now: float) -> tuple[Slot, ...]:
+        """All endpoints, the best first, retired ones last."""
+        with self.lock:
+            views = ranked(self.snapshot, self.config.zone, now)
+            return tuple(self._slots[view.endpoint] for view in views)
+
+    def others(self, avoid: Iterable[Slot]) -> int:
+        """Endpoints in good standing beside those."""
+        return sum(slot not in avoid for slot in self._ready)
+
+    def another(self, slot: Slot, avoid: Iterable[Slot]) -> bool:
+        """An endpoint in good standing is there beside those (quick)."""
+        candidates = self._ready
+        if not avoid:
+            return len(candidates) > 1 or (bool(candidates) and candidates[0] is not slot)
+        return self.others((*avoid, slot)) > 0
+
+    def proved(self, avoid: Iterable[Slot]) -> bool:
+        """Beside those there is one whose last answer was good."""
+        return any(slot.spotless and slot not in avoid for slot in self._ready)
+
+    # -- counting
+
+    def enter(self, slot: Slot, now: float, first: bool) -> None:
+        with self.lock:
+            if slot.in_flight == 0 or slot.heard_at >= slot.asked_at:
+                slot.asked_at = now
+            slot.in_flight += 1
+            if first:
+                self._calls += 1
+
+    def leave(self, slot: Slot) -> None:
+        with self.lock:
+            slot.in_flight -= 1
+
+    def withdraw(self) -> bool:
+        """One retry from the budget."""
+        with self.lock:
+            budget = self._budget.deposit(self._calls, clock())
+            self._calls = 0
+            self._budget, granted = budget.try_withdraw()
+            return granted

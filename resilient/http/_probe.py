@@ -1,0 +1,158 @@
+"""Active health checks: `GET <HTTP_HEALTH_PATH>` on every endpoint, on the monitor's loop.
+
+When to ask and when silence means death is `resilient.core.health`, the same as for
+databases; what the answers do to the endpoint is `resilient.core.upstream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from ..core.health import (
+    Detector,
+    ProbeConfig,
+    next_probe_at,
+    silent_to_death,
+    verdict_at,
+)
+from ..core.upstream import Lost, Probed, Trouble
+from ..settings import Settings
+from ._origin import Origin, Slot
+
+clock = time.monotonic
+
+
+class ProbeRefused(Exception):
+    """The endpoint took no connection."""
+
+
+class ProbeClient(Protocol):
+    """What a prober dials with; made by an engine for one endpoint."""
+
+    async def get(self, path: str) -> int:
+        """The status of a GET; `ProbeRefused`, or any other exception: lost."""
+
+    async def aclose(self) -> None: ...
+
+
+ProbeFactory = Callable[[Slot, Origin], ProbeClient]
+
+
+class Prober:
+    """The probes of one origin."""
+
+    def __init__(self, origin: Origin, settings: Settings) -> None:
+        self._origin = origin
+        self._path = settings.http_health_path
+        self._config = ProbeConfig(
+            settings.probe_interval_s,
+            settings.probe_timeout_s,
+            settings.failure_threshold,
+            settings.success_threshold,
+            settings.probe_burst_interval_s,
+        )
+        self._tasks: dict[Slot, asyncio.Task[None]] = {}
+
+    def follow(self) -> None:
+        """Probe exactly the endpoints that aren't retired."""
+        if self._path is None or self._origin.probe_context is None:
+            return
+        wanted = set(self._origin.slots())
+        for slot in [slot for slot in self._tasks if slot not in wanted]:
+            self._tasks.pop(slot).cancel()
+        for slot in wanted - set(self._tasks):
+            watch = EndpointProbe(self._origin, slot, self._path, self._config)
+            self._tasks[slot] = asyncio.get_running_loop().create_task(watch.run())
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class EndpointProbe:
+    """The probes of one endpoint."""
+
+    def __init__(self, origin: Origin, slot: Slot, path: str, config: ProbeConfig) -> None:
+        self._origin, self._slot, self._path, self._config = origin, slot, path, config
+        self._detector = Detector()
+        self._news = asyncio.Event()
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        client: ProbeClient = self._origin.probe_context(self._slot, self._origin)
+        ids = itertools.count()
+        try:
+            while True:
+                now = clock()
+                if silent_to_death(self._detector, self._config, now):
+                    self._detector = self._detector.suspected(now)
+                    self._lost(Trouble.SILENT, f"no answer for {self._config.window_s:g} s")
+                if now >= self._due(now):
+                    probe = next(ids)
+                    self._detector = self._detector.sent(probe, now)
+                    self._launch(self._ask(client, probe))
+                await self._pause()
+        finally:
+            for task in tuple(self._flights):
+                task.cancel()
+            await asyncio.gather(*self._flights, return_exceptions=True)
+            await client.aclose()
+
+    def _due(self, now: float) -> float:
+        burst_at = self._detector.burst_at
+        return next_probe_at(self._detector, self._config, burst_at, now, random.random())
+
+    async def _pause(self) -> None:
+        now = clock()
+        wake_at = self._due(now)
+        verdict = verdict_at(self._detector, self._config)
+        if verdict is not None and verdict > now:
+            wake_at = min(wake_at, verdict)
+        with suppress(TimeoutError):
+            # not wait_for: Python 3.11's loses a cancellation that comes with the news
+            async with asyncio.timeout(max(0.001, wake_at - now)):
+                await self._news.wait()
+        self._news.clear()
+
+    def _launch(self, ask: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(ask)
+        self._flights.add(task)
+        task.add_done_callback(self._flights.discard)
+
+    async def _ask(self, client: ProbeClient, probe: int) -> None:
+        # Not cut at its timeout: a late answer means slow.  Bounded, so that the endpoint
+        # is never owed more than a few answers.
+        try:
+            async with asyncio.timeout(4 * self._config.window_s):
+                status = await client.get(self._path)
+        except TimeoutError:
+            self._detector = self._detector.failed(probe)
+        except ProbeRefused as exc:
+            self._bad(probe)
+            self._lost(Trouble.REFUSED, f"health check: {exc}")
+        except Exception as exc:
+            self._bad(probe)
+            self._origin.apply(Probed(self._slot.endpoint, False, f"health check: {exc}"), clock())
+        else:
+            self._detector = self._detector.heard(probe, clock())
+            healthy = status < 400
+            detail = "" if healthy else f"health check: HTTP {status}"
+            if not healthy:
+                self._detector = self._detector.suspected(clock())
+            self._origin.apply(Probed(self._slot.endpoint, healthy, detail), clock())
+        self._news.set()
+
+    def _bad(self, probe: int) -> None:
+        self._detector = self._detector.failed(probe).suspected(clock())
+
+    def _lost(self, trouble: Trouble, detail: str) -> None:
+        self._origin.apply(Lost(self._slot.endpoint, trouble, detail), clock())

@@ -1,0 +1,137 @@
+"""The blocking engine: runs a call's attempts in the caller's thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from weakref import WeakMethod
+
+from .. import errors
+from . import _pools
+from ._call import CURRENT, Attempt, Call, Elsewhere, Superseded, clock
+from ._engine import BUFFERED, Engine, Key
+from ._origin import Slot
+from ._sync_stream import SyncBackend
+
+
+class SyncEngine(Engine):
+    """See `Engine`."""
+
+    def handle(self, key: Key, request: Any) -> Any:
+        """The response; raises as documented in the package."""
+        origin, wait = self.origin(key)
+        if wait is None:
+            return self._run(self.call(origin, request))
+        began_s = clock()
+        try:
+            wait.result(self.deadline_of(request))
+        except errors.ResolutionError as exc:
+            raise self.resolution_error(exc, key[1]) from exc
+        except TimeoutError as exc:
+            raise self.resolution_late(key[1]) from exc
+        call = self.call(origin, request)
+        call.deadline_s -= clock() - began_s
+        return self._run(call)
+
+    def _run(self, call: Call) -> Any:
+        try:
+            while True:
+                attempt = call.attempt(clock())
+                try:
+                    response = self.once(attempt)
+                except Superseded as won:
+                    call.superseded(attempt, clock())
+                    return self._deliver(won.attempt, won.response)
+                except Elsewhere:
+                    call.redirected(attempt)
+                    continue
+                except self.library.client.TransportError as exc:
+                    time.sleep(call.failed(attempt, exc, clock()))
+                    continue
+                except BaseException:
+                    attempt.leave()
+                    raise
+                delay_s = call.answered(attempt, response.status_code, response.headers, clock())
+                if delay_s is None:
+                    return self._deliver(attempt, response)
+                response.close()
+                attempt.leave()
+                time.sleep(delay_s)
+        finally:
+            if call.parked is not None:
+                call.parked[1].close()
+
+    def once(self, attempt: Attempt) -> Any:
+        """One attempt: the response with its head, and its body if that belongs to it."""
+        inner = self.inner(attempt.slot)
+        token = CURRENT.set(attempt)
+        try:
+            response = inner.handle_request(self.request_for(attempt))
+        finally:
+            CURRENT.reset(token)
+        if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
+            try:
+                body = b"".join(response.stream)
+            finally:
+                response.stream.close()
+            response.stream = self.library.client.ByteStream(body)
+            attempt.leave()
+        return response
+
+    def _deliver(self, attempt: Attempt, response: Any) -> Any:
+        response.extensions["resilient"] = attempt.call.note(attempt)
+        if not attempt.left:
+            response.stream = self.stream_type(response.stream, attempt.leave)
+        return response
+
+    @property
+    def stream_type(self) -> Callable[..., Any]:
+        return _stream_type(self.library.client.SyncByteStream)
+
+    # -- what Engine asks for
+
+    def _backend(self, slot: Slot, network: Any) -> SyncBackend:
+        return SyncBackend(self.library, slot, WeakMethod(self.once), self.settings.tls_names)
+
+    def endpoint_gone(self, slot: Slot) -> None:
+        for connection in self._take_idle(slot):
+            connection.close()
+
+    def _discard(self, inners: list[Any]) -> None:
+        for inner in inners:
+            for connection in _pools.connections(inner):
+                with suppress(Exception):
+                    connection.close()
+
+    def close(self) -> None:
+        for inner in self.take_inners():
+            inner.close()
+        self.detach()
+
+
+_stream_types: dict[type, Callable[..., Any]] = {}
+
+
+def _stream_type(base: Any) -> Callable[..., Any]:
+    """A response body that says when it has been read or closed, as a `base`."""
+    known = _stream_types.get(base)
+    if known is not None:
+        return known
+
+    class Body(base):  # type: ignore[misc]  # the base is the library's
+        def __init__(self, stream: Any, done: Callable[[], None]) -> None:
+            self._stream = stream
+            self._done = done
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from self._stream
+
+        def close(self) -> None:
+            try:
+                self._stream.close()
+            finally:
+                self._done()
+
+    return _stream_types.setdefault(base, Body)

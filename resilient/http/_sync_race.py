@@ -1,0 +1,96 @@
+"""Waiting for a response's head in a blocking shell: bounded, and joined by a rival.
+
+When an endpoint stays silent too long, the waiting thread itself sends the request to
+another endpoint and then waits for both, without any thread of its own.  The first answer
+wins; the other attempt is unwound, which closes its connection.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+from math import inf
+from typing import Any
+
+from ._call import Attempt, Elsewhere, OuterReady, Superseded, clock
+
+
+def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | None) -> bytes:
+    """Bytes of the head.  Core's ReadTimeout at the deadline or after `timeout` seconds."""
+    user_until_s = inf if timeout is None else clock() + timeout
+    while True:
+        now = clock()
+        until_s = min(user_until_s, attempt.until_s())
+        if now >= until_s:
+            raise stream.library.core_error("ReadTimeout", TimeoutError("timed out"))
+        stop_s = min(until_s, attempt.silence_at)
+        data = _receive(stream, attempt, max_bytes, stop_s)
+        if data is not None:
+            attempt.silence_at = inf
+            return data
+        if clock() >= attempt.silence_at:
+            _join(stream, attempt)
+
+
+def _receive(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:
+    """Bytes, or None when there were none until `stop_s`."""
+    if attempt.outer:
+        return _receive_beside(stream, attempt, max_bytes, stop_s)
+    try:
+        data: bytes = stream.receive(max_bytes, max(0.001, stop_s - clock()))
+    except stream.library.core.ReadTimeout:
+        return None
+    return data
+
+
+def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:
+    data: bytes | None
+    if isinstance(stream.sock, ssl.SSLSocket) and stream.sock.pending():
+        data = stream.receive_now(max_bytes)
+        return data
+    poll = select.poll()
+    poll.register(stream.sock, select.POLLIN)
+    outer = {waiting.sock.fileno(): one for one, waiting in attempt.outer}
+    for fd in outer:
+        poll.register(fd, select.POLLIN)
+    ready = [fd for fd, _ in poll.poll(max(0.0, stop_s - clock()) * 1000 + 0.5)]
+    if stream.sock.fileno() in ready:
+        data = stream.receive_now(max_bytes)
+        return data
+    if ready:
+        raise OuterReady(outer[ready[0]])
+    return None
+
+
+def _join(stream: Any, attempt: Attempt) -> None:
+    """Ask another endpoint as well; `Superseded` when that gave the response."""
+    call = attempt.call
+    attempt.silence_at = inf
+    rival = call.rival(attempt, clock())
+    while rival is not None:
+        rival.outer = (*attempt.outer, (attempt, stream))
+        try:
+            response = stream.runner()(rival)
+        except Elsewhere:
+            call.redirected(rival)
+            rival = call.attempt(clock())
+            continue
+        except OuterReady as ready:
+            rival.leave()
+            if ready.attempt is attempt:
+                return
+            raise
+        except Superseded:
+            call.superseded(rival, clock())
+            raise
+        except call.library.client.TransportError as exc:
+            attempt.silence_at = call.rival_failed(rival, exc, clock())
+            return
+        except BaseException:
+            rival.leave()
+            raise
+        if call.rival_answered(rival, response.status_code, clock()):
+            raise Superseded(rival, response)
+        response.close()
+        attempt.silence_at = call.rival_failed(rival, None, clock())
+        return
