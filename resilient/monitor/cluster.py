@@ -124,8 +124,18 @@ class Cluster:
         return dict(self._names.errors)
 
     def listen(self, listener: ClusterListener) -> None:
-        """Tell the listener of every new version, on the monitor's thread; held weakly."""
-        self._monitor.call(self._listeners.add, listener)
+        """Tell the listener of every new version, on the monitor's thread; held weakly.
+
+        It is told of what is already known at once: a cluster may be shared and settled.
+        """
+        self._monitor.call(self._introduce, weakref.ref(listener))
+
+    def _introduce(self, reference: weakref.ref[ClusterListener]) -> None:
+        listener = reference()
+        if listener is not None:
+            self._listeners.add(listener)
+            if self.topology.version:
+                listener.topology_changed(Topology(), self.topology)
 
     def wake(self, version: int, waker: Callable[[], None]) -> None:
         """Call `waker` once, on the monitor's thread, when the version is not `version`."""
@@ -154,12 +164,11 @@ class Cluster:
     def pace(self, endpoint: Endpoint, rate_s: float, burst: int) -> float:
         """Seconds to wait before a connection to the endpoint; 0 when it isn't a new writer."""
         with self._story_lock:
-            bucket = self._bucket
-            if bucket is None or self._bucket_of != endpoint:
+            if self._bucket is None or self._bucket_of != endpoint:
                 return 0.0
-            if bucket.burst < burst:  # the largest of the pools that share this cluster
-                bucket = replace(bucket, burst=float(burst))
-            bucket = replace(bucket, rate_s=rate_s)
+            # The largest of the pools that share this cluster gives the burst.
+            largest = max(self._bucket.burst, float(burst))
+            bucket = replace(self._bucket, rate_s=rate_s, burst=largest)
             self._bucket, wait_s = bucket.take(time.monotonic())
         return wait_s
 
@@ -227,6 +236,8 @@ class Cluster:
             return
         self._condemn(new)
         self.topology = new
+        # Whoever was woken by that, and dialled before it saw the new snapshot.
+        self._condemn(new)
         _log(old, new)
         with self._story_lock:
             self._story, steps = failover.follow(self._story, old, new, time.monotonic())
@@ -262,13 +273,15 @@ class Cluster:
         now = time.monotonic()
         for link in self.links.select(lambda link: not link.condemned or link.pending):
             if new.live(link.endpoint, link.generation):
+                view = new.find(link.endpoint)
+                link.doubtful = view is not None and view.health is not Health.UP
                 if link.connecting and new.writer and _hopeless(new, link):
                     link.abort("another endpoint is the primary")
                 continue
             view = new.find(link.endpoint)
             why = view.reason if view and view.reason else "the endpoint is gone"
             fenced = view is None or view.fenced or view.health is not Health.DEAD
-            if link.connecting or fenced or new.writer:
+            if link.connecting or link.expendable or fenced or new.writer:
                 link.abort(why)
             else:
                 link.condemned = why

@@ -1,7 +1,16 @@
-"""Keeps a cluster's configured names resolved: at TTL's end, and at once when in trouble.
+"""Keeps a cluster's configured names resolved: as their TTLs end, and at once when in trouble.
 
-While nobody may write, or the writer is under suspicion, every name is asked again each
-`TROUBLED_S` past the cache: the record may move before its TTL ends.
+A name is followed through `resilient.dns`: the resolver refreshes it ahead of expiry, wakes
+us when its answer changed, and says how a change is to be read (`strict`, `rotating`).  While
+nobody may write, or the writer is under suspicion, every name is asked again each `TROUBLED_S`
+past the cache: the record may move before its TTL ends.
+
+What a failure to resolve means for endpoints that are known:
+
+    SERVFAIL, silence   nothing; the resolver serves what it had, and the probes judge
+    NXDOMAIN            who answers probes stays; an address that only DNS knew goes
+
+A service (`_postgresql._tcp.example.org`) is a list of names with ports, each followed so.
 """
 
 from __future__ import annotations
@@ -11,12 +20,13 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
-from ..dns import Answer, AsyncResolver
-from ..errors import ResolutionError
+from ..dns import Answer, AsyncResolver, Change
+from ..errors import NameNotFound, ResolutionError
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +38,33 @@ TROUBLED_S = 0.25
 #: troubled names are asked at that pace for so long, then once a second
 TROUBLED_FOR_S = 30.0
 RETRY_S = 1.0
+#: the shortest pause between two looks that nobody asked for
+PAUSE_S = 0.05
+
+Place = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Target:
+    """A host that is followed.  `known`: what the topology was last told, with zones;
+    `counted_until`: an absence from a rotating name's answer before then isn't another one."""
+
+    key: str
+    unwatch: Callable[[], None]
+    known: dict[Endpoint, str | None] = field(default_factory=dict)
+    answer: Answer | None = None
+    counted_until: float = 0.0
+
+
+class _Followed:
+    """A configured name: itself the one target, or those of a service."""
+
+    def __init__(self, name: ConfiguredName) -> None:
+        self.name = name
+        self.service = source_domain(name.host) is not None
+        self.targets: dict[Place, _Target] = {}
+        self.places: tuple[Place, ...] = () if self.service else ((name.host, name.port),)
+        self.wake = asyncio.Event()
 
 
 class NameWatch:
@@ -44,20 +81,23 @@ class NameWatch:
         self._settings = settings
         self._apply = apply
         self._resolver: AsyncResolver | None = None
+        self._followed: list[_Followed] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._troubled = asyncio.Event()
-        self._troubled_at = 0.0
+        self._health: dict[str, Health] = {}
+        self._troubled_at: float | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in self._names:
-            fixed = literal(name)
+            fixed = literal(name, self._settings)
             if fixed is not None:
                 zone = self._settings.zones.zone_of(fixed.address, (name.host,))
                 self._apply(Resolved(f"{name.host}:{name.port}", (fixed,), (zone,)))
                 continue
             if self._resolver is None:
                 self._resolver = AsyncResolver(self._settings)
-            self._tasks.append(loop.create_task(self._follow(name, self._resolver)))
+            followed = _Followed(name)
+            self._followed.append(followed)
+            self._tasks.append(loop.create_task(self._follow(followed, self._resolver)))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -67,74 +107,186 @@ class NameWatch:
             await self._resolver.close()
 
     def topology_changed(self, new: Topology) -> None:
-        """Follow the topology into and out of trouble."""
+        """Follow the topology into and out of trouble; addresses seen dead come last."""
+        before = self._health
+        self._health = {view.address: view.health for view in new.endpoints}
+        for address, health in self._health.items():
+            dead = health is Health.DEAD and before.get(address) is not Health.DEAD
+            if dead and address and self._resolver is not None:
+                self._resolver.report_dead(address)
         if new.writer is not None and new.writer.health is Health.UP and not new.writer.retired:
-            self._troubled.clear()
-        elif not self._troubled.is_set():
+            self._troubled_at = None
+        elif self._troubled_at is None:
             self._troubled_at = time.monotonic()
-            self._troubled.set()
+            for followed in self._followed:
+                followed.wake.set()
 
-    async def _follow(self, name: ConfiguredName, resolver: AsyncResolver) -> None:
-        key = f"{name.host}:{name.port}"
-        last: Answer | None = None
+    # -- one configured name
+
+    async def _follow(self, followed: _Followed, resolver: AsyncResolver) -> None:
         while True:
-            pause_s = RETRY_S
+            followed.wake.clear()
             try:
-                answer = await resolver.resolve(
-                    name.host, family="any", fresh=self._troubled.is_set()
-                )
+                pause_s = await self._look(followed, resolver)
+            except Exception:
+                logger.exception("event=name.failed name=%s", followed.name.host)
+                pause_s = RETRY_S
+            try:
+                async with asyncio.timeout(self._pace(pause_s)):
+                    await followed.wake.wait()
+            except TimeoutError:
+                continue
+
+    def _pace(self, seconds: float) -> float:
+        """How long to sleep on an answer: less while in trouble."""
+        if self._troubled_at is None:
+            return max(PAUSE_S, seconds)
+        long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
+        return min(max(PAUSE_S, seconds), RETRY_S) if long else TROUBLED_S
+
+    async def _look(self, followed: _Followed, resolver: AsyncResolver) -> float:
+        """Resolve all there is to it; seconds until the first answer expires."""
+        until = float("inf")
+        failures = []
+        if followed.service:
+            try:
+                until = await self._list_places(followed, resolver)
             except ResolutionError as exc:
-                # Endpoints that are known stay: their own probes judge them.
-                if self.errors.get(name.host) != str(exc):
-                    logger.warning("name=%s error=%r", name.host, str(exc))
-                self.errors[name.host] = str(exc)
-            else:
-                self.errors.pop(name.host, None)
-                if last is None or _content(answer) != _content(last) or not answer.stale:
-                    self._apply(self._resolved(name, key, answer, last))
-                last = answer
-                pause_s = max(0.05, answer.expires_at - time.monotonic())
-            await self._pause(pause_s)
+                failures.append(exc)
+        for place in followed.places:
+            try:
+                until = min(until, await self._resolve(followed, place, resolver))
+            except ResolutionError as exc:
+                failures.append(exc)
+                if isinstance(exc, NameNotFound) and place in followed.targets:
+                    self._forget_unheard(followed.targets[place])
+        self._note(followed.name.host, failures)
+        return RETRY_S if failures else until - time.monotonic()
 
-    def _resolved(
-        self, name: ConfiguredName, key: str, answer: Answer, last: Answer | None
-    ) -> Resolved:
-        endpoints = tuple(Endpoint(name.host, address, name.port) for address in answer.addresses)
-        names = (name.host, *answer.chain, answer.canonical_name)
-        zones = tuple(self._settings.zones.zone_of(address, names) for address in answer.addresses)
-        mode = self._settings.dns_mode.get(name.host.rstrip(".").lower())
-        several = len({*answer.addresses, *(last.addresses if last else ())}) > 1
-        moved = last is not None and last.canonical_name != answer.canonical_name
-        single = len(answer.addresses) == 1
-        rotating = mode == "rotating" if mode else several and not single and not moved
-        if last is None or _content(answer) != _content(last):
-            logger.info("name=%s chain=%s addresses=%s", name.host, names, answer.addresses)
-        return Resolved(key, endpoints, zones, rotating)
+    async def _list_places(self, followed: _Followed, resolver: AsyncResolver) -> float:
+        """The targets of a service, and until when that holds."""
+        name = followed.name.host
+        if self._troubled_at is not None:
+            resolver.invalidate(name)
+        services = await resolver.resolve_srv(name)
+        places = tuple((service.host, service.port) for service in services)
+        old, followed.places = followed.places, places
+        if sorted(old) != sorted(places):
+            logger.info("event=name.service name=%s old=%s new=%s", name, old, places)
+        for gone in set(old) - set(places):
+            target = followed.targets.pop(gone, None)
+            if target is not None:
+                target.unwatch()
+                self._apply(Resolved(target.key, ()))
+        return min(service.expires_at for service in services)
 
-    async def _pause(self, seconds: float) -> None:
-        """Sleep until the answer ends; less while in trouble."""
-        if self._troubled.is_set():
-            long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
-            await asyncio.sleep(min(seconds, RETRY_S) if long else TROUBLED_S)
+    def _target(self, followed: _Followed, place: Place, resolver: AsyncResolver) -> _Target:
+        target = followed.targets.get(place)
+        if target is None:
+
+            def changed(_: Change) -> None:
+                followed.wake.set()
+
+            host, port = place
+            key = f"{followed.name.host}>{host}:{port}" if followed.service else f"{host}:{port}"
+            target = _Target(key, resolver.watch(host, changed, "any"))
+            followed.targets[place] = target
+        return target
+
+    async def _resolve(self, followed: _Followed, place: Place, resolver: AsyncResolver) -> float:
+        """Take in the answer for one target; when it expires."""
+        host, port = place
+        target = self._target(followed, place, resolver)
+        answer = await resolver.resolve(host, "any", fresh=self._troubled_at is not None)
+        last, target.answer = target.answer, answer
+        if last is not None and _content(answer) == _content(last) and not _newer(answer, last):
+            return answer.expires_at
+        name = verified_name(followed.name.host, self._settings)
+        names = (followed.name.host, host, *answer.chain)
+        zone_of = self._settings.zones.zone_of
+        answered = {
+            Endpoint(name, address, port): zone_of(address, names) for address in answer.addresses
+        }
+        if last is None:
+            logger.info(
+                "event=name.resolved name=%s chain=%s addresses=%s",
+                *(target.key, ">".join(answer.chain), ",".join(answer.addresses)),
+            )
+        self._take_in(target, answered, resolver.mode(host, "any") == "rotating")
+        return answer.expires_at
+
+    def _take_in(
+        self, target: _Target, answered: dict[Endpoint, str | None], rotating: bool
+    ) -> None:
+        now = time.monotonic()
+        if rotating and now < target.counted_until:  # asked past the cache, while in trouble
+            if answered.keys() <= target.known.keys():
+                return
+            target.known |= answered
+        else:
+            target.known = answered
+            ttl_s = target.answer.ttl_s if target.answer is not None else 0.0
+            target.counted_until = now + ttl_s / 2
+        self._tell(target, rotating)
+
+    def _forget_unheard(self, target: _Target) -> None:
+        """The name is gone: its endpoints stay as long as their own probes succeed."""
+        heard = (Health.UP, Health.SUSPECT)
+        gone = [e for e in target.known if self._health.get(e.address) not in heard]
+        target.answer = None
+        if gone:
+            for endpoint in gone:
+                del target.known[endpoint]
+            logger.info("event=name.gone name=%s dropped=%s", target.key, gone)
+            self._tell(target, rotating=False)
+
+    def _tell(self, target: _Target, rotating: bool) -> None:
+        known = target.known
+        self._apply(Resolved(target.key, tuple(known), tuple(known.values()), rotating))
+
+    def _note(self, host: str, failures: list[ResolutionError]) -> None:
+        if not failures:
+            self.errors.pop(host, None)
             return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._troubled.wait()
-        except TimeoutError:
-            return
+        text = "; ".join(str(exc) for exc in failures)
+        if self.errors.get(host) != text:
+            logger.warning("event=name.failed name=%s error=%r", host, text)
+        self.errors[host] = text
 
 
-def literal(name: ConfiguredName) -> Endpoint | None:
+def source_domain(host: str) -> str | None:
+    """`example.org` of a service's name `_postgresql._tcp.example.org`; None for a host."""
+    service, _, rest = host.partition(".")
+    protocol, _, domain = rest.partition(".")
+    if service.startswith("_") and protocol.lower() in ("_tcp", "_udp") and domain:
+        return domain
+    return None
+
+
+def verified_name(host: str, settings: Settings) -> str:
+    """The name that TLS verifies for a configured one: what `TLS_NAMES` says, else the name
+    itself; for a service its domain (RFC 6125 section 6.2.1).  Never one learnt from DNS."""
+    given = settings.tls_names.get(host.rstrip(".").lower())
+    return given or source_domain(host) or host.removesuffix(".")
+
+
+def literal(name: ConfiguredName, settings: Settings) -> Endpoint | None:
     """The endpoint of something that needs no DNS, None for a name that does."""
+    verified = verified_name(name.host, settings)
     if name.hostaddr:
-        return Endpoint(name.host or name.hostaddr, name.hostaddr, name.port)
+        return Endpoint(verified or name.hostaddr, name.hostaddr, name.port)
     if not name.host or name.host.startswith(("/", "@")):
         return Endpoint(name.host, "", name.port)
     try:
-        return Endpoint(name.host, str(ipaddress.ip_address(name.host)), name.port)
+        return Endpoint(verified, str(ipaddress.ip_address(name.host)), name.port)
     except ValueError:
         return None
 
 
-def _content(answer: Answer) -> tuple[frozenset[str], str]:
-    return frozenset(answer.addresses), answer.canonical_name
+def _content(answer: Answer) -> tuple[frozenset[str], tuple[str, ...]]:
+    return frozenset(answer.addresses), answer.chain
+
+
+def _newer(answer: Answer, last: Answer) -> bool:
+    """Heard since, and not the same one from the cache: counts for `rotating` absences."""
+    return not answer.stale and answer.expires_at > last.expires_at

@@ -35,7 +35,9 @@ class Link:
         "_inode",
         "condemned",
         "connecting",
+        "doubtful",
         "endpoint",
+        "expendable",
         "generation",
         "readable",
     )
@@ -45,6 +47,10 @@ class Link:
         self.generation = generation
         self.condemned = ""
         self.connecting = True
+        #: its endpoint is under suspicion
+        self.doubtful = False
+        #: nothing is lost with it (a ROLLBACK is under way)
+        self.expendable = False
         self._aborted = False
         #: `readable(0)`: events on the socket, none when it is silent and open
         self.readable: Callable[[int], list[tuple[int, int]]] = _nothing

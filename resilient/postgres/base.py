@@ -57,6 +57,7 @@ class PoolCore(ClusterListener):
         #: in a forked child: the pool was open in its parent
         self.reopen = False
         self._owner: PoolCore | None = None
+        self._term: tuple[Endpoint, int | None] | None = None
         self._first_attempts = 0
         self._budget_lock = threading.Lock()
         self._budget = RetryBudget.full(
@@ -115,8 +116,14 @@ class PoolCore(ClusterListener):
         self.replicas.clear()
 
     def pause_before(self, endpoint: Endpoint, burst: int) -> float:
-        """Seconds to wait before this connection, so that a new writer isn't stormed."""
-        return self.cluster.pace(endpoint, self.settings.connect_rate, burst)
+        """Seconds to wait before this connection, so that a new writer isn't stormed.
+
+        A pool's first connection to it never waits: that one ends the outage for its callers.
+        """
+        wait_s = self.cluster.pace(endpoint, self.settings.connect_rate, burst)
+        term = (endpoint, self.topology.epoch)
+        first, self._term = term != self._term, term
+        return 0.0 if first else wait_s
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
@@ -128,7 +135,7 @@ class PoolCore(ClusterListener):
         view = self.topology.find(endpoint)
         link = Link(endpoint, view.generation if view else 0)
         cluster = self.cluster
-        cluster.links.add(link)
+        cluster.links.add(link)  # before the topology is looked at again, see Cluster._publish
 
         def judge(seen: Observation) -> None:
             self._judge(endpoint, intent, self._own_options(seen))

@@ -1,6 +1,6 @@
 """What the library adds to a connection class: a guarded connect and a truthful COMMIT.
 
-`derive` makes a subclass of whatever class a pool was given; psycopg's own code, and the
+`derived` puts this in front of whatever class a pool was given; psycopg's own code, and the
 user's, go on unchanged above it.  A connect that runs inside `dialling` registers its socket
 while it is still connecting, keeps its deadline (psycopg raises a `connect_timeout` to 2 s
 at least), and asks the server what it is before anybody else gets the connection.
@@ -12,10 +12,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
-from typing import Any, TypeVar, cast, get_origin
+from typing import Any
 
-import psycopg
 from psycopg import errors as e
 from psycopg import pq
 from psycopg._connection_base import BaseConnection
@@ -24,8 +22,6 @@ from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..monitor.sockets import Link
 from .errors import CommitOutcomeUnknown
 from .role import RoleError, observe, with_descriptor
-
-C = TypeVar("C")
 
 #: the SQLSTATE of a COMMIT's *reply* that proves it did not happen although the session
 #: ended: the server handles a termination request only outside the critical part of a
@@ -117,6 +113,8 @@ class ResilientMixin(BaseConnection[Any]):
     """Mixed in front of a connection class, sync or async: generators only, no I/O."""
 
     _link: Link | None = None
+    #: a COMMIT is under way
+    _committing = False
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Any]:
@@ -135,45 +133,50 @@ class ResilientMixin(BaseConnection[Any]):
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         gen = super()._exec_command(command, *args, **kwargs)
-        if command not in ("COMMIT", b"COMMIT"):
-            return gen
-        return self._commit_truthfully(gen)
+        if command in ("COMMIT", b"COMMIT"):
+            return self._commit_truthfully(gen)
+        if self._link is not None and command in ("ROLLBACK", b"ROLLBACK"):
+            return self._roll_back_at_once(gen, self._link)
+        return gen
 
     def _commit_truthfully(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         # What the server said before we ask: a session that has ended takes no COMMIT, and
         # then it is certain that nothing was committed.
         self.pgconn.consume_input()
+        self._committing = True
         try:
             result = yield from gen
         except e.OperationalError as exc:
             if exc.sqlstate in NOT_COMMITTED or self.pgconn.status != pq.ConnStatus.BAD:
                 raise
             raise self._unknown(str(exc)) from exc
+        finally:
+            self._committing = False
         if self._link is not None and self._link.condemned:
             # The socket was shut down because a higher epoch was seen: what was still in
             # its buffer is no acknowledgement.
             raise self._unknown(self._link.condemned)
         return result
 
+    def _roll_back_at_once(
+        self, gen: Generator[Any, Any, Any], link: Link
+    ) -> Generator[Any, Any, Any]:
+        """A server that may be gone isn't waited for: closing rolls back as well."""
+        if link.condemned or link.doubtful:
+            self.pgconn.finish()
+            raise e.OperationalError(f"rolled back by closing: {link.endpoint} is in doubt")
+        link.expendable = True
+        try:
+            return (yield from gen)
+        finally:
+            link.expendable = False
+
+    def _may_cancel(self) -> bool:
+        """Is asking the server to cancel safe, and likely to be answered?"""
+        link = self._link
+        return not self._committing and not (link and (link.condemned or link.doubtful))
+
     def _unknown(self, reason: str) -> CommitOutcomeUnknown:
         where = str(self._link.endpoint) if self._link else "an unknown endpoint"
         text = f"the reply to COMMIT was lost ({where}): it may have taken effect or not"
         return CommitOutcomeUnknown(text, details={"endpoint": where, "reason": reason})
-
-
-def derive(base: type[C]) -> type[C]:
-    """`base` with the mixin in front; the same class for the same base."""
-    plain: Any = get_origin(base) or base  # `MyConnection[Row]` is an alias, no class
-    return base if issubclass(plain, ResilientMixin) else cast(type[C], _derived(plain))
-
-
-@cache
-def _derived(base: type[Any]) -> type[Any]:
-    copied = ("__module__", "__doc__", "__qualname__")
-    names = {name: getattr(base, name) for name in copied}
-    return type(base.__name__, (ResilientMixin, base), names)
-
-
-def is_broken(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
-    """The connection's socket is gone or it was closed."""
-    return bool(conn.pgconn.status == pq.ConnStatus.BAD)

@@ -50,6 +50,8 @@ def _empty(pool: Any) -> None:
     pool._workers = []
     pool._sched_runner = None
     pool._growing = False
+    pool._pool_full_event = None
+    pool.__dict__.pop("_arranging", None)  # a thread that isn't here may hold it
     pool._nconns = pool._min_size
     pool._closed, pool._opened = True, False
     pool._fresh_lock()

@@ -48,6 +48,15 @@ class Discard(MaintenanceTask):
         self.conns = conns
         self.replace = replace
 
+    def run(self) -> None:
+        pool = self.pool()
+        if pool is not None and not pool.closed:
+            super().run()
+            return
+        for conn in self.conns:  # the pool was closed meanwhile
+            conn._pool = None
+            conn.close()
+
     def _run(self, pool: Any) -> None:
         for conn in self.conns:
             pool._close_connection(conn)
@@ -73,12 +82,12 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         self._lock = threading.RLock()
 
     def _start_workers(self) -> None:
-        super()._start_workers()
-        fork.follow(self)
         if not callable(self.conninfo) and not callable(self.kwargs):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
+        super()._start_workers()
+        fork.follow(self)
 
     # -- connecting
 
@@ -261,6 +270,8 @@ class ResilientPool(SyncShell[CT]):
     def __del__(self) -> None:
         super().__del__()
         if getattr(self, "_core", None) is not None:
+            while self._core.replicas:
+                self._core.replicas.popitem()[1].close(timeout=1.0)
             self._core.detach(wait=False)
 
     # -- checkouts

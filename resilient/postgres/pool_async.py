@@ -38,12 +38,28 @@ T = TypeVar("T")
 _resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
 
 
-class Discard(AsyncMaintenanceTask):
+class Closing(AsyncMaintenanceTask):
+    """A task that holds connections: it closes them when the pool was closed meanwhile."""
+
+    def __init__(self, pool: Any, conns: list[Any]) -> None:
+        super().__init__(pool)
+        self.conns = conns
+
+    async def run(self) -> None:
+        pool = self.pool()
+        if pool is not None and not pool.closed:
+            await super().run()
+            return
+        for conn in self.conns:
+            conn._pool = None
+            await conn.close()
+
+
+class Discard(Closing):
     """Close connections that are ruled out, on a worker, and have them replaced."""
 
     def __init__(self, pool: Any, conns: list[Any], replace: bool = True) -> None:
-        super().__init__(pool)
-        self.conns = conns
+        super().__init__(pool, conns)
         self.replace = replace
 
     async def _run(self, pool: Any) -> None:
@@ -51,6 +67,20 @@ class Discard(AsyncMaintenanceTask):
             await pool._close_connection(conn)
             if self.replace:
                 pool.run_task(AsyncAddConnection(pool))
+
+
+class PutBack(Closing):
+    """Return a connection on a worker, which nobody cancels."""
+
+    def __init__(self, pool: Any, conn: Any, checked_in: bool) -> None:
+        super().__init__(pool, [conn])
+        self.checked_in = checked_in
+
+    async def _run(self, pool: Any) -> None:
+        if self.checked_in:
+            await pool._add_now(self.conns[0])
+        else:
+            await pool._put_now(self.conns[0])
 
 
 class Arrange(AsyncMaintenanceTask):
@@ -72,13 +102,13 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         del self._lock  # made anew on the loop that opens the pool
 
     def _start_workers(self) -> None:
-        super()._start_workers()
-        fork.follow(self)
-        self._loop = asyncio.get_running_loop()
         if not callable(self.conninfo) and not callable(self.kwargs):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
+        super()._start_workers()
+        fork.follow(self)
+        self._loop = asyncio.get_running_loop()
 
     # -- connecting
 
@@ -191,6 +221,38 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             self.run_task(Discard(self, [conn]))
             conn = await super()._get_ready_connection(timeout)
         return conn
+
+    # A cancellation strikes where a task is suspended.  Returning a connection must not be
+    # such a place, or the connection is lost to the pool: where it would have to wait, a
+    # worker does it.
+
+    async def putconn(self, conn: ACT) -> None:
+        if self._lock.locked() and getattr(conn, "_pool", None) is self:
+            self.run_task(PutBack(self, conn, checked_in=False))
+        else:
+            await super().putconn(conn)
+
+    async def _put_now(self, conn: ACT) -> None:
+        await super().putconn(conn)
+
+    async def _add_to_pool(self, conn: ACT) -> None:
+        if self._closed or not self._would_wait():
+            await super()._add_to_pool(conn)
+        else:
+            self.run_task(PutBack(self, conn, checked_in=True))
+
+    async def _add_now(self, conn: ACT) -> None:
+        await super()._add_to_pool(conn)
+
+    def _would_wait(self) -> bool:
+        if self._lock.locked():
+            return True
+        for client in self._waiting:
+            if client._cond.locked():
+                return True
+            if not (client.conn or client.error):
+                return False  # it takes the connection at once
+        return False
 
     async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
         self._restore(conn)

@@ -27,6 +27,15 @@ IDLE_S = 30.0
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
 TICK_S = 1.0
 APPLICATION_NAME = "resilient-probe"
+#: libpq's words for a server that doesn't prove to be whom the conninfo names.  Whatever
+#: listens there is not for us: the endpoint is as dead as one that refuses, for every new
+#: connection, and no other sslmode is tried.
+UNPROVED = (
+    "certificate verify failed",
+    "does not match host name",
+    "could not get server's host name from server certificate",
+    "server does not support SSL, but SSL was required",
+)
 
 
 @dataclass(slots=True)
@@ -65,7 +74,9 @@ class PgProber(Prober):
             return await waiting.wait_conn_async(gen, TICK_S)
         except e.Error as exc:
             text = " ".join(str(exc).split())
-            raise ProbeError(connect_failure(exc.sqlstate, text), text) from exc
+            unproved = any(words in text for words in UNPROVED)
+            kind = FailureKind.REFUSED if unproved else connect_failure(exc.sqlstate, text)
+            raise ProbeError(kind, text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
 

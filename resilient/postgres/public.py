@@ -23,7 +23,7 @@ from ._upstream import (
     ConninfoParam,
     KwargsParam,
 )
-from .connection import derive
+from .derived import derive
 from .pool import ResilientPool
 from .pool_async import AsyncResilientPool
 from .pool_null import AsyncResilientNullPool, ResilientNullPool

@@ -106,6 +106,8 @@ def _reader(text: str, names: tuple[ConfiguredName, ...]) -> ConfiguredName:
 def dial_params(endpoint: Endpoint) -> dict[str, str]:
     """The keyword arguments that send a connect() to this endpoint and to no other.
 
+    `host` is the name that TLS verifies (the configured one, or that of `TLS_NAMES`), and
+    `hostaddr` where it was resolved to: what DNS says never gets into a verification.
     An option that the conninfo may carry for choosing among hosts is neutralised: the
     choice has been made.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import psycopg
@@ -111,8 +111,8 @@ async def any_face(request: pytest.FixtureRequest) -> AsyncIterator[Face]:
 
 
 @pytest.fixture
-def new_id() -> Iterator[Callable[[], int]]:
-    yield lambda: next(_ids)
+def new_id() -> Callable[[], int]:
+    return lambda: next(_ids)
 
 
 def present(lab: Lab, numbers: list[int]) -> list[int]:
