@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
@@ -19,197 +17,17 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ..core import connect
-from ..core.model import Endpoint, Topology
-from . import fork
+from ..core.model import Endpoint
 from ._upstream import (
     CT,
-    AddConnection,
-    MaintenanceTask,
 )
 from .attempts import Attempts
-from .base import PoolCore, remaining
-from .connection import Dial, dialling
+from .base import remaining
 from .reader import Reader
-from .shell import Shell, deadline_in, gave_up_at, is_condemned
-from .target import dial_params
+from .shell import deadline_in
+from .shell_sync import ReplicaPool, SyncShell
 
 T = TypeVar("T")
-
-#: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
-_resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
-
-
-class Discard(MaintenanceTask):
-    """Close connections that are ruled out, on a worker, and have them replaced."""
-
-    def __init__(self, pool: Any, conns: list[Any], replace: bool = True) -> None:
-        super().__init__(pool)
-        self.conns = conns
-        self.replace = replace
-
-    def run(self) -> None:
-        pool = self.pool()
-        if pool is not None and not pool.closed:
-            super().run()
-            return
-        for conn in self.conns:  # the pool was closed meanwhile
-            conn._pool = None
-            conn.close()
-
-    def _run(self, pool: Any) -> None:
-        for conn in self.conns:
-            pool._close_connection(conn)
-            if self.replace:
-                pool.run_task(AddConnection(pool))
-
-
-class Arrange(MaintenanceTask):
-    """Open pools for new replicas, close those of endpoints that are replicas no more."""
-
-    def _run(self, pool: Any) -> None:
-        pool._arrange_replicas()
-
-
-class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
-    """A thread pool whose `_connect` asks the topology."""
-
-    _add_task = AddConnection
-    _discard_task = Discard
-    _arrange_task = Arrange
-
-    def _fresh_lock(self) -> None:
-        self._lock = threading.RLock()
-
-    def _start_workers(self) -> None:
-        if not callable(self.conninfo) and not callable(self.kwargs):
-            # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
-            with suppress(psycopg.ProgrammingError):
-                self._core.attach(self.conninfo or "", self.kwargs or {})
-        super()._start_workers()
-        fork.follow(self)
-
-    # -- connecting
-
-    def _resolve_conninfo(self) -> str:
-        resolved = _resolved.get()
-        return resolved[0] if resolved else super()._resolve_conninfo()
-
-    def _resolve_kwargs(self) -> dict[str, Any]:
-        resolved = _resolved.get()
-        return resolved[1] if resolved else super()._resolve_kwargs()
-
-    def _commands(self, patient: bool) -> Any:
-        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
-
-    def _connect(self, timeout: float | None = None) -> CT:
-        core = self._core
-        limit_s = timeout if timeout is not None else core.settings.deadline_s
-        deadline_at = deadline_in(limit_s)
-        conninfo, kwargs = self._resolve_conninfo(), self._resolve_kwargs()
-        core.attach(conninfo, kwargs)
-        commands = self._commands(timeout is not None)
-        answer: object = None
-        failure: BaseException | None = None
-        while True:
-            try:
-                command = commands.send(answer)
-            except StopIteration:
-                gave_up_at.set(core.topology.version)
-                if failure is not None and timeout is None:
-                    raise failure from None
-                raise core.nobody(self._intent, timeout) from failure
-            answer = None
-            if isinstance(command, connect.Look):
-                warm = self._from_stock()
-                if warm is not None:
-                    warm._pool = self
-                    core.cluster.reconnected(warm._link.endpoint)
-                    return cast(CT, warm)
-                answer = core.topology, remaining(deadline_at)
-            elif isinstance(command, connect.Await):
-                self._await(command)
-            else:
-                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
-                if pause_s > 0:
-                    time.sleep(pause_s)
-                dial = core.dial(command.endpoint, self._intent, deadline_at)
-                try:
-                    return self._dial(dial, conninfo, kwargs, timeout)
-                except Exception as exc:
-                    failure, answer = exc, False
-                    core.dial_failed(dial, exc)
-                    if timeout is not None and core.final(exc):
-                        raise
-
-    def _dial(self, dial: Dial, conninfo: str, kwargs: dict[str, Any], timeout: float | None) -> CT:
-        token = _resolved.set((conninfo, {**kwargs, **dial_params(dial.endpoint)}))
-        try:
-            with dialling(dial):
-                conn = super()._connect(None if timeout is None else remaining(dial.deadline_at))
-        finally:
-            _resolved.reset(token)
-        self._core.connected(conn, dial)
-        return conn
-
-    def _await(self, command: connect.Await) -> None:
-        event = threading.Event()
-        self._core.cluster.wake(command.version, event.set)
-        event.wait(command.seconds)
-        self._core.cluster.forget(event.set)
-
-    def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
-        if isinstance(task, AddConnection) and not self._closed:
-            if self._park(task):
-                self.run_task(task)
-                return
-            delay = self._paced(delay)
-        super().schedule_task(task, delay)
-
-    # -- the topology
-
-    def _topology_changed(self, old: Topology, new: Topology) -> None:
-        if self._closed:
-            return
-        with self._lock:
-            stale = self._take_stale()
-        self._apply(old, new, stale)
-
-    def release(self) -> list[Any]:
-        with self._lock:
-            return super().release()
-
-    def _get_ready_connection(self, timeout: float | None) -> CT | None:
-        conn = super()._get_ready_connection(timeout)
-        while conn is not None and not self._fit(conn):
-            self.run_task(Discard(self, [conn]))
-            conn = super()._get_ready_connection(timeout)
-        return conn
-
-    def _return_connection(self, conn: CT, from_getconn: bool) -> None:
-        self._restore(conn)
-        if is_condemned(conn):
-            conn._expire_at = 0.0
-        super()._return_connection(conn, from_getconn)
-
-
-class ReplicaPool(SyncShell[CT]):
-    """The warm connections of one replica, for the pool that owns it."""
-
-    def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
-        self.owner = weakref.ref(owner)
-        self._bound = endpoint
-        self._start_core(core.settings)
-        self._core.share(core)
-        super().__init__(owner.conninfo, open=False, **kwargs)
-
-    def _start_workers(self) -> None:
-        psycopg_pool.ConnectionPool._start_workers(self)
-        self._core.cluster.listen(self._core)
-
-    def putconn(self, conn: CT) -> None:
-        self._restore(conn)
-        super().putconn(conn)
 
 
 class ResilientPool(SyncShell[CT]):

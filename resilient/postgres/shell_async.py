@@ -1,0 +1,219 @@
+"""How an asyncio pool dials, drains and takes back its connections.
+
+What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, cast
+
+import psycopg
+import psycopg_pool
+
+from ..core import connect
+from ..core.model import Endpoint, Topology
+from . import fork
+from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask
+from .base import PoolCore, remaining
+from .connection import Dial, dialling
+from .shell import Shell, deadline_in, gave_up_at, is_condemned
+from .target import dial_params
+from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
+
+#: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
+_resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
+
+
+class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
+    """An asyncio pool whose `_connect` asks the topology."""
+
+    _add_task = AsyncAddConnection
+    _discard_task = AsyncDiscard
+    _arrange_task = AsyncArrange
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def _fresh_lock(self) -> None:
+        del self._lock  # made anew on the loop that opens the pool
+
+    def _start_workers(self) -> None:
+        if not callable(self.conninfo) and not callable(self.kwargs):
+            # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
+            with suppress(psycopg.ProgrammingError):
+                self._core.attach(self.conninfo or "", self.kwargs or {})
+        super()._start_workers()
+        fork.follow(self)
+        self._loop = asyncio.get_running_loop()
+
+    # -- connecting
+
+    async def _resolve_conninfo(self) -> str:
+        resolved = _resolved.get()
+        return resolved[0] if resolved else await super()._resolve_conninfo()
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        resolved = _resolved.get()
+        return resolved[1] if resolved else await super()._resolve_kwargs()
+
+    def _commands(self, patient: bool) -> Any:
+        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
+
+    async def _connect(self, timeout: float | None = None) -> ACT:
+        core = self._core
+        limit_s = timeout if timeout is not None else core.settings.deadline_s
+        deadline_at = deadline_in(limit_s)
+        conninfo, kwargs = await self._resolve_conninfo(), await self._resolve_kwargs()
+        core.attach(conninfo, kwargs)
+        commands = self._commands(timeout is not None)
+        answer: object = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                command = commands.send(answer)
+            except StopIteration:
+                gave_up_at.set(core.topology.version)
+                if failure is not None and timeout is None:
+                    raise failure from None
+                raise core.nobody(self._intent, timeout) from failure
+            answer = None
+            if isinstance(command, connect.Look):
+                warm = self._from_stock()
+                if warm is not None:
+                    warm._pool = self
+                    core.cluster.reconnected(warm._link.endpoint)
+                    return cast(ACT, warm)
+                answer = core.topology, remaining(deadline_at)
+            elif isinstance(command, connect.Await):
+                await self._await(command)
+            else:
+                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
+                if pause_s > 0:
+                    await asyncio.sleep(pause_s)
+                dial = core.dial(command.endpoint, self._intent, deadline_at)
+                try:
+                    return await self._dial(dial, conninfo, kwargs, timeout)
+                except Exception as exc:
+                    failure, answer = exc, False
+                    core.dial_failed(dial, exc)
+                    if timeout is not None and core.final(exc):
+                        raise
+
+    async def _dial(
+        self, dial: Dial, conninfo: str, kwargs: dict[str, Any], timeout: float | None
+    ) -> ACT:
+        token = _resolved.set((conninfo, {**kwargs, **dial_params(dial.endpoint)}))
+        try:
+            with dialling(dial):
+                conn = await super()._connect(
+                    None if timeout is None else remaining(dial.deadline_at)
+                )
+        finally:
+            _resolved.reset(token)
+        self._core.connected(conn, dial)
+        return conn
+
+    async def _await(self, command: connect.Await) -> None:
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+
+        def waker() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(event.set)
+
+        self._core.cluster.wake(command.version, waker)
+        try:
+            async with asyncio.timeout(command.seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._core.cluster.forget(waker)
+
+    async def schedule_task(self, task: AsyncMaintenanceTask, delay: float) -> None:
+        if isinstance(task, AsyncAddConnection) and not self._closed:
+            if self._park(task):
+                self.run_task(task)
+                return
+            delay = self._paced(delay)
+        await super().schedule_task(task, delay)
+
+    # -- the topology
+
+    def _topology_changed(self, old: Topology, new: Topology) -> None:
+        loop = self._loop
+        if loop is not None and not self._closed:
+            with suppress(RuntimeError):  # the loop was closed before the pool
+                loop.call_soon_threadsafe(self._apply_here, old, new)
+
+    def _apply_here(self, old: Topology, new: Topology) -> None:
+        # On the pool's loop and without an await: nobody is inside the pool's state.
+        if not self._closed:
+            self._apply(old, new, self._take_stale())
+
+    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
+        conn = await super()._get_ready_connection(timeout)
+        while conn is not None and not self._fit(conn):
+            self.run_task(AsyncDiscard(self, [conn]))
+            conn = await super()._get_ready_connection(timeout)
+        return conn
+
+    # A cancellation strikes where a task is suspended.  Returning a connection must not be
+    # such a place, or the connection is lost to the pool: where it would have to wait, a
+    # worker does it.
+
+    async def putconn(self, conn: ACT) -> None:
+        if self._lock.locked() and getattr(conn, "_pool", None) is self:
+            self.run_task(AsyncPutBack(self, conn, checked_in=False))
+        else:
+            await super().putconn(conn)
+
+    async def _put_now(self, conn: ACT) -> None:
+        await super().putconn(conn)
+
+    async def _add_to_pool(self, conn: ACT) -> None:
+        if self._closed or not self._would_wait():
+            await super()._add_to_pool(conn)
+        else:
+            self.run_task(AsyncPutBack(self, conn, checked_in=True))
+
+    async def _add_now(self, conn: ACT) -> None:
+        await super()._add_to_pool(conn)
+
+    def _would_wait(self) -> bool:
+        if self._lock.locked():
+            return True
+        for client in self._waiting:
+            if client._cond.locked():
+                return True
+            if not (client.conn or client.error):
+                return False  # it takes the connection at once
+        return False
+
+    async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
+        self._restore(conn)
+        if is_condemned(conn):
+            conn._expire_at = 0.0
+        await super()._return_connection(conn, from_getconn)
+
+
+class AsyncReplicaPool(AsyncShell[ACT]):
+    """The warm connections of one replica, for the pool that owns it."""
+
+    def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
+        self.owner = weakref.ref(owner)
+        self._bound = endpoint
+        self._start_core(core.settings)
+        self._core.share(core)
+        super().__init__(owner.conninfo, open=False, **kwargs)
+
+    def _start_workers(self) -> None:
+        psycopg_pool.AsyncConnectionPool._start_workers(self)
+        self._loop = asyncio.get_running_loop()
+        self._core.cluster.listen(self._core)
+
+    async def putconn(self, conn: ACT) -> None:
+        self._restore(conn)
+        await super().putconn(conn)
