@@ -28,6 +28,7 @@ from ..core.model import (
 from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE, Cluster, ClusterListener
 from ..monitor.sockets import Link
+from ..monitor.zone import own_zone
 from ..settings import Settings, from_environment
 from . import clusters, target
 from .classify import connect_failure, statement_failure
@@ -52,7 +53,7 @@ class PoolCore(ClusterListener):
         self.stock: deque[Any] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
-        self.zone = self.settings.zone
+        self._zone = None if self.settings.zone == "auto" else self.settings.zone
         self._changed = changed
         #: in a forked child: the pool was open in its parent
         self.reopen = False
@@ -255,6 +256,14 @@ class PoolCore(ClusterListener):
         return granted
 
     # -- routing
+
+    @property
+    def zone(self) -> str | None:
+        """The zone that this process runs in."""
+        if self._zone is None and self.settings.zone == "auto":
+            addresses = [view.address for view in self.topology.endpoints if view.address]
+            self._zone = own_zone(self.settings, addresses)
+        return self._zone
 
     def reader(
         self, max_staleness_s: float | None, exclude: frozenset[object]
