@@ -247,7 +247,10 @@ class Cluster:
         for step in steps:
             telemetry.log_step(step)
         for listener in list(self._listeners):
-            listener.topology_changed(old, new)
+            try:
+                listener.topology_changed(old, new)
+            except Exception:
+                logger.exception("a pool could not follow version %d", new.version)
         wakers, self._wakers = self._wakers, set()
         for waker in wakers:
             waker()
@@ -309,6 +312,12 @@ class Cluster:
             self._timer = self._monitor.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
+        try:
+            self._look_after()
+        finally:
+            self._schedule()  # whatever happens, the next look comes
+
+    def _look_after(self) -> None:
         now = time.monotonic()
         self._expire(now)
         old = self._state.topology
@@ -320,7 +329,6 @@ class Cluster:
         new = self._state.topology
         if new is not old:
             self._publish(old, new)
-        self._schedule()
 
     def _send(self, endpoint: Endpoint, now: float) -> None:
         self._probe_number += 1
