@@ -149,10 +149,12 @@ class ResilientMixin(BaseConnection[Any]):
         except e.OperationalError as exc:
             if exc.sqlstate in NOT_COMMITTED or self.pgconn.status != pq.ConnStatus.BAD:
                 raise
+            if self._read_only:
+                raise  # the server let it write nothing: it may be run again
             raise self._unknown(str(exc)) from exc
         finally:
             self._committing = False
-        if self._link is not None and self._link.condemned:
+        if self._link is not None and self._link.condemned and not self._read_only:
             # The socket was shut down because a higher epoch was seen: what was still in
             # its buffer is no acknowledgement.
             raise self._unknown(self._link.condemned)
