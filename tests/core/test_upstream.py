@@ -52,7 +52,7 @@ class World:
         return self
 
     def ready(self, now: float, zone: str | None = None) -> list[Endpoint]:
-        return [view.endpoint for view in ready(self.snapshot, zone, now)]
+        return [view.endpoint for view in ready(self.snapshot, zone)]
 
     def view(self, endpoint: Endpoint) -> Any:
         view = self.snapshot.find(endpoint)

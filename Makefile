@@ -1,0 +1,61 @@
+# Two commands: `make drill` runs the library through forced failovers, `make test` tests it.
+# Both set up what they need in .venv: a machine with make, Python ≥ 3.11 and pip will do.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+#: which Python makes .venv; the newest that is found, unless it is given: make PYTHON=…
+PYTHON ?=
+PSYCOPG ?=
+ARGS ?=
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help drill test soak lint types peer-tests clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='--runs 5 --json')
+	@$(BIN)/resilient drill $(ARGS)
+
+test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
+	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest $(ARGS)
+
+soak: $(VENV)/.dev  ## the long tests
+	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest -m soak $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+types: $(VENV)/.dev  ## mypy --strict over the package
+	@$(PY) -m mypy
+
+peer-tests: $(VENV)/.dev  ## psycopg's own pool tests on our pools (PSYCOPG=<checkout>)
+	@test -d "$(PSYCOPG)/tests/pool" || { \
+	  echo "PSYCOPG='$(PSYCOPG)' is no checkout of psycopg: it has no tests/pool" >&2; exit 2; }
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && PEER="$(CURDIR)/tests/peer" && \
+	  PY="$(CURDIR)/$(PY)" && cd "$(PSYCOPG)" && \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PEER" PYTHONDONTWRITEBYTECODE=1 \
+	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS)
+
+clean:  ## remove .venv and what tools leave behind
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per set of extras: made again when pyproject.toml is newer.
+$(VENV)/.python:
+	@sh .ci/venv "$(VENV)" "$(PYTHON)"
+	@touch $@
+
+$(VENV)/.drill: $(VENV)/.python pyproject.toml
+	@echo "setting up $(VENV) for the drill"
+	@$(PIP) -e '.[binary,cli,lab]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	@echo "setting up $(VENV) for the tests"
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.drill

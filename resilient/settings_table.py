@@ -1,0 +1,80 @@
+"""The README's table of settings, generated from `Settings`.
+
+python -m resilient.settings_table [README.md]          rewrites the table
+python -m resilient.settings_table --check [README.md]  exit 1 when it is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from ._parse import ZoneMap
+from .settings import PREFIX, TIERS, Settings
+
+BEGIN = "<!-- settings:begin -->"
+END = "<!-- settings:end -->"
+
+
+def table() -> str:
+    """The table in Markdown, tier by tier, between its markers."""
+    lines = ["| variable | default | accepted | meaning |", "| --- | --- | --- | --- |"]
+    for tier in TIERS:
+        lines.append(f"| **{tier}** | | | |")
+        lines += [
+            _row(name, info) for name, info in Settings.model_fields.items() if _is(info, tier)
+        ]
+    return "\n".join((BEGIN, *lines, END))
+
+
+def updated(text: str) -> str:
+    """The document with its table made anew.  ValueError when the markers are missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} … {END} in there")
+    return before + table() + after
+
+
+def _is(info: FieldInfo, tier: str) -> bool:
+    return isinstance(info.json_schema_extra, dict) and info.json_schema_extra["tier"] == tier
+
+
+def _row(name: str, info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    accepted = extra["accepted"] if isinstance(extra, dict) else ""
+    cells = (f"`{PREFIX}{name.upper()}`", _default(info), str(accepted), info.description or "")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _default(info: FieldInfo) -> str:
+    value = info.default
+    if value is None or value is PydanticUndefined or value == () or isinstance(value, ZoneMap):
+        return ""
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    parser = argparse.ArgumentParser(prog="resilient.settings_table", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("file", nargs="?", type=Path, default=Path("README.md"))
+    options = parser.parse_args(argv)
+    text = options.file.read_text()
+    new = updated(text)
+    if new == text:
+        return 0
+    if options.check:
+        sys.stderr.write(f"{options.file}: the table of settings is out of date\n")
+        return 1
+    options.file.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

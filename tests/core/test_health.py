@@ -1,0 +1,191 @@
+"""Detection in virtual time: 20 % loss, latency, hangs at any phase, the pace of bursts."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from cluster_sim import RTT_S, A, B, Network, Reply, Simulation, primary, replica
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resilient.core.health import (
+    MAX_OUTSTANDING,
+    MIN_PROBES,
+    Detector,
+    ProbeConfig,
+    burst_spacing,
+    next_probe_at,
+    silent_to_death,
+)
+from resilient.core.model import Endpoint, FailureKind, Health
+
+WINDOW_S = ProbeConfig().window_s
+TEN_MINUTES_S = 600.0
+
+
+def answers(delay_s: float = RTT_S) -> Network:
+    def network(item: Endpoint, now: float) -> Reply:
+        return delay_s, primary() if item == A else replica()
+
+    return network
+
+
+def lossy(share: float, seed: int) -> Network:
+    rng = random.Random(seed)
+    healthy = answers()
+    return lambda item, now: None if rng.random() < share else healthy(item, now)
+
+
+def hung_after(moment: float) -> Network:
+    healthy = answers()
+    return lambda item, now: None if item == A and now >= moment else healthy(item, now)
+
+
+def test_the_default_window_is_two_seconds() -> None:
+    assert pytest.approx(2.0) == WINDOW_S
+
+
+def flaps_in(runs: int) -> int:
+    """Deaths of a healthy endpoint in so many ten-minute runs with 20 % loss."""
+    count = 0
+    for seed in range(runs):
+        sim = Simulation(lossy(0.2, seed), (A,), seed)
+        sim.run_until(sim.now + TEN_MINUTES_S)
+        count += len(sim.deaths)
+    return count
+
+
+def test_twenty_percent_loss_makes_hardly_any_flaps() -> None:
+    runs = 80
+    allowed = 0.05 * runs
+    # few runs: three standard deviations of what is allowed; `make soak` counts properly
+    assert flaps_in(runs) <= allowed + 3 * allowed**0.5
+
+
+@pytest.mark.soak
+def test_twenty_percent_loss_flaps_less_than_once_in_twenty_runs() -> None:
+    assert flaps_in(1000) / 1000 < 0.05
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.25, 0.505, 0.9, 1.4])
+def test_latency_is_no_death(delay_s: float) -> None:
+    sim = Simulation(answers(delay_s), (A, B))
+    sim.run_until(sim.now + TEN_MINUTES_S)
+    assert sim.deaths == []
+
+
+def test_half_a_second_more_from_one_moment_on_is_no_death() -> None:
+    def network(item: Endpoint, now: float) -> Reply:
+        return (RTT_S if now < 150 else 0.505), primary()
+
+    sim = Simulation(network, (A,))
+    sim.run_until(250)
+    assert sim.deaths == []
+    assert sim.state.topology.writer is not None
+
+
+@settings(deadline=None, max_examples=80)
+@given(phase=st.floats(0.0, 2.0), seed=st.integers(0, 10_000))
+def test_a_hang_is_found_within_the_window_at_any_phase(phase: float, seed: int) -> None:
+    moment = 130.0 + phase
+    sim = Simulation(hung_after(moment), (A, B), seed)
+    sim.run_until(moment + WINDOW_S + 0.1)
+    assert [item for _, item in sim.deaths] == [A]
+    view = sim.state.topology.find(A)
+    assert view is not None
+    assert view.health is Health.DEAD
+
+
+@given(phase=st.floats(0.0, 2.0))
+@settings(deadline=None, max_examples=20)
+def test_refusing_is_found_by_the_next_probe(phase: float) -> None:
+    moment = 130.0 + phase
+    healthy = answers()
+
+    def network(item: Endpoint, now: float) -> Reply:
+        return (0.001, FailureKind.REFUSED) if now >= moment else healthy(item, now)
+
+    sim = Simulation(network, (A,))
+    sim.run_until(moment + 1.05)
+    assert [item for _, item in sim.deaths] == [A]
+
+
+def test_never_more_than_eight_are_unanswered() -> None:
+    sim = Simulation(hung_after(0), (A, B))
+    sim.run_until(sim.now + 60)
+    assert sim.most_outstanding <= MAX_OUTSTANDING
+    known = sim.state.get(A)
+    assert known is not None
+    assert len(known.detector.outstanding) <= MAX_OUTSTANDING
+
+
+def gaps(sim: Simulation, item: Endpoint, start: float, end: float) -> list[float]:
+    times = sorted({sent.at for sent in sim.sent if sent.endpoint == item})
+    return [late - early for early, late in pairwise(times) if start <= early and late <= end]
+
+
+def test_a_burst_that_is_answered_keeps_the_burst_interval() -> None:
+    # nobody takes writes: all endpoints are replicas, and answer at once
+    sim = Simulation(lambda item, now: (RTT_S, replica()), (A, B))
+    start = sim.now
+    sim.run_until(start + 60)
+    early = gaps(sim, A, start + 1, start + 10)
+    assert min(early) >= ProbeConfig().burst_interval_s / 2 - 1e-6
+    assert max(early) <= ProbeConfig().burst_interval_s + 0.01
+    late = gaps(sim, A, start + 15, start + 60)
+    assert min(late) > 0.5
+    assert max(late) <= ProbeConfig().interval_s + 0.01
+
+
+def test_a_burst_without_answers_keeps_half_the_timeout() -> None:
+    sim = Simulation(lambda item, now: None, (A,))
+    start = sim.now
+    sim.run_until(start + 60)
+    early = gaps(sim, A, start + 1, start + 10)
+    assert min(early) >= ProbeConfig().miss_s - 1e-6
+    late = gaps(sim, A, start + 15, start + 60)
+    assert min(late) > 0.9
+
+
+def test_a_quiet_endpoint_is_probed_once_an_interval() -> None:
+    sim = Simulation(answers(), (A,))
+    sim.run_until(sim.now + 60)
+    quiet = gaps(sim, A, 105, 160)
+    assert min(quiet) >= 0.9 - 1e-6
+    assert max(quiet) <= 1.0 + 1e-3
+
+
+@given(st.floats(0, 100), st.floats(0, 1, exclude_max=True))
+def test_the_next_probe_is_never_later_than_the_interval(age: float, jitter: float) -> None:
+    config = ProbeConfig()
+    detector = Detector(heard_at=0.0, sent_at=0.0)
+    at = next_probe_at(detector, config, None if age > 50 else 0.0, age, jitter)
+    assert at <= config.interval_s + 1e-9
+
+
+@given(st.floats(0, 1000))
+def test_a_burst_slows_down_to_the_interval(age: float) -> None:
+    config = ProbeConfig()
+    spacing = burst_spacing(config, 0.0, age)
+    assert config.burst_interval_s <= spacing <= config.interval_s
+    if age <= 10:
+        assert spacing == config.burst_interval_s
+
+
+def test_a_late_answer_clears_the_suspicion() -> None:
+    detector = Detector().sent(1, 10.0).suspected(10.3)
+    heard = detector.heard(1, 11.0)
+    assert heard.outstanding == ()
+    assert heard.burst_at is None
+    assert heard.unanswered == 0
+
+
+def test_silence_without_enough_probes_is_no_verdict() -> None:
+    config = ProbeConfig(interval_s=1.0, timeout_s=0.5)
+    detector = Detector(heard_at=0.0)
+    for number in range(MIN_PROBES - 1):
+        detector = detector.sent(number, 0.1 * number)
+    assert not silent_to_death(detector, config, 100.0)
+    assert silent_to_death(detector.sent(99, 90.0), config, 100.0)

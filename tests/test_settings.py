@@ -1,0 +1,260 @@
+"""Settings: where a value comes from, and what a bad one says."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resilient import Settings
+from resilient._parse import (
+    NameServer,
+    comma_list,
+    parse_name_map,
+    parse_name_servers,
+    parse_networks,
+    parse_zones,
+    split_host_port,
+)
+from resilient.errors import ConfigError
+from resilient.settings import PREFIX, TIERS, from_environment
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_valid_and_the_window_is_their_sum() -> None:
+    settings = Settings()
+    assert settings.window_s == 1 + 2 * 0.5
+    assert settings.database_url is None
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_TRIES", "5")
+    monkeypatch.setenv("RESILIENT_DATABASE_READERS", "r1, r2:5433")
+    settings = Settings()
+    assert settings.dns_tries == 5
+    assert settings.database_readers == ("r1", "r2:5433")
+
+
+def test_code_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_TRIES", "5")
+    assert Settings(dns_tries=7).dns_tries == 7
+
+
+def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(PREFIX + name.upper(), "")
+    assert Settings().model_dump() == Settings.model_construct().model_dump()
+
+
+def test_an_empty_list_in_code_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_SEARCH", "example.com")
+    assert Settings(dns_search=[]).dns_search == ()
+
+
+def test_from_environment_follows_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_TRIES", "3")
+    first = from_environment()
+    assert from_environment() is first
+    monkeypatch.setenv("RESILIENT_DNS_TRIES", "4")
+    assert from_environment().dns_tries == 4
+
+
+def test_settings_are_immutable_and_hashable() -> None:
+    settings = Settings()
+    with pytest.raises(Exception, match="frozen"):
+        settings.dns_tries = 9
+    assert hash(settings) == hash(Settings())
+
+
+BAD = {
+    "deadline_s": ["-1", "0", "soon", "inf", "nan"],
+    "probe_interval_s": ["0", "x"],
+    "failure_threshold": ["0", "1.5"],
+    "standby_min_size": ["-1"],
+    "retry_budget": ["1.1", "-0.1"],
+    "replay": ["maybe"],
+    "commit_resolver": ["magic"],
+    "dns_nameservers": ["dns.example", "1.2.3.4:0", "1.2.3.4:", "[::1"],
+    "dns_refresh_ahead": ["1"],
+    "dns_ndots": ["16"],
+    "dns_rotate": ["perhaps"],
+    "dns_mode": ["db", "db=sometimes"],
+    "dns_allowed_networks": ["10.0.0.0/33", "here"],
+    "tls_names": ["=x", "a="],
+    "http_health_path": ["ready"],
+    "http_fallbacks": ["ftp://x", "https://", "http://h:port"],
+    "patroni_urls": ["patroni:8008"],
+    "lease": ["etcd"],
+    "zones": ["az1", "az1=10.0.0.0/40", "az1=//"],
+    "eject_after": ["0"],
+    "connect_rate": ["0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in BAD.items() for value in values]
+)
+def test_a_bad_value_names_the_variable_the_value_and_what_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    variable = PREFIX + field.upper()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    text = str(caught.value)
+    assert f"{variable}={value!r}" in text
+    assert "accepted: " in text
+    extra = Settings.model_fields[field].json_schema_extra
+    assert isinstance(extra, dict)
+    assert str(extra["accepted"]) in text
+
+
+def test_a_bad_value_in_code_is_a_config_error_too() -> None:
+    with pytest.raises(ConfigError, match="RESILIENT_DNS_TRIES=0: "):
+        Settings(dns_tries=0)
+
+
+def test_several_bad_values_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_TRIES", "0")
+    monkeypatch.setenv("RESILIENT_LEASE", "etcd")
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    assert "RESILIENT_DNS_TRIES" in str(caught.value)
+    assert "RESILIENT_LEASE" in str(caught.value)
+
+
+def test_an_unknown_setting_in_code_is_named() -> None:
+    with pytest.raises(ConfigError, match="dns_trys: no such setting"):
+        Settings(dns_trys=1)
+
+
+def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DATABASE_URL", "postgresql://app:hunter2@db/app")
+    settings = Settings()
+    assert "hunter2" not in repr(settings) + str(settings.model_dump())
+    with pytest.raises(ConfigError) as caught:
+        Settings(database_url=["hunter2"])
+    assert "hunter2" not in str(caught.value)
+    assert "RESILIENT_DATABASE_URL=(hidden)" in str(caught.value)
+
+
+def test_an_unknown_zone_names_the_known_ones() -> None:
+    zones = "az1=10.0.1.0/24,az2=*.az2.example"
+    with pytest.raises(ConfigError, match=r"RESILIENT_ZONE='az9'.*accepted: az1, az2, auto"):
+        Settings(zone="az9", zones=zones)
+    assert Settings(zone="auto", zones=zones).zone == "auto"
+
+
+def test_a_floor_above_the_ceiling_is_refused() -> None:
+    with pytest.raises(ConfigError, match="RESILIENT_DNS_TTL_CEILING_S"):
+        Settings(dns_ttl_floor_s=10, dns_ttl_ceiling_s=5)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict), name
+        assert extra["tier"] in TIERS, name
+        assert extra["accepted"], name
+        assert field.description, name
+
+
+# -- parsers
+
+LABEL = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)
+HOST = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
+PORT = st.integers(1, 65535)
+NETWORK = st.one_of(
+    st.ip_addresses(v=4).map(lambda ip: f"{ip}/24"), st.ip_addresses(v=6).map(lambda ip: f"{ip}/64")
+)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters=",", exclude_categories=["Z", "C"]))))
+def test_comma_list_is_the_inverse_of_join(items: list[str]) -> None:
+    kept = tuple(item.strip() for item in items if item.strip())
+    assert comma_list(",".join(items)) == kept
+    assert comma_list(items) == kept
+
+
+@given(HOST, PORT)
+def test_host_and_port_come_back(host: str, port: int) -> None:
+    assert split_host_port(f"{host}:{port}", 1) == (host, port)
+    assert split_host_port(host, port) == (host, port)
+
+
+@given(st.ip_addresses(v=6).map(str), PORT)
+def test_ipv6_with_and_without_port(address: str, port: int) -> None:
+    assert split_host_port(f"[{address}]:{port}", 53) == (address, port)
+    assert split_host_port(address, 53) == (address, 53)
+
+
+@given(st.text())
+def test_host_and_port_or_a_value_error(text: str) -> None:
+    try:
+        host, port = split_host_port(text, 53)
+    except ValueError:
+        return
+    assert host
+    assert 0 < port < 65536
+
+
+@given(st.lists(st.tuples(st.ip_addresses().map(str), PORT)))
+def test_name_servers_survive_their_text(servers: list[tuple[str, int]]) -> None:
+    given_ = tuple(NameServer(address, port) for address, port in servers)
+    assert parse_name_servers(",".join(map(str, given_))) == given_
+
+
+@given(st.lists(NETWORK))
+def test_networks_are_canonical(networks: list[str]) -> None:
+    once = parse_networks(",".join(networks))
+    assert parse_networks(once) == once
+
+
+@given(st.dictionaries(HOST, st.sampled_from(["strict", "rotating"])))
+def test_name_maps_ignore_case_and_final_dot(names: dict[str, str]) -> None:
+    text = ",".join(f"{name.upper()}.={mode}" for name, mode in names.items())
+    assert parse_name_map("strict", "rotating")(text) == names
+
+
+@given(st.dictionaries(LABEL, NETWORK, min_size=1))
+def test_an_address_lies_in_its_zone(zones: dict[str, str]) -> None:
+    zone_map = parse_zones(",".join(f"{zone}={network}" for zone, network in zones.items()))
+    assert zone_map.names() == tuple(zones)
+    for network in zones.values():
+        address = str(ipaddress.ip_network(network, strict=False)[1])
+        found = zone_map.zone_of(address)
+        assert found is not None
+        assert ipaddress.ip_address(address) in ipaddress.ip_network(zones[found], strict=False)
+
+
+@pytest.mark.parametrize(
+    ("address", "names", "zone"),
+    [
+        ("10.0.1.5", (), "az1"),
+        ("10.0.3.5", ("db.AZ2.example.",), "az2"),
+        ("10.0.1.5", ("db.az2.example",), "az1"),
+        ("10.0.3.5", ("db.example",), None),
+        ("", (), None),
+        ("/run/postgresql", (), None),
+    ],
+)
+def test_zone_of(address: str, names: tuple[str, ...], zone: str | None) -> None:
+    zone_map = parse_zones({"az1": ["10.0.1.0/24"], "az2": "*.az2.example"})
+    assert zone_map.zone_of(address, names) == zone
+    assert parse_zones(zone_map) is zone_map
+
+
+@pytest.mark.parametrize("value", [5, object()])
+def test_a_list_setting_of_another_type_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="RESILIENT_DATABASE_READERS"):
+        Settings(database_readers=value)
