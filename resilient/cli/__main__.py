@@ -1,0 +1,5 @@
+"""`python -m resilient.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,172 @@
+"""`resilient drill`: real faults on an embedded lab, a service's workload, a judgement."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from ..drill.checker import Finding
+from ..drill.plan import ALL, Case, Choice, plan
+from ..drill.verdict import as_json, broken, judge
+from ..errors import ConfigError, ResilientError
+from .show import Talk, counts, legend, times
+
+if TYPE_CHECKING:
+    from ..lab import Lab
+
+__all__ = ["drill"]
+
+#: columns without a terminal, and of a table in any case: a narrower terminal wraps it
+WIDE = TABLE_WIDTH = 126
+FAULTS = ", ".join(ALL)
+
+
+Faults = Annotated[list[str] | None, typer.Option(help=f"Only this (repeatable): {FAULTS}.")]
+Runs = Annotated[int | None, typer.Option(help="Runs of each fault; delays are taken in turn.")]
+PromoteAfter = Annotated[
+    list[str] | None,
+    typer.Option(help="Seconds from fault to promotion (repeatable, or 0.5,1,2)."),
+]
+DnsAfter = Annotated[float, typer.Option(help="Seconds from the promotion to the change of DNS.")]
+Known = Annotated[
+    str | None,
+    typer.Option(help="What the client knows: multi (every host), cname (one name), both."),
+]
+Asynchronous = Annotated[
+    bool, typer.Option("--async-replication", help="Commits wait for no standby: may lose.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a run on standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the client's own warnings too.")]
+
+
+def drill(  # noqa: PLR0917  # the options of the command line
+    fault: Faults = None,
+    runs: Runs = None,
+    promote_after: PromoteAfter = None,
+    dns_after: DnsAfter = 0.5,
+    endpoint: Known = None,
+    async_replication: Asynchronous = False,
+    json_lines: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Force failovers on an embedded three-zone lab and measure how the library lives through.
+
+    A service's workload (writers, readers, HTTP requests; threads and tasks) runs in a process
+    of its own while PostgreSQL servers, names and HTTP upstreams are killed, stopped, cut off or
+    moved.  The default is every fault a few times, in a few minutes.
+    """
+    try:
+        choice = _choice(fault, runs, promote_after, dns_after, endpoint)
+    except ConfigError as error:
+        _wrong_use(str(error))
+    _enter_namespace()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    talk = Talk(Console(stderr=True, highlight=False) if json_lines else console, verbose)
+    findings: list[Finding] = []
+    complete = _attempt(choice, not async_replication, talk, findings)
+    verdicts = judge(findings)
+    if json_lines:
+        for finding, verdict in zip(findings, verdicts, strict=True):
+            print(json.dumps(as_json(finding, verdict), ensure_ascii=False))
+    elif findings:
+        _report(console, talk, findings, verdicts)
+    raise typer.Exit(0 if complete and findings and not any(verdicts) else 1)
+
+
+def _attempt(choice: Choice, synchronous: bool, talk: Talk, findings: list[Finding]) -> bool:
+    """Whether it came to its end; if not, it says why."""
+    try:
+        _play(choice, synchronous, talk, findings)
+    except KeyboardInterrupt:
+        talk.note("interrupted: this is what had been measured until then")
+    except ResilientError as error:
+        talk.note(f"the drill could not go on: {error}")
+    else:
+        return True
+    return False
+
+
+def _choice(
+    faults: list[str] | None,
+    runs: int | None,
+    promote_after: list[str] | None,
+    dns_after_s: float,
+    endpoint: str | None,
+) -> Choice:
+    delays: list[float] = []
+    for text in ",".join(promote_after or []).split(","):
+        try:
+            delays += [float(text)] if text.strip() else []
+        except ValueError:
+            raise ConfigError(
+                f"--promote-after {text}: accepted: seconds, such as 1 or 0.5,1,2"
+            ) from None
+    kinds = {None: (), "both": ("multi", "cname")}.get(endpoint, (endpoint,))
+    return Choice(
+        faults=tuple(dict.fromkeys(faults or ())),
+        endpoints=kinds,  # type: ignore[arg-type]  # Choice says which are accepted
+        runs=runs,
+        promote_after_s=tuple(delays),
+        dns_after_s=dns_after_s,
+    )
+
+
+def _wrong_use(text: str) -> NoReturn:
+    print(f"resilient drill: {text}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def _enter_namespace() -> None:
+    """Go on inside a namespace of our own, where that is allowed; the lab says when not."""
+    from ..lab.namespace import reexec_inside
+
+    reexec_inside([sys.executable, "-m", "resilient.cli", *sys.argv[1:]])
+
+
+def _play(choice: Choice, synchronous: bool, talk: Talk, findings: list[Finding]) -> None:
+    from ..drill.runner import Drill
+    from ..lab import Lab, LabOptions
+
+    talk.note("Setting up three zones: a primary, two standbys, DNS, an HTTP upstream in each.")
+    with Lab(LabOptions(sync=synchronous), progress=talk.line) as lab:
+        cases = _possible(choice, lab, talk)
+        talk.note(f"{len(cases)} runs; client in zone az2, its process apart from the lab's.")
+        for finding in Drill(lab, talk.say, talk.log).play(cases):
+            findings.append(finding)
+            talk.verdict(finding, tuple(broken(finding)))
+    talk.note(f"Lab taken down, {time.monotonic() - talk.began_at:.0f} s after the start.")
+
+
+def _possible(choice: Choice, lab: Lab, talk: Talk) -> list[Case]:
+    skipped = lab.skipped_faults
+    cases = plan(choice)
+    for fault in sorted({case.fault for case in cases} & set(skipped)):
+        talk.note(f"SKIPPED {fault}: {skipped[fault]}")
+    return [case for case in cases if case.fault not in skipped]
+
+
+def _report(
+    console: Console, talk: Talk, findings: Sequence[Finding], verdicts: Sequence[Sequence[str]]
+) -> None:
+    for shown in (times(findings, verdicts), counts(findings, verdicts)):
+        console.print()
+        console.print(shown, width=TABLE_WIDTH, crop=False)
+    console.print(legend(findings[0].facts.synchronous))
+    for finding, verdict in zip(findings, verdicts, strict=True):
+        for why in verdict:
+            case = finding.case
+            talk.note(f"BROKEN  {case.fault} ({case.endpoint}) run {case.number}: {why}")
+        if verdict:
+            for text, count in finding.error_texts.items():
+                if text.startswith("plain"):  # those break nothing
+                    continue
+                talk.note(f"        callers were told, {count} ×: {text}")
+    bad = sum(map(bool, verdicts))
+    talk.note(f"{len(findings)} runs, {bad} with a broken limit." if bad else
+              f"{len(findings)} runs, every limit held.")  # fmt: skip
