@@ -83,6 +83,18 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class CausalToken:
+    """A position in the primary's WAL that contains a commit.
+
+    A replica has it once it replayed up to `lsn`, provided that `timeline` is still the
+    newest: after a failover the same position may hold something else.
+    """
+
+    timeline: int | None
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointView:
     """One endpoint in a snapshot."""
 

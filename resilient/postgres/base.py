@@ -16,6 +16,7 @@ import psycopg_pool
 from ..core import routing
 from ..core.budget import RetryBudget
 from ..core.model import (
+    CausalToken,
     Endpoint,
     EndpointView,
     FailureKind,
@@ -277,6 +278,10 @@ class PoolCore(ClusterListener):
         ]
         chosen = routing.choose(found, request, random)
         return chosen.view if chosen else None
+
+    def replicas_may_have(self, token: CausalToken) -> bool:
+        """Only on the token's own timeline does a replica's position prove anything."""
+        return token.timeline is not None and token.timeline == self.topology.epoch
 
     def _in_flight(self, endpoint: Endpoint) -> int:
         pool = self.replicas.get(endpoint)

@@ -142,7 +142,8 @@ class ResilientMixin(BaseConnection[Any]):
     def _commit_truthfully(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         # What the server said before we ask: a session that has ended takes no COMMIT, and
         # then it is certain that nothing was committed.
-        self.pgconn.consume_input()
+        while self._link is not None and self._link.readable(0):
+            self.pgconn.consume_input()
         self._committing = True
         try:
             result = yield from gen

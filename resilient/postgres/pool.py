@@ -17,7 +17,8 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ..core.model import Endpoint
+from ..core.model import CausalToken, Endpoint
+from . import role
 from ._upstream import (
     CT,
 )
@@ -100,7 +101,7 @@ class ResilientPool(SyncShell[CT]):
         *,
         read_only: bool = False,
         max_staleness_s: float | None = None,
-        after: object = None,
+        after: CausalToken | None = None,
     ) -> CT:
         """Obtain a connection: for writing, or with `read_only` for reading.
 
@@ -111,8 +112,8 @@ class ResilientPool(SyncShell[CT]):
         if self._core.reopen:
             self._core.reopen = False
             self.open()
-        if read_only and after is None:
-            return self._getconn_reader(timeout, max_staleness_s)
+        if read_only and (after is None or self._core.replicas_may_have(after)):
+            return self._getconn_reader(timeout, max_staleness_s, after)
         try:
             conn = super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
@@ -122,7 +123,12 @@ class ResilientPool(SyncShell[CT]):
             raise error from self._core.last_failure or exc
         return self._make_read_only(conn) if read_only else conn
 
-    def _getconn_reader(self, timeout: float | None, max_staleness_s: float | None) -> CT:
+    def _getconn_reader(
+        self,
+        timeout: float | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> CT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
         failed: frozenset[object] = frozenset()
@@ -136,9 +142,27 @@ class ResilientPool(SyncShell[CT]):
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
-                return cast(CT, self._make_read_only(pool.getconn(share_s)))
+                conn = pool.getconn(share_s)
+                if after is None or self._has(conn, after):
+                    return cast(CT, self._make_read_only(conn))
+                pool.putconn(conn)
+                failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
                 failed |= {view.endpoint}
+
+    def _has(self, conn: CT, token: CausalToken) -> bool:
+        """Has this replica replayed the token's commit?  One round trip."""
+        try:
+            return conn.wait(role.position(conn.pgconn)) >= token.lsn
+        except (role.RoleError, psycopg.Error):
+            return False
+
+    def causal_token(self) -> CausalToken:
+        """A token for `after=`: a later read with it sees every commit made so far, so also
+        the last one of this thread.  One round trip to the primary."""
+        with self.connection() as conn:
+            at = conn.wait(role.position(conn.pgconn))
+            return CausalToken(self._core.topology.epoch, at)
 
     def putconn(self, conn: CT) -> None:
         home = getattr(conn, "_pool", None)
@@ -154,7 +178,7 @@ class ResilientPool(SyncShell[CT]):
         *,
         read_only: bool = False,
         max_staleness_s: float | None = None,
-        after: object = None,
+        after: CausalToken | None = None,
     ) -> Iterator[CT]:
         """A connection for a `with` block: committed at its end, rolled back on an error.
 

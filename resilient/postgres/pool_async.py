@@ -18,7 +18,8 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ..core.model import Endpoint
+from ..core.model import CausalToken, Endpoint
+from . import role
 from ._upstream import ACT
 from .attempts import Attempts
 from .base import remaining
@@ -96,7 +97,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         *,
         read_only: bool = False,
         max_staleness_s: float | None = None,
-        after: object = None,
+        after: CausalToken | None = None,
     ) -> ACT:
         """Obtain a connection: for writing, or with `read_only` for reading.
 
@@ -107,8 +108,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if self._core.reopen:
             self._core.reopen = False
             await self.open()
-        if read_only and after is None:
-            return await self._getconn_reader(timeout, max_staleness_s)
+        if read_only and (after is None or self._core.replicas_may_have(after)):
+            return await self._getconn_reader(timeout, max_staleness_s, after)
         try:
             conn = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
@@ -118,7 +119,12 @@ class AsyncResilientPool(AsyncShell[ACT]):
             raise error from self._core.last_failure or exc
         return self._make_read_only(conn) if read_only else conn
 
-    async def _getconn_reader(self, timeout: float | None, max_staleness_s: float | None) -> ACT:
+    async def _getconn_reader(
+        self,
+        timeout: float | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> ACT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
         failed: frozenset[object] = frozenset()
@@ -132,9 +138,27 @@ class AsyncResilientPool(AsyncShell[ACT]):
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
-                return cast(ACT, self._make_read_only(await pool.getconn(share_s)))
+                conn = await pool.getconn(share_s)
+                if after is None or await self._has(conn, after):
+                    return cast(ACT, self._make_read_only(conn))
+                await pool.putconn(conn)
+                failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
                 failed |= {view.endpoint}
+
+    async def _has(self, conn: ACT, token: CausalToken) -> bool:
+        """Has this replica replayed the token's commit?  One round trip."""
+        try:
+            return await conn.wait(role.position(conn.pgconn)) >= token.lsn
+        except (role.RoleError, psycopg.Error):
+            return False
+
+    async def causal_token(self) -> CausalToken:
+        """A token for `after=`: a later read with it sees every commit made so far, so also
+        the last one of this task.  One round trip to the primary."""
+        async with self.connection() as conn:
+            at = await conn.wait(role.position(conn.pgconn))
+            return CausalToken(self._core.topology.epoch, at)
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)
@@ -150,7 +174,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         *,
         read_only: bool = False,
         max_staleness_s: float | None = None,
-        after: object = None,
+        after: CausalToken | None = None,
     ) -> AsyncIterator[ACT]:
         """A connection for a `with` block: committed at its end, rolled back on an error.
 

@@ -116,3 +116,27 @@ def with_descriptor(
     except StopIteration as stop:
         value: Observation = stop.value
         return value
+
+
+#: where this server's WAL stands: written on a primary, replayed on a standby
+POSITION_QUERY = b"""\
+SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+ ELSE pg_catalog.pg_current_wal_insert_lsn() END"""
+
+
+def position(pgconn: pq.abc.PGconn) -> PQGen[int]:
+    """The server's WAL position, on a connection that is idle or in a transaction.
+
+    Raises `RoleError` when the server doesn't tell.
+    """
+    result = yield from _query(pgconn, POSITION_QUERY)
+    text = _text(result, 0) if result.status == pq.ExecStatus.TUPLES_OK else None
+    if text is None:
+        raise RoleError(FailureKind.ERROR, "the server doesn't tell its WAL position")
+    return lsn(text)
+
+
+def lsn(text: str) -> int:
+    """`16/B374D848` → the position in bytes (manual 8.20)."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)

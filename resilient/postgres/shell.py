@@ -26,6 +26,10 @@ from .base import RETRY_DELAY_S, PoolCore, brief
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
 
 
+#: reads until an idle socket that isn't silent counts as talkative, not as closed
+FAREWELL_READS = 4
+
+
 class Slot:
     """A place in a Null pool that is taken, before its connection is made."""
 
@@ -84,7 +88,11 @@ class Shell:
         if conn.pgconn.status != pq.ConnStatus.OK:
             return False
         try:
-            conn.pgconn.consume_input()
+            # A farewell comes before the end of the stream: read until there is nothing.
+            for _ in range(FAREWELL_READS):
+                conn.pgconn.consume_input()
+                if not link.readable(0):
+                    break
         except OperationalError as exc:
             link.condemned = "the server closed the connection"
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))

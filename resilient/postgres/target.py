@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import errors as e
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
@@ -42,10 +43,24 @@ class Target:
 
 
 def default_conninfo(settings: Settings) -> str:
-    """`RESILIENT_DATABASE_URL`, then `DATABASE_URL`, then empty (libpq's `PG*`)."""
+    """`RESILIENT_DATABASE_URL`, then `DATABASE_URL`, then empty (libpq's `PG*`).
+
+    Raises `ConfigError` for one that can't be parsed; its text tells no secret.
+    """
     if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    return os.environ.get("DATABASE_URL", "")
+        return _checked("RESILIENT_DATABASE_URL", settings.database_url.get_secret_value())
+    return _checked("DATABASE_URL", os.environ.get("DATABASE_URL", ""))
+
+
+def _checked(variable: str, conninfo: str) -> str:
+    try:
+        conninfo_to_dict(conninfo)
+    except e.ProgrammingError:
+        raise ConfigError(
+            f"{variable}=(hidden) is malformed; accepted: a libpq connection string such as"
+            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
+        ) from None
+    return conninfo
 
 
 def parse(conninfo: str, kwargs: Mapping[str, Any], settings: Settings) -> Target:
