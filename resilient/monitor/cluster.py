@@ -31,7 +31,7 @@ from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
 from ..core.pace import Bucket
 from ..settings import Settings
 from . import thread
-from .names import NameWatch
+from .names import NameWatch, literals
 from .sockets import Link, LinkRegistry
 
 logger = logging.getLogger("resilient.monitor")
@@ -106,6 +106,10 @@ class Cluster:
         self._jitter = random.random()
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply)
+        for event in literals(names, settings):
+            # Known without asking anybody: the first dial needs no wait for the monitor.
+            self._state = core.step(self._state, event, time.monotonic())
+        self.topology = self._state.topology
         self._monitor.call(self._start)
 
     # -- any thread
@@ -238,7 +242,7 @@ class Cluster:
         self.topology = new
         # Whoever was woken by that, and dialled before it saw the new snapshot.
         self._condemn(new)
-        _log(old, new)
+        telemetry.log_topology(old, new)
         with self._story_lock:
             self._story, steps = failover.follow(self._story, old, new, time.monotonic())
             if any(step.name == "promoted" for step in steps) and new.writer is not None:
@@ -376,24 +380,3 @@ def _hopeless(new: Topology, link: Link) -> bool:
         and view.health in (Health.UNKNOWN, Health.SUSPECT)
         and (new.writer is not None and new.writer.endpoint != link.endpoint)
     )
-
-
-def _log(old: Topology, new: Topology) -> None:
-    before = {view.endpoint: view for view in old.endpoints}
-    for view in new.endpoints:
-        was = before.pop(view.endpoint, None)
-        if was is None or (was.role, was.health, was.epoch, was.fenced) != (
-            view.role,
-            view.health,
-            view.epoch,
-            view.fenced,
-        ):
-            logger.info(
-                "endpoint=%s role=%s health=%s epoch=%s fenced=%s zone=%s version=%d reason=%r",
-                *(view.endpoint, view.role, view.health, view.epoch, view.fenced),
-                *(view.zone, new.version, view.reason),
-            )
-    for endpoint in before:
-        logger.info("endpoint=%s removed version=%d", endpoint, new.version)
-    if new.conflict and new.conflict != old.conflict:
-        logger.error("writes are refused: %s", new.conflict)

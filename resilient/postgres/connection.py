@@ -164,10 +164,10 @@ class ResilientMixin(BaseConnection[Any]):
     def _roll_back_at_once(
         self, gen: Generator[Any, Any, Any], link: Link
     ) -> Generator[Any, Any, Any]:
-        """A server that may be gone isn't waited for: closing rolls back as well."""
-        if link.condemned or link.doubtful:
+        """A server that is gone isn't waited for: closing rolls back as well."""
+        if link.condemned:
             self.pgconn.finish()
-            raise e.OperationalError(f"rolled back by closing: {link.endpoint} is in doubt")
+            raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.condemned}")
         link.expendable = True
         try:
             return (yield from gen)
