@@ -7,11 +7,14 @@ without a final dot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import groupby
 from math import lcm
 from typing import Literal, TypeAlias
+
+from .dns_select import Rank
 
 __all__ = [
     "Absent",
@@ -38,6 +41,8 @@ Mode: TypeAlias = Literal["strict", "rotating"]
 PARTIAL_S = 5.0
 #: more orders than this are not stored for one answer
 MAX_ROTATIONS = 64
+#: the rank of every address where none is better than another
+EQUAL: Rank = (False, False, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ class Reply:
     soa: tuple[Soa, ...] = ()
     truncated: bool = False
     recursive: bool = True
+    authoritative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,21 +197,35 @@ def _interleave(first: Sequence[str], second: Sequence[str]) -> Iterable[str]:
         yield from second[i : i + 1]
 
 
-def rotations(answer: Answer, dead: frozenset[str] = frozenset()) -> tuple[Answer, ...]:
+def rotations(
+    answer: Answer,
+    dead: frozenset[str] = frozenset(),
+    rank: Callable[[str], Rank] = lambda address: EQUAL,
+) -> tuple[Answer, ...]:
     """`answer` once for each turn of its addresses, so that successive users start apart.
 
-    Each family turns on its own and IPv6 stays first where there are both.  An address in
-    `dead` comes last while there is another.
+    Addresses of equal rank turn, each family on its own; the families alternate, beginning
+    with that of the best rank (IPv6 in a tie).  Behind them come addresses out of reach, and
+    last those in `dead`.
     """
-    live = [a for a in answer.addresses if a not in dead]
-    last = tuple(a for a in answer.addresses if a in dead)
-    six = [a for a in live if ":" in a]
-    four = [a for a in live if ":" not in a]
-    turns = min(MAX_ROTATIONS, lcm(max(1, len(six)), max(1, len(four))))
-    orders = (tuple(_interleave(_turned(six, i), _turned(four, i))) + last for i in range(turns))
+    ranks = {address: rank(address) for address in answer.addresses}
+    ordered = sorted(answer.addresses, key=ranks.__getitem__)
+    live = [a for a in ordered if a not in dead]
+    near = [a for a in live if not ranks[a][0]]
+    last = (*(a for a in live if ranks[a][0]), *(a for a in ordered if a in dead))
+    six = _runs([a for a in near if ":" in a], ranks)
+    four = _runs([a for a in near if ":" not in a], ranks)
+    four_first = bool(four and six) and ranks[four[0][0]] < ranks[six[0][0]]
+    first, second = (four, six) if four_first else (six, four)
+    turns = min(MAX_ROTATIONS, lcm(1, *(len(run) for run in (*six, *four))))
+    orders = ((*_interleave(_turned(first, i), _turned(second, i)), *last) for i in range(turns))
     return tuple(replace(answer, addresses=order) for order in orders)
 
 
-def _turned(items: list[str], by: int) -> list[str]:
-    by = by % len(items) if items else 0
-    return items[by:] + items[:by]
+def _runs(addresses: Sequence[str], ranks: Mapping[str, Rank]) -> list[list[str]]:
+    """Neighbours of equal rank together."""
+    return [list(run) for _, run in groupby(addresses, ranks.__getitem__)]
+
+
+def _turned(runs: Sequence[Sequence[str]], by: int) -> list[str]:
+    return [run[(i + by) % len(run)] for run in runs for i in range(len(run))]

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from .dns import Absent, Answer, Failed, Family, Found, rotations
+from .dns import EQUAL, Absent, Answer, Failed, Family, Found, rotations
+from .dns_select import Rank
 
 __all__ = ["Cache", "CacheLimits", "Known", "Slot"]
 
@@ -51,14 +52,15 @@ class Slot:
     """One answer in each of its rotations.  `take` gives them in turn.
 
     Mutable on purpose and without a lock: the turn, and `attention_at`, the time of the
-    first hit that has to be told to the refresh schedule.
+    first hit that has to be told to the refresh schedule.  `stale_from` is when the oldest
+    record in it expires: `until`, unless one family's addresses are from before.
     """
 
-    __slots__ = ("answers", "attention_at", "refresh_at", "turn", "until")
+    __slots__ = ("answers", "attention_at", "refresh_at", "stale_from", "turn", "until")
 
     def __init__(self, answers: tuple[Answer, ...], refresh_at: float) -> None:
         self.answers = answers
-        self.until = answers[0].expires_at
+        self.until = self.stale_from = answers[0].expires_at
         self.refresh_at = refresh_at
         self.attention_at = _ALWAYS if refresh_at < _NEVER else _NEVER
         self.turn = 0
@@ -94,9 +96,15 @@ Known: TypeAlias = Slot | Absent | Failed
 class Cache:
     """The memory of one resolver.  `hit` may be called without a lock, all else not."""
 
-    def __init__(self, limits: CacheLimits, rng: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: CacheLimits,
+        rng: Callable[[], float],
+        rank: Callable[[str], Rank] = lambda address: EQUAL,
+    ) -> None:
         self.limits = limits
         self._rng = rng
+        self._rank = rank
         self._slots: dict[Key, Slot] = {}
         self._names: OrderedDict[str, _Name] = OrderedDict()
         self._schedule: dict[Key, float] = {}
@@ -164,7 +172,7 @@ class Cache:
         return failure is not None and failure.failed.timeout
 
     def _may_serve(self, slot: Slot | None, now: float) -> bool:
-        return slot is not None and slot.until <= now < slot.until + self.limits.stale_s
+        return slot is not None and slot.until <= now < slot.stale_from + self.limits.stale_s
 
     def _stale(self, slot: Slot | None, now: float) -> Slot | None:
         if slot is None or not self._may_serve(slot, now):
@@ -184,7 +192,7 @@ class Cache:
         share = limits.refresh_ahead + (2 * self._rng() - 1) * JITTER
         ahead = limits.size and limits.refresh_ahead and ttl_s > 0
         refresh_at = now + ttl_s * min(share, 0.99) if ahead else _NEVER
-        slot = Slot(rotations(answer, self.dead(now)), refresh_at)
+        slot = Slot(self._orders(answer, self.dead(now)), refresh_at)
         entry = self._entry(name)
         if entry is not None:
             self._slots[name, family] = entry.slots[family] = slot
@@ -193,6 +201,14 @@ class Cache:
             entry.failures.pop(family, None)
             self._schedule.pop((name, family), None)
         return slot
+
+    def _orders(self, answer: Answer, dead: frozenset[str]) -> tuple[Answer, ...]:
+        # Within one family the order is the servers' affair: only a choice between families
+        # is worth the look at this machine's addresses.
+        six = sum(":" in address for address in answer.addresses)
+        if 0 < six < len(answer.addresses):
+            return rotations(answer, dead, self._rank)
+        return rotations(answer, dead)
 
     def store_absent(self, name: str, family: Family, absent: Absent, now: float) -> None:
         """Keep an absence, and drop what it contradicts: it is an answer (RFC 8767 section 4).
@@ -273,7 +289,7 @@ class Cache:
         for slot in self._slots.values():
             first = slot.answers[0]
             if address in first.addresses and len(first.addresses) > 1:
-                slot.answers = rotations(first, dead)
+                slot.answers = self._orders(first, dead)
 
     # -- refresh ahead of expiry
 

@@ -76,15 +76,19 @@ class Detector:
             return None
         return _replaced(name, history, old, new)
 
-    def _mode(self, name: str, history: _History) -> Mode:
-        forced = self._modes.get(name)
+    def mode(self, name: str, family: Family) -> Mode:
+        """The mode of a name as it is known now; `strict` before its first answers."""
+        return self._mode(name, self._histories.get((name, family)))
+
+    def _mode(self, name: str, history: _History | None) -> Mode:
+        forced = self._modes.get(name.removesuffix("."))
         if forced is not None:
             return "strict" if forced == "strict" else "rotating"
-        return "rotating" if history.rotating else "strict"
+        return "rotating" if history is not None and history.rotating else "strict"
 
     def _moved(self, name: str, history: _History, old: Answer, new: Answer) -> Change | None:
         """The alias leads elsewhere: what was learnt of the old target doesn't hold there."""
-        if self._modes.get(name) == "rotating":
+        if self._modes.get(name.removesuffix(".")) == "rotating":
             return _rotated(name, history, old, new, frozenset())
         history.rotating, history.comebacks = False, 0
         history.left.clear()
@@ -99,17 +103,23 @@ class Detector:
 
 
 def _learn(history: _History, before: frozenset[str], answered: frozenset[str]) -> None:
-    """Does this name answer with subsets?  Yes if two different answers overlap, or if
-    addresses that left keep coming back (one at a time of several)."""
+    """Does this name answer with subsets?  Yes if two different answers of one family
+    overlap, or if addresses that left keep coming back (one at a time of several)."""
     if before == answered:
         return
-    if before & answered:
-        history.rotating = True
+    for six in (False, True):
+        old, new = _of(before, six), _of(answered, six)
+        if old != new and old & new:
+            history.rotating = True
     back = [address for address in answered - before if address in history.left]
     history.comebacks += len(back) > 0
     if history.comebacks >= COMEBACKS:
         history.rotating = True
     history.left.extend(before - answered)
+
+
+def _of(addresses: frozenset[str], six: bool) -> frozenset[str]:
+    return frozenset(address for address in addresses if (":" in address) is six)
 
 
 def _replaced(name: str, history: _History, old: Answer, new: Answer) -> Change:

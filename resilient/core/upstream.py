@@ -34,6 +34,7 @@ MAX_EJECTION_FACTOR = 10
 ABSENT_LIMIT = 3
 #: refreshes for which a retired endpoint stays visible
 RETIRED_LIMIT = 3
+_GOOD = (Health.UP, Health.UNKNOWN)
 
 
 class Trouble(StrEnum):
@@ -92,7 +93,12 @@ class Upstream:
     @property
     def spotless(self) -> bool:
         """A success would change nothing."""
-        return self.health is Health.UP and not self.failures and self.out_until_s is None
+        return self.health is Health.UP and self.blameless
+
+    @property
+    def blameless(self) -> bool:
+        """Nothing is known against it; it may never have been asked."""
+        return not self.failures and self.out_until_s is None and self.health in _GOOD
 
 
 @dataclass(frozen=True, slots=True)

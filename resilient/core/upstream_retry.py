@@ -6,7 +6,9 @@ The rules, in this order:
    the method.
 2. After bytes were sent, only an idempotent request (RFC 9110, section 9.2.2; or marked by
    the caller; or with an Idempotency-Key) is repeated, and only if its body can be.
-3. Attempts, deadline and budget bound all of it.  What is refused for these reasons is
+3. An idempotent request that found nobody to connect to waits for somebody, until its
+   deadline: that is no attempt.
+4. Attempts, deadline and budget bound all of it.  What is refused for these reasons is
    named, so that the caller sees the right error.
 """
 
@@ -23,6 +25,8 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUE
 RETRIED_STATUS = frozenset({429, 502, 503, 504})
 #: when nobody takes connections, time for the name to be looked up again, in seconds
 LOOKUP_S = 0.05
+#: when nobody takes connections, the longest pause until somebody is asked again, in seconds
+LULL_S = 0.25
 #: statuses that speak of the caller's rate, not of one endpoint
 _EVERYWHERE = frozenset({429})
 
@@ -56,10 +60,20 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Nobody takes connections.  Go on as soon as that changes; after `delay_s` seconds ask
+    again, if the budget permits."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """One failed attempt, and what is left.  Durations in seconds.
 
     `attempt`: its number, from 1.  `others`: usable endpoints beside the one that failed.
+    `nobody`: every address was dialled, all refused, and that may change (a name moves, a
+    health check succeeds).  `lulls`: how often that was so before.
     """
 
     kind: Kind
@@ -73,6 +87,8 @@ class Failure:
     timed_out: bool = False
     status: int = 0
     retry_after_s: float | None = None
+    nobody: bool = False
+    lulls: int = 0
 
 
 def is_idempotent(method: str, marked: object, headers: Mapping[str, str]) -> bool:
@@ -107,11 +123,14 @@ def forbidden(failure: Failure) -> GiveUp | None:
     return None if failure.replayable else GiveUp.NOT_REPLAYABLE
 
 
-def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again | GiveUp:
+def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again | Wait | GiveUp:
     """Again, or why not.  `draw` is a number from [0, 1); `withdraw` asks the budget."""
     why = forbidden(failure)
     if why is not None:
         return why
+    if failure.nobody and failure.idempotent and failure.replayable:
+        # No server was reached: that was no attempt.
+        return Wait(lull_s(failure.lulls, draw))
     if failure.attempt >= failure.attempts:
         return GiveUp.ATTEMPTS
     if failure.timed_out and not failure.others:
@@ -120,6 +139,11 @@ def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again
     if delay_s >= failure.left_s:
         return GiveUp.DEADLINE
     return Again(delay_s) if withdraw() else GiveUp.BUDGET
+
+
+def lull_s(lulls: int, draw: float) -> float:
+    """Seconds until somebody is asked again when nobody took connections."""
+    return min(LULL_S, LOOKUP_S + backoff_s(lulls + 1, draw))
 
 
 def _delay_s(failure: Failure, draw: float) -> float:

@@ -2,8 +2,9 @@
 
     not retired → not out → in my zone while one is there → least in flight of two draws
 
-Each step that would leave nobody is undone by `ranked`: as long as an address is known the
-choice is never empty, it is the least bad one (panic).
+The zone is a preference of first attempts only: a second one may go to any that is in good
+standing.  Each step that would leave nobody is undone by `ranked`: as long as an address is
+known the choice is never empty, it is the least bad one (panic).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def not_retired(candidates: Candidates) -> Candidates:
     return tuple(view for view in candidates if not view.retired)
 
 
-def not_out(candidates: Candidates, now: float) -> Candidates:
+def not_out(candidates: Candidates) -> Candidates:
     """Those that are neither out nor waiting for a trial."""
     return tuple(view for view in candidates if view.out_until_s is None)
 
@@ -34,9 +35,24 @@ def in_zone(candidates: Candidates, zone: str | None) -> Candidates:
     return local or candidates
 
 
-def ready(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidates:
-    """Whom an ordinary request may go to.  Empty in panic."""
-    return in_zone(not_out(not_retired(snapshot.endpoints), now), zone)
+def fit(snapshot: UpstreamSnapshot) -> Candidates:
+    """Those in good standing, in any zone: a second attempt may go to any of them."""
+    return not_out(not_retired(snapshot.endpoints))
+
+
+def ready(snapshot: UpstreamSnapshot, zone: str | None) -> Candidates:
+    """Whom a first attempt may go to.  Empty in panic."""
+    return in_zone(fit(snapshot), zone)
+
+
+def improved(before: UpstreamSnapshot, after: UpstreamSnapshot) -> bool:
+    """Is there an endpoint to be tried that there wasn't?  Then those wake who had nobody."""
+    old = {view.endpoint: view for view in before.endpoints}
+    for view in not_retired(after.endpoints):
+        was = old.get(view.endpoint)
+        if was is None or was.retired or (view.blameless and not was.blameless):
+            return True
+    return False
 
 
 def ready_until(snapshot: UpstreamSnapshot, now: float) -> float:

@@ -10,6 +10,7 @@ from resilient.core.dns import Answer, Change, Family, Mode
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
 
 from ._async import AsyncResolver
+from ._inspect import Inspection, Link, inspect
 from ._srv import Service
 from ._sync import Resolver
 
@@ -18,6 +19,8 @@ __all__ = [
     "AsyncResolver",
     "Change",
     "Family",
+    "Inspection",
+    "Link",
     "Mode",
     "NameNotFound",
     "NameServersFailed",
@@ -25,4 +28,5 @@ __all__ = [
     "ResolutionError",
     "Resolver",
     "Service",
+    "inspect",
 ]

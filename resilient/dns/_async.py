@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-from resilient.core.dns import Answer, Family
+from resilient.core.dns import Answer, Family, Mode
 from resilient.core.dns_cache import Known
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
@@ -81,6 +81,10 @@ class AsyncResolver:
     def report_dead(self, address: str) -> None:
         """Order `address` last for a while: a connect to it has just failed."""
         self._engine.report_dead(address)
+
+    def mode(self, name: str, family: Family = 4) -> Mode:
+        """`strict` or `rotating`: how a change of this name's answers is read."""
+        return self._engine.mode(name, family)
 
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` on the loop whenever `name` means something else.

@@ -11,14 +11,27 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TypeAlias
 
-from resilient.core.dns import Absent, Answer, Change, Failed, Family, Found, Result
+from resilient.core.dns import (
+    PARTIAL_S,
+    Absent,
+    Answer,
+    Change,
+    Failed,
+    Family,
+    Found,
+    Mode,
+    Result,
+    merge,
+)
 from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
 from resilient.core.dns_change import BypassLimiter, Detector
 from resilient.core.dns_names import candidates, is_localhost, literal, normalise
 from resilient.core.dns_query import Policy, ServerHealth
+from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
 from resilient.settings import Settings, from_environment
 
@@ -65,11 +78,11 @@ class Engine:
             stale_s=settings.dns_stale_s,
             refresh_ahead=settings.dns_refresh_ahead,
         )
-        self.cache = Cache(limits, rng.random)
+        self.sources = Sources(settings, hosts_path, resolv_conf_path)
+        self.cache = Cache(limits, rng.random, lambda text: rank(text, self.sources.reach()))
         self.health = ServerHealth()
         self.limiter = BypassLimiter()
         self.watchers: dict[Key, list[Callback]] = {}
-        self.sources = Sources(settings, hosts_path, resolv_conf_path)
         self._detector = Detector(
             settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
         )
@@ -200,18 +213,45 @@ class Engine:
                 if isinstance(part, Absent) and isinstance(fetched.result, Found):
                     alone = Absent(exists=True, ttl_s=part.ttl_s)  # the name is there
                 self._store((plan.key, family), alone, now, changes)
-        known = self._store((plan.key, plan.family), fetched.result, now, changes)
+        key = (plan.key, plan.family)
+        result, older = self._completed(plan.key, fetched, now)
+        known = self._store(key, result, now, changes, asked=True)
+        if older is not None and isinstance(known, Slot):
+            known.stale_from = older.stale_from
+            if older.answers[0].stale:
+                known.answers = tuple(replace(answer, stale=True) for answer in known.answers)
         if isinstance(known, Failed):
             # What is still live, or stale, is better than nothing (RFC 8767).
-            known = self.cache.known(plan.key, plan.family, now) or known
+            known = self.cache.known(*key, now) or known
         self.record(plan, fetched.result)
         return known, changes
 
-    def _store(self, key: Key, result: Result, now: float, changes: Changes) -> Known:
+    def _completed(self, name: str, fetched: Fetched, now: float) -> tuple[Result, Slot | None]:
+        """An answer of one family, with what is remembered of the one that *failed*, and the
+        slot that this is from.  Else a lost packet would look like a change of addresses."""
+        failed = [family for family, part in fetched.parts.items() if isinstance(part, Failed)]
+        if len(failed) != 1 or not isinstance(fetched.result, Found) or len(fetched.parts) != 2:
+            return fetched.result, None
+        slot = self.cache.known(name, failed[0], now)
+        if (
+            not isinstance(slot, Slot)
+            or now + PARTIAL_S > slot.stale_from + self.settings.dns_stale_s
+        ):
+            return fetched.result, None
+        kept = slot.answers[0]
+        if kept.canonical_name != fetched.result.chain[-1]:
+            return fetched.result, None  # the alias has moved: what was behind it is history
+        parts = {**fetched.parts, failed[0]: Found(kept.chain, kept.addresses, PARTIAL_S)}
+        return merge(parts[4], parts[6]), slot
+
+    def _store(
+        self, key: Key, result: Result, now: float, changes: Changes, asked: bool = False
+    ) -> Known:
         known: Known
         if isinstance(result, Found):
             known = self.cache.store_found(*key, result, now)
-            changes += self.observe(key, known.answers[0], now)
+            if asked or key in self.watchers:  # else one change would be told three times
+                changes += self.observe(key, known.answers[0], now)
             again = min(known.refresh_at, known.until)
         elif isinstance(result, Absent):
             known = result
@@ -273,6 +313,10 @@ class Engine:
             for key, change in changes
             for callback in tuple(self.watchers.get(key, ()))
         ]
+
+    def mode(self, name: str, family: Family) -> Mode:
+        """How changes of `name` are read, as its answers so far or the settings have it."""
+        return self._detector.mode(self.key(name), family)
 
     def watch(self, key: Key, callback: Callback) -> None:
         """Tell `callback` of changes from now on; the name is refreshed without being used."""

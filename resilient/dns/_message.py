@@ -85,7 +85,13 @@ def parse_reply(data: bytes, query: Query, asked: Question) -> Reply | None:
         soas = tuple(_soas(parser, authority))
     except (dns.exception.DNSException, ValueError, struct.error):
         return None
-    return Reply(rcode, records, soas, recursive=bool(flags & dns.flags.RA))
+    return Reply(
+        rcode,
+        records,
+        soas,
+        recursive=bool(flags & dns.flags.RA),
+        authoritative=bool(flags & dns.flags.AA),
+    )
 
 
 _RCODES = tuple(dns.rcode.to_text(dns.rcode.from_flags(bits, 0)) for bits in range(16))

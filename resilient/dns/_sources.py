@@ -1,22 +1,28 @@
 """The files that say who is asked, and what needs no asking: resolv.conf and hosts.
 
 Each is read again when it changed on disk (looked at on the way to a server, not on a hit).
+Which families this machine can send from is read from Linux's `/proc/net`.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from resilient._parse import NameServer
 from resilient.core.dns_names import Hosts, ResolvConf, normalise, parse_hosts, parse_resolv_conf
+from resilient.core.dns_select import Reach, own_ipv4, own_ipv6
 from resilient.settings import Settings
 
 __all__ = ["Configuration", "Sources"]
 
 T = TypeVar("T")
+
+#: this machine's addresses are looked at this often at most, in seconds
+REACH_S = 5.0
 
 
 class _Watched(Generic[T]):
@@ -63,6 +69,19 @@ class Sources:
         if self._search is not None:
             self._search = tuple(normalise(domain) for domain in self._search)
         self._built: tuple[ResolvConf, Configuration] | None = None
+        self._reach = Reach()
+        self._reach_until = 0.0
+
+    def reach(self) -> Reach:
+        """What this machine can send from now; nothing is known where there is no /proc."""
+        now = time.monotonic()
+        if now >= self._reach_until:
+            four, six = _text("/proc/net/route"), _text("/proc/net/if_inet6")
+            self._reach = Reach(
+                None if four is None else own_ipv4(four), None if six is None else own_ipv6(six)
+            )
+            self._reach_until = now + REACH_S
+        return self._reach
 
     def hosts(self) -> Hosts:
         """The hosts file as it is now."""
@@ -87,3 +106,11 @@ class Sources:
             ndots=conf.ndots if given.dns_ndots is None else given.dns_ndots,
             rotate=conf.rotate if given.dns_rotate is None else given.dns_rotate,
         )
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None

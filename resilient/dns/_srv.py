@@ -20,12 +20,16 @@ __all__ = ["Service", "ServiceCache", "fetch_services"]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One place where a service is offered; the lowest `priority` is tried first."""
+    """One place where a service is offered; the lowest `priority` is tried first.
+
+    `expires_at` is a point on the resolver's clock, as in `Answer`.
+    """
 
     host: str
     port: int
     priority: int = 0
     weight: int = 0
+    expires_at: float = 0.0
 
 
 class ServiceCache:
@@ -59,13 +63,13 @@ class ServiceCache:
         self._engine.record(plan, result)
         if isinstance(result, Absent | Failed):
             raise self._engine.error(plan.key, result)
-        services = tuple(_parsed(result))
+        limits = self._engine.cache.limits
+        ttl_s = max(limits.floor_s, min(result.ttl_s, limits.ceiling_s))
+        services = tuple(_parsed(result, self._engine.clock() + ttl_s))
         if not services:  # a target of "." says that the service isn't offered
             raise NameNotFound(f"{plan.key}: the service is not offered", name=plan.key)
-        limits = self._engine.cache.limits
         if limits.size:
-            ttl_s = max(limits.floor_s, min(result.ttl_s, limits.ceiling_s))
-            self._kept[plan.key] = (self._engine.clock() + ttl_s, services)
+            self._kept[plan.key] = (services[0].expires_at, services)
             self._kept.move_to_end(plan.key)
             if len(self._kept) > limits.size:
                 self._kept.popitem(last=False)
@@ -81,12 +85,12 @@ def fetch_services(plan: Plan, engine: Engine) -> Waits[Result]:
     return fetch_records(Question(plan.key, "SRV"), plan, engine.health)
 
 
-def _parsed(found: Found) -> list[Service]:
+def _parsed(found: Found, expires_at: float) -> list[Service]:
     services = []
     for text in found.data:
         priority, weight, port, host = text.split(" ", 3)
         if host and int(port):
-            services.append(Service(host, int(port), int(priority), int(weight)))
+            services.append(Service(host, int(port), int(priority), int(weight), expires_at))
     return services
 
 

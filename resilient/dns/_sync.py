@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from resilient.core.dns import Answer, Family
+from resilient.core.dns import Answer, Family, Mode
 from resilient.core.dns_cache import Known
 from resilient.settings import Settings
 
@@ -93,6 +93,11 @@ class Resolver:
         """Order `address` last for a while: a connect to it has just failed."""
         with self._lock:
             self._engine.report_dead(address)
+
+    def mode(self, name: str, family: Family = 4) -> Mode:
+        """`strict` or `rotating`: how a change of this name's answers is read."""
+        with self._lock:
+            return self._engine.mode(name, family)
 
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` whenever `name` means something else, on the helper thread

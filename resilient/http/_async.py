@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -14,8 +14,10 @@ import anyio.to_thread
 
 from .. import errors
 from ._async_stream import AsyncBackend
-from ._call import CURRENT, Attempt, Call, Elsewhere, Superseded, clock
+from ._attempt import CURRENT, Attempt, Elsewhere, Superseded, clock
+from ._call import Call
 from ._engine import BUFFERED, Engine, Key
+from ._fallbacks import Relay
 from ._origin import Slot
 
 
@@ -24,8 +26,34 @@ class AsyncEngine(Engine):
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    async def handle(self, key: Key, request: Any) -> Any:
+    def handle(self, key: Key, request: Any) -> Awaitable[Any]:
         """The response; raises as documented in the package."""
+        if self.fallbacks is not None:
+            relay = self.fallbacks.relay(request, self.deadline_of(request))
+            if relay is not None:
+                return self._relay(relay)
+        return self._handle(key, request)
+
+    async def _relay(self, relay: Relay) -> Any:
+        """Through the URL and its fallbacks, until one serves."""
+        response = None
+        try:
+            while response is None:
+                request = relay.request()
+                try:
+                    answer = await self._handle(self.key(request), request)
+                except self.library.client.TransportError as exc:
+                    response = relay.failed(exc)
+                    continue
+                response, loser = relay.answered(answer)
+                if loser is not None:
+                    await loser.aclose()
+            return response
+        finally:
+            if relay.kept is not None and relay.kept is not response:
+                await relay.kept.aclose()
+
+    async def _handle(self, key: Any, request: Any) -> Any:
         origin, wait = self.origin(key)
         if wait is None:
             return await self._run(self.call(origin, request))
@@ -56,9 +84,7 @@ class AsyncEngine(Engine):
                     call.redirected(attempt)
                     continue
                 except self.library.client.TransportError as exc:
-                    delay_s = call.failed(attempt, exc, clock())
-                    if delay_s:
-                        await anyio.sleep(delay_s)
+                    await _rest(call, call.failed(attempt, exc, clock()))
                     continue
                 except BaseException:
                     attempt.leave()
@@ -79,7 +105,7 @@ class AsyncEngine(Engine):
         inner = self.inner(attempt.slot)
         token = CURRENT.set(attempt)
         try:
-            response = await inner.handle_async_request(self.request_for(attempt))
+            response = await inner.handle_async_request(self.request_for(attempt, inner))
         finally:
             CURRENT.reset(token)
         if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
@@ -92,7 +118,7 @@ class AsyncEngine(Engine):
         return response
 
     def _deliver(self, attempt: Attempt, response: Any) -> Any:
-        response.extensions["resilient"] = attempt.call.note(attempt)
+        response.extensions["resilient"] = attempt.call.note(attempt, response.status_code)
         if not attempt.left:
             body = _stream_type(self.library.client.AsyncByteStream)
             response.stream = body(response.stream, attempt.leave)
@@ -142,6 +168,17 @@ async def _close_all(connections: list[Any]) -> None:
     for connection in connections:
         with suppress(Exception):
             await connection.aclose()
+
+
+async def _rest(call: Call, delay_s: float) -> None:
+    """Wait before the next attempt; less when there are news."""
+    while delay_s > 0:
+        if call.news is None:
+            await anyio.sleep(delay_s)
+            return
+        with anyio.move_on_after(delay_s):
+            await _wait(call.news)
+        delay_s = call.rested(clock())
 
 
 async def _wait(wait: Future[None]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from ._call import Attempt, Elsewhere, Superseded, clock
+from ._attempt import Attempt, Elsewhere, Superseded, clock
 
 
 async def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | None) -> bytes:
@@ -29,7 +29,6 @@ async def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: floa
         except stream.library.core.ReadTimeout:
             if clock() < attempt.silence_at:
                 continue
-            attempt.silence_at = inf
             race = Race(stream, attempt, max_bytes, until_s)
             beside = await race.run()
             if beside is None:
@@ -50,7 +49,7 @@ class Race:
         self._data: bytes | None = None
         self._error: Exception | None = None
         self._won: Superseded | None = None
-        self._rivals_over = False
+        self._alone = False
 
     async def run(self) -> bytes | None:
         """Bytes for the silent attempt; None when there is no one to race with.
@@ -80,12 +79,15 @@ class Race:
             self._data = await self._stream.inner.read(self._max_bytes, left_s)
         except Exception as exc:
             self._error = exc
-        if self._data is not None or self._rivals_over:
+        if self._data is not None or self._alone:
             group.cancel_scope.cancel()
 
     async def _rivals(self, rival: Attempt | None, group: Any) -> None:
         call = self._attempt.call
-        while rival is not None:
+        while True:
+            if rival is None:
+                rival = await self._wait_for_rival()
+                continue
             rival.outer = (*self._attempt.outer, (self._attempt, self._stream))
             try:
                 if await self._ask(rival):
@@ -95,12 +97,21 @@ class Race:
                 call.redirected(rival)
                 rival = call.attempt(clock())
                 continue
-            again_s = call.rival_failed(rival, None, clock())
-            await anyio.sleep(max(0.0, again_s - clock()))
-            rival = call.rival(self._attempt, clock())
-        self._rivals_over = True
-        if self._error is not None:
-            group.cancel_scope.cancel()
+            self._attempt.silence_at = call.rival_failed(rival, None, clock())
+            if self._error is not None:
+                group.cancel_scope.cancel()
+                return
+            rival = None
+
+    async def _wait_for_rival(self) -> Attempt | None:
+        """The next attempt beside the silent one, when its time has come."""
+        attempt = self._attempt
+        self._alone = True
+        if attempt.silence_at == inf:
+            await anyio.sleep_forever()
+        await anyio.sleep(max(0.0, attempt.silence_at - clock()))
+        self._alone = False
+        return attempt.call.rival(attempt, clock())
 
     async def _ask(self, rival: Attempt) -> bool:
         call = rival.call

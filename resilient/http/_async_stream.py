@@ -11,7 +11,7 @@ import anyio
 
 from . import _dial
 from ._async_race import read_head
-from ._call import CURRENT, STAGGER_S, Attempt, Elsewhere, clock
+from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, clock
 from ._library import Library
 from ._origin import Slot
 from ._readable import Readable
@@ -44,8 +44,10 @@ class AsyncStream:
             await self.inner.write(buffer, timeout)
             return
         attempt.sent = True
-        await self.inner.write(buffer, _dial.write_s(attempt, timeout))
-        attempt.uploaded_s = clock()
+        for begin in range(0, len(buffer), _dial.BULK):
+            part = buffer if len(buffer) <= _dial.BULK else buffer[begin : begin + _dial.BULK]
+            await self.inner.write(part, _dial.write_s(attempt, timeout, len(buffer)))
+            attempt.wrote(clock())
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -150,18 +152,15 @@ class DialRace:
         """The endpoint that took the connection, and the stream.  The core library's
         ConnectError: none did; ConnectTimeout: none did in time."""
         core = self._library.core
-        slots = _dial.targets(self._attempt)
         try:
-            if len(slots) == 1:
-                await self._dial(slots[0], timeout_s, None)
-            else:
-                with anyio.move_on_after(timeout_s):
-                    async with anyio.create_task_group() as group:
-                        await self._stagger(slots, timeout_s, group)
+            with anyio.move_on_after(timeout_s):
+                async with anyio.create_task_group() as group:
+                    await self._stagger(timeout_s, group)
             if self._won is not None:
                 return self._won
             if self._pending or self._error is None:
                 raise core.ConnectTimeout("timed out")
+            self._attempt.nobody = not self._attempt.local_fault
             raise self._error
         except BaseException:
             if self._won is not None:
@@ -172,19 +171,26 @@ class DialRace:
             for slot, since_s in self._pending.items():
                 _dial.silent(self._attempt, slot, since_s)
 
-    async def _stagger(self, slots: tuple[Slot, ...], timeout_s: float, group: Any) -> None:
-        for slot in slots:
+    async def _stagger(self, timeout_s: float, group: Any) -> None:
+        waiting = list(_dial.targets(self._attempt))
+        known = set(waiting)
+        while waiting or self._pending:
             self._failed = anyio.Event()
-            group.start_soon(self._dial, slot, timeout_s, group)
+            if waiting:
+                slot = waiting.pop(0)
+                self._pending[slot] = clock()
+                group.start_soon(self._dial, slot, timeout_s, group)
             with anyio.move_on_after(STAGGER_S):
                 await self._failed.wait()
             if self._won is not None:
                 return
+            if not waiting and self._pending:
+                # All were dialled and are silent: perhaps there are others by now.
+                waiting = _dial.newcomers(self._attempt, known, clock())
 
     async def _dial(self, slot: Slot, timeout_s: float, group: Any) -> None:
         core, endpoint = self._library.core, slot.endpoint
         self._attempt.dialled += 1
-        self._pending[slot] = clock()
         try:
             stream = await self._network.connect_tcp(
                 endpoint.address,
@@ -205,8 +211,7 @@ class DialRace:
             return
         self._won = (slot, stream)
         self._failed.set()
-        if group is not None:
-            group.cancel_scope.cancel()
+        group.cancel_scope.cancel()
 
     def _refused(self, slot: Slot, exc: Exception) -> None:
         del self._pending[slot]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextvars import ContextVar
+from concurrent.futures import Future
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
@@ -21,58 +21,21 @@ from ..core.upstream_retry import (
     Failure,
     GiveUp,
     Kind,
+    Wait,
     decide,
     is_idempotent,
+    lull_s,
     retry_after_s,
 )
+from ._attempt import STAGGER_S, Attempt, clock
 from ._library import Library
 from ._origin import Origin, Slot
 
-clock = time.monotonic
 _NO_OPTIONS: dict[str, Any] = {}
-#: silence before a hedge, a trial or the next address of a staggered connect, in seconds
-STAGGER_S = 0.25
 #: an error may come this much before the deadline and still be the deadline's
 SLACK_S = 0.005
-
-
-class Attempt:
-    """One try at one endpoint.
-
-    `sent`: bytes of the request may have reached the endpoint.  `silence_at`: monotonic
-    time at which another endpoint is asked as well; `inf` when none may be.  `outer`: the
-    attempts (with their streams) that wait meanwhile, for a blocking shell.
-    """
-
-    __slots__ = ("began_s", "call", "dialled", "left", "local_fault", "number", "outer", "sent",
-                 "silence_at", "slot", "uploaded_s")  # fmt: skip
-
-    def __init__(self, call: Call, slot: Slot, number: int, now: float) -> None:
-        self.call = call
-        self.slot = slot
-        self.number = number
-        self.began_s = now
-        self.sent = False
-        self.local_fault = False
-        self.silence_at = inf
-        self.uploaded_s = now
-        self.outer: tuple[tuple[Attempt, Any], ...] = ()
-        self.dialled = 0
-        self.left = False
-
-    def leave(self) -> None:
-        """It occupies its endpoint no longer.  Idempotent."""
-        if not self.left:
-            self.left = True
-            self.call.origin.leave(self.slot)
-
-    def until_s(self) -> float:
-        """When waiting for the head must end: the deadline, but an upload that went past it
-        while it made progress leaves the endpoint a window to answer."""
-        call = self.call
-        if self.uploaded_s <= call.deadline_s:
-            return call.deadline_s
-        return self.uploaded_s + call.window_s
+#: option of the request extension, for our own use: wait when nobody takes connections
+PATIENT = "_patient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,35 +48,12 @@ class Policy:
     attempts: int
 
 
-CURRENT: ContextVar[Attempt | None] = ContextVar("resilient_http_attempt", default=None)
-
-
-class Superseded(BaseException):
-    """Another attempt of the same call got the response.  Never leaves this package."""
-
-    def __init__(self, attempt: Attempt, response: Any) -> None:
-        super().__init__()
-        self.attempt = attempt
-        self.response = response
-
-
-class Elsewhere(BaseException):
-    """A staggered connect was won by another endpoint; its socket is parked in the call."""
-
-
-class OuterReady(BaseException):
-    """An attempt further out got its answer first."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        super().__init__()
-        self.attempt = attempt
-
-
 class Call:
     """One request."""
 
-    __slots__ = ("attempts", "deadline_s", "hedge", "idempotent", "library", "limit", "origin",
-                 "parked", "repeatable", "replayable", "request", "tried", "window_s")  # fmt: skip
+    __slots__ = ("attempts", "deadline_s", "hedge", "idempotent", "library", "limit", "lulls",
+                 "news", "origin", "parked", "patient", "repeatable", "replayable", "request",
+                 "seen", "tried", "trouble", "window_s")  # fmt: skip
 
     def __init__(self, policy: Policy, origin: Origin, request: Any, now: float) -> None:
         options = request.extensions.get("resilient") or _NO_OPTIONS
@@ -130,6 +70,12 @@ class Call:
         self.attempts = 0
         self.tried: tuple[Slot, ...] = ()
         self.parked: tuple[Slot, Any] | None = None
+        #: while nobody takes connections: what ends the waiting, and what led to it
+        self.news: Future[None] | None = None
+        self.trouble: Exception | None = None
+        self.lulls = 0
+        self.seen = 0
+        self.patient = bool(options.get(PATIENT, True))
 
     # -- attempts
 
@@ -147,28 +93,39 @@ class Call:
     def _begin(self, slot: Slot, trial: bool, now: float) -> Attempt:
         self.attempts += 1
         attempt = Attempt(self, slot, self.attempts, now)
-        self.origin.enter(slot, now, self.attempts == 1 and self.parked is None)
-        elsewhere = self.repeatable and self.attempts < self.limit
-        if elsewhere and self.origin.another(slot, self.tried):
-            attempt.silence_at = now + self._silence_s(trial, now)
+        origin = self.origin
+        self.seen = origin.improvements
+        origin.enter(slot, now, self.attempts == 1 and self.parked is None)
+        if self.repeatable and self.attempts < self.limit:
+            attempt.silence_at = now + self.silence_s(trial, now)
         return attempt
 
-    def _silence_s(self, trial: bool, now: float) -> float:
+    def silence_s(self, trial: bool, now: float) -> float:
+        """Seconds of silence until another endpoint is asked as well."""
         # Half of what is left, so that the next endpoint has time to answer as well.
         silence_s = min(self.window_s, max(0.0, self.deadline_s - now) / 2)
         return min(STAGGER_S, silence_s) if trial or self.hedge else silence_s
 
     def rival(self, silent: Attempt, now: float) -> Attempt | None:
-        """An attempt beside one that stays silent; None when there may be none."""
-        busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
+        """An attempt beside one that stays silent; None when there may be none, or none
+        yet: then `silent.silence_at` says when to ask again."""
+        silent.silence_at = inf
         if self.attempts >= self.limit or now >= self.deadline_s:
             return None
+        slot = self._rival_slot(silent, now)
+        if slot is None:
+            silent.silence_at = now + STAGGER_S
+            if silent.slot.silent_for(self.window_s, now):
+                self.origin.look_again(None, now)
+            return None
+        return self._begin(slot, False, now)
+
+    def _rival_slot(self, silent: Attempt, now: float) -> Slot | None:
+        busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
         if not self.origin.others(busy) or not self._granted(silent, busy, True):
             return None
         picked = self.origin.pick(now, busy, False)
-        if picked is None or picked[0] in busy:
-            return None
-        return self._begin(picked[0], False, now)
+        return None if picked is None or picked[0] in busy else picked[0]
 
     # -- how they end
 
@@ -202,6 +159,8 @@ class Call:
             self.deadline_s - now,
             self.origin.others(self.tried),
             timeout,
+            nobody=attempt.nobody and self.patient and self.origin.movable,
+            lulls=self.lulls,
         )
 
         def withdraw() -> bool:
@@ -210,12 +169,41 @@ class Call:
         verdict = decide(failure, random.random(), withdraw)
         if isinstance(verdict, Again):
             return self._again(verdict)
+        if isinstance(verdict, Wait):
+            return self._lull(exc, verdict.delay_s, now)
         if verdict is GiveUp.BUDGET:
             text = f"{self.origin.host}: no retry left in the budget after {self.attempts} attempts"
             raise self.library.errors.RetryBudgetExhausted(f"{text}: {exc}") from exc
         if attempt.dialled > 1 and kind is Kind.CONNECT and not timeout:
             raise self._nobody() from exc
         raise exc
+
+    def _lull(self, exc: Exception, delay_s: float, now: float) -> float:
+        """Nobody takes connections, which was no attempt: wait for somebody."""
+        self.attempts -= 1
+        self.tried = ()
+        self.lulls += 1
+        self.trouble = exc
+        left_s = self.deadline_s - now
+        if left_s <= SLACK_S:
+            raise self._nobody_in_time() from exc
+        self.news = self.origin.news(self.seen)
+        return min(delay_s, left_s)
+
+    def rested(self, now: float) -> float:
+        """The wait of `failed` is over, or there are news: 0 to go on, else seconds to
+        wait on.  Raises at the deadline."""
+        self.news = None
+        if self.origin.improvements == self.seen:
+            left_s = self.deadline_s - now
+            if left_s <= SLACK_S:
+                raise self._nobody_in_time() from self.trouble
+            self.origin.look_again(None, now)
+            if not self.origin.withdraw():
+                self.lulls += 1
+                self.news = self.origin.news(self.seen)
+                return min(lull_s(self.lulls, random.random()), left_s)
+        return 0.0
 
     def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> float:
         """A rival failed (None: with a bad status).  When the next one may start."""
@@ -224,7 +212,7 @@ class Call:
             self._report(rival, self._kind(rival, exc), exc, now)
         if rival.slot not in self.tried:
             self.tried = (*self.tried, rival.slot)
-        return now + self._silence_s(False, now)
+        return now + self.silence_s(False, now)
 
     def answered(self, attempt: Attempt, status: int, headers: Any, now: float) -> float | None:
         """None: hand the response out.  Else drop it, and seconds until the next attempt."""
@@ -259,15 +247,17 @@ class Call:
         load, however many requests were in flight; anything else is the budget's business.
         In a full outage nobody works."""
         heard = silent and attempt.slot.heard_at >= attempt.began_s  # slow rather than lost
-        return (not heard and self.origin.proved(avoid)) or self.origin.withdraw()
+        return (not heard and self.origin.blameless(avoid)) or self.origin.withdraw()
 
     def _again(self, verdict: Again) -> float:
         if not self.origin.others(self.tried):
             self.tried = ()  # everybody has been asked: begin anew
         return verdict.delay_s
 
-    def note(self, attempt: Attempt) -> dict[str, Any]:
-        """What a response says in `extensions["resilient"]`."""
+    def note(self, attempt: Attempt, status: int) -> dict[str, Any]:
+        """What a response says in `extensions["resilient"]`; it goes to the caller now."""
+        if self.origin.story is not None and status < 500:
+            self.origin.flowing(attempt.slot, clock())
         slot = attempt.slot
         return {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}
 
@@ -291,10 +281,11 @@ class Call:
 
     def _report(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
         if kind is Kind.CONNECT:  # reported by those who dial
-            self.origin.refresh(attempt.slot.endpoint)
+            self.origin.look_again(attempt.slot.endpoint, now)
         if kind is not Kind.LOST:
             return
-        if isinstance(exc, self.library.client.ReadTimeout):
+        client = self.library.client
+        if isinstance(exc, client.ReadTimeout | client.WriteTimeout):
             self._silent(attempt, now)
         else:
             self.origin.apply(Failed(attempt.slot.endpoint, str(exc) or type(exc).__name__), now)
@@ -321,9 +312,15 @@ class Call:
         return error
 
     def _nobody(self) -> Exception:
-        snapshot = self.origin.snapshot
-        error: Exception = self.library.errors.NoEndpointAvailable(
-            f"{self.origin.host}:{self.origin.port} has no endpoint that takes connections",
+        return self._without_endpoint(self.library.errors.NoEndpointAvailable, "")
+
+    def _nobody_in_time(self) -> Exception:
+        return self._without_endpoint(self.library.errors.NoEndpointInTime, " by the deadline")
+
+    def _without_endpoint(self, kind: Any, when: str) -> Exception:
+        snapshot, name = self.origin.snapshot, f"{self.origin.host}:{self.origin.port}"
+        error: Exception = kind(
+            f"{name} has no endpoint that takes connections{when}",
             topology=snapshot,
             reasons=snapshot.reasons(),
         )

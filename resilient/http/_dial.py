@@ -8,9 +8,10 @@ then it is known to be dead.
 from __future__ import annotations
 
 import errno
+from math import inf
 
 from ..core.upstream import Lost, Trouble
-from ._call import STAGGER_S, Attempt, clock
+from ._attempt import STAGGER_S, Attempt, clock
 from ._origin import Slot
 
 #: errors of this process or machine: they say nothing of the endpoint
@@ -26,6 +27,10 @@ LOCAL = frozenset(
 )
 
 
+#: what one write hands over at most, in bytes, so that progress shows
+BULK = 65536
+
+
 def targets(attempt: Attempt) -> tuple[Slot, ...]:
     """Whom to dial, the attempt's own endpoint first."""
     call = attempt.call
@@ -33,6 +38,15 @@ def targets(attempt: Attempt) -> tuple[Slot, ...]:
     order = call.origin.order(clock())
     rest = tuple(slot for slot in order if slot not in busy and not slot.retired)
     return (attempt.slot, *(slot for slot in rest if slot is not attempt.slot))
+
+
+def newcomers(attempt: Attempt, known: set[Slot], now: float) -> list[Slot]:
+    """Endpoints that weren't there when the connect began; asks for news of the name."""
+    fresh = [slot for slot in targets(attempt) if slot not in known]
+    known.update(fresh)
+    if not fresh:
+        attempt.call.origin.look_again(None, now)
+    return fresh
 
 
 def is_local(exc: BaseException) -> bool:
@@ -75,7 +89,12 @@ def handshake_s(attempt: Attempt, timeout: float | None) -> float:
     return min(limit_s, attempt.call.window_s, limit_s / 2) if others else limit_s
 
 
-def write_s(attempt: Attempt, timeout: float | None) -> float:
-    """Seconds that one write may stand still."""
+def write_s(attempt: Attempt, timeout: float | None, size: int) -> float:
+    """Seconds that one write may stand still: a window at most while the request may be
+    sent to another endpoint instead.  Less than `BULK` always fits into the buffers."""
     left_s = max(STAGGER_S, attempt.until_s() - clock())
+    if size > BULK and attempt.silence_at < inf:
+        call = attempt.call
+        if call.origin.others((*call.tried, attempt.slot)):
+            left_s = max(STAGGER_S, min(call.window_s, left_s / 2))
     return left_s if timeout is None else min(timeout, left_s)

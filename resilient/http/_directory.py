@@ -134,12 +134,13 @@ class Directory:
         budget = RetryBudget.full(settings.retry_budget, settings.retry_budget_floor, now)
         origin = Origin(scheme, host, port, config, budget)
         record = Record(origin)
-        origin.refresh = lambda endpoint: self._on_lost(record, endpoint)
+        origin.refresh = lambda endpoint: self._on_trouble(record, endpoint)
         with suppress(ValueError):
             address = str(ipaddress.ip_address(host.strip("[]")))
             record.named = False
             self._answer(record, _addresses.Addresses((address,), inf))
             origin.live = not config.active
+        origin.movable = record.named or config.active
         return record
 
     def _answer(self, record: Record, answer: _addresses.Addresses) -> None:
@@ -156,16 +157,16 @@ class Directory:
             self._monitor = thread.acquire()
         return self._monitor
 
-    def _on_lost(self, record: Record, endpoint: Endpoint) -> None:
+    def _on_trouble(self, record: Record, endpoint: Endpoint | None) -> None:
         monitor = self._monitor
         if monitor is not None:
-            monitor.call(self._look_again, record, endpoint.address)
+            monitor.call(self._look_again, record, endpoint)
 
     # -- on the monitor's loop
 
-    def _look_again(self, record: Record, address: str) -> None:
-        if self._source is not None:
-            self._source.report_dead(address)
+    def _look_again(self, record: Record, endpoint: Endpoint | None) -> None:
+        if self._source is not None and endpoint is not None:
+            self._source.report_dead(endpoint.address)
         record.fresh = True
         if record.wake is not None:
             record.wake.set()

@@ -14,7 +14,9 @@ from weakref import finalize
 from .. import errors
 from ..settings import Settings, from_environment
 from . import _directory, _pools
-from ._call import Attempt, Call, Policy, clock
+from ._attempt import Attempt, clock
+from ._call import Call, Policy
+from ._fallbacks import Fallbacks, variant
 from ._library import Library
 from ._origin import Origin, Slot
 from ._probe import ProbeFactory
@@ -42,6 +44,9 @@ class Engine:
         self.policy = Policy(
             library, self.settings.deadline_s, self.settings.window_s, self.settings.retry_attempts
         )
+        self.fallbacks: Fallbacks | None = None
+        if self.settings.http_fallbacks:
+            self.fallbacks = Fallbacks(library, tuple(map(str, self.settings.http_fallbacks)))
         self._make_inner = make_inner
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -81,20 +86,20 @@ class Engine:
     def call(self, origin: Origin, request: Any) -> Call:
         return Call(self.policy, origin, request, clock())
 
-    def request_for(self, attempt: Attempt) -> Any:
+    def request_for(self, attempt: Attempt, inner: Any) -> Any:
         """The request as this attempt sends it: only the pool's timeout may differ."""
-        request = attempt.call.request
+        call = attempt.call
+        request = call.request
         timeouts = request.extensions.get("timeout", {})
-        pool_s, left_s = timeouts.get("pool"), attempt.call.deadline_s - attempt.began_s
+        pool_s, left_s = timeouts.get("pool"), call.deadline_s - attempt.began_s
+        slot = attempt.slot
+        if slot.in_flight > _pools.size(inner) and call.origin.others((*call.tried, slot)):
+            # It will wait for a connection, perhaps behind requests that hang.
+            left_s = min(left_s / 2, call.window_s)
         if pool_s is not None and pool_s <= left_s:
             return request
-        copy = request.__class__.__new__(request.__class__)
-        copy.__dict__.update(request.__dict__)
-        copy.extensions = {
-            **request.extensions,
-            "timeout": {**timeouts, "pool": max(0.001, left_s)},
-        }
-        return copy
+        timeouts = {**timeouts, "pool": max(0.001, left_s)}
+        return variant(request, extensions={**request.extensions, "timeout": timeouts})
 
     def resolution_error(self, exc: errors.ResolutionError, host: str) -> Exception:
         """The same error as one of the client library's."""

@@ -160,7 +160,7 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
 class Client(httpx2.Client):
     """`httpx2.Client` over a `Transport`.  `settings`: the environment's."""
 
-    def __init__(
+    def __init__(  # long: the library's signature
         self,
         *,
         auth: AuthTypes | None = None,
@@ -234,7 +234,7 @@ class Client(httpx2.Client):
 class AsyncClient(httpx2.AsyncClient):
     """`httpx2.AsyncClient` over an `AsyncTransport`.  `settings`: the environment's."""
 
-    def __init__(
+    def __init__(  # long: the library's signature
         self,
         *,
         auth: AuthTypes | None = None,

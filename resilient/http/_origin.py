@@ -11,12 +11,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import replace
 from math import inf
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from .. import telemetry
+from ..core import upstream_story
 from ..core.budget import RetryBudget
+from ..core.failover import Failover, Step
 from ..core.model import Endpoint
 from ..core.upstream import (
     EndpointLost,
@@ -24,13 +28,26 @@ from ..core.upstream import (
     Input,
     TrialStarted,
     UpstreamConfig,
+    UpstreamEvent,
     UpstreamSnapshot,
-    step,
 )
-from ..core.upstream_select import due, least_of_two, not_retired, ranked, ready, ready_until
+from ..core.upstream import step as advance
+from ..core.upstream_select import (
+    due,
+    fit,
+    improved,
+    least_of_two,
+    not_retired,
+    ranked,
+    ready,
+    ready_until,
+)
+from ..core.upstream_story import IN_USE_S
 from ._events import emit
 
 clock = time.monotonic
+#: the shortest pause between two lookups that requests in trouble ask for, in seconds
+LOOK_PACE_S = 0.1
 draw = random.random
 
 
@@ -42,10 +59,22 @@ class Keeper(Protocol):
 
 
 class Slot:
-    """One endpoint's counters.  `heard_at`, `asked_at`: monotonic seconds."""
+    """One endpoint's counters.  `heard_at`, `asked_at`: monotonic seconds; `since`: when
+    its failures began, None while there are none."""
 
-    __slots__ = ("__weakref__", "asked_at", "endpoint", "heard_at", "in_flight", "retired",
-                 "spotless", "text", "zone")  # fmt: skip
+    __slots__ = (
+        "__weakref__",
+        "asked_at",
+        "blameless",
+        "endpoint",
+        "heard_at",
+        "in_flight",
+        "retired",
+        "since",
+        "spotless",
+        "text",
+        "zone",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -58,11 +87,19 @@ class Slot:
         self.heard_at = -inf
         self.asked_at = -inf
         self.spotless = False
+        self.blameless = False
         self.retired = False
+        self.since: float | None = None
 
     def silent_for(self, window_s: float, now: float) -> bool:
         """Asked a window ago or more, and nothing heard since."""
         return self.heard_at < self.asked_at <= now - window_s
+
+    def in_use(self, now: float) -> bool:
+        """It has served requests, lately or right now."""
+        if self.heard_at == -inf:
+            return False
+        return self.in_flight > 0 or max(self.heard_at, self.asked_at) > now - IN_USE_S
 
 
 def _in_flight(slot: Slot) -> int:
@@ -83,15 +120,24 @@ class Origin:
         self.live = False
         self.keepers: WeakSet[Keeper] = WeakSet()
         #: asks for a new lookup, past any cache; set by the directory, from any thread
-        self.refresh: Callable[[Endpoint], None] = lambda endpoint: None
+        self.refresh: Callable[[Endpoint | None], None] = lambda endpoint: None
         self.probe_context: Any = None
         self.lock = threading.RLock()
         self._slots: dict[Endpoint, Slot] = {}
         self._budget = budget
         self._calls = 0
         self._ready: tuple[Slot, ...] = ()
+        self._fit: tuple[Slot, ...] = ()
         self._due: tuple[Slot, ...] = ()
         self._until = -inf
+        #: the failover under way, if one is
+        self.story: Failover | None = None
+        #: how often an endpoint appeared that may be tried; `news` waits for the next one
+        self.improvements = 0
+        self._news: WeakSet[Future[None]] = WeakSet()
+        self._looked_at = -inf
+        #: who takes connections may change by itself: a name moves, health checks go on
+        self.movable = False
 
     # -- what is known
 
@@ -99,12 +145,19 @@ class Origin:
         """One step of the state machine."""
         with self.lock:
             before = self.snapshot
-            after, told = step(before, event, self.config, now)
+            after, told = advance(before, event, self.config, now)
             if after is before:
                 return
             self.snapshot = after
+            steps = self._tell(told, now) if told else ()
             self._publish(now)
+            waiting = self._improve() if improved(before, after) else ()
+        for news in waiting:
+            if news.set_running_or_notify_cancel():
+                news.set_result(None)
         emit(told)
+        for step in steps:
+            telemetry.log_step(step)
         for item in told:
             if isinstance(item, EndpointLost):
                 self.refresh(item.endpoint)
@@ -112,6 +165,29 @@ class Origin:
                 slot = self._slots.get(item.endpoint)
                 if slot is not None:
                     self._let_go(slot)
+
+    def _improve(self) -> tuple[Future[None], ...]:
+        self.improvements += 1
+        waiting = tuple(self._news)
+        self._news = WeakSet()
+        return waiting
+
+    def news(self, since: int) -> Future[None]:
+        """Done when there is an endpoint to be tried that wasn't there when `improvements`
+        was `since`."""
+        news: Future[None] = Future()
+        with self.lock:
+            if self.improvements != since:
+                news.set_result(None)
+            else:
+                self._news.add(news)
+        return news
+
+    def look_again(self, endpoint: Endpoint | None, now: float) -> None:
+        """Ask for a new lookup, unless that was done just now.  `endpoint`: it is dead."""
+        if now - self._looked_at >= LOOK_PACE_S:
+            self._looked_at = now
+            self.refresh(endpoint)
 
     def _let_go(self, slot: Slot) -> None:
         with self.lock:
@@ -126,12 +202,15 @@ class Origin:
             slot.zone = view.zone
             slot.retired = view.retired
             slot.spotless = view.spotless
+            slot.blameless = view.blameless
+            slot.since = None if not view.failures else slot.since or now
         gone = [slot for endpoint, slot in self._slots.items() if endpoint not in slots]
         for slot in gone:
             slot.retired = True
         self._slots = slots
         zone = self.config.zone
-        self._ready = tuple(slots[view.endpoint] for view in ready(snapshot, zone, now))
+        self._ready = tuple(slots[view.endpoint] for view in ready(snapshot, zone))
+        self._fit = tuple(slots[view.endpoint] for view in fit(snapshot))
         self._due = tuple(slots[view.endpoint] for view in due(snapshot, now))
         self._until = ready_until(snapshot, now)
 
@@ -151,6 +230,32 @@ class Origin:
         with self.lock:
             return tuple(self._slots[v.endpoint] for v in not_retired(self.snapshot.endpoints))
 
+    # -- the story of a failover
+
+    def _tell(self, told: tuple[UpstreamEvent, ...], now: float) -> tuple[Step, ...]:
+        used = {
+            endpoint: slot.asked_at if slot.heard_at < slot.asked_at else slot.since or now
+            for endpoint, slot in self._slots.items()
+            if slot.in_use(now)
+        }
+        self.story, steps = upstream_story.follow(self.story, told, used)
+        return steps
+
+    def flowing(self, slot: Slot, now: float) -> None:
+        """A response goes to its caller: ends the story of a failover, if one is under way.
+        Call in the caller's thread or task: exporters run here."""
+        with self.lock:
+            if self.story is None:
+                return
+            good = slot.blameless and not slot.retired
+            self.story, over, steps = upstream_story.answered(
+                self.story, slot.endpoint, slot.zone, good, now
+            )
+        for step in steps:
+            telemetry.log_step(step)
+        if over is not None:
+            telemetry.finished(over, {"url.scheme": self.scheme})
+
     # -- choosing
 
     def pick(self, now: float, avoid: Iterable[Slot], trial: bool) -> tuple[Slot, bool] | None:
@@ -165,7 +270,9 @@ class Origin:
             return tried, True
         candidates = self._ready
         if avoid:
-            candidates = tuple(slot for slot in candidates if slot not in avoid)
+            candidates = tuple(slot for slot in candidates if slot not in avoid) or tuple(
+                slot for slot in self._fit if slot not in avoid
+            )
         if not candidates:
             slot = self._least_bad(now, avoid)
             return None if slot is None else (slot, False)
@@ -194,18 +301,11 @@ class Origin:
 
     def others(self, avoid: Iterable[Slot]) -> int:
         """Endpoints in good standing beside those."""
-        return sum(slot not in avoid for slot in self._ready)
+        return sum(slot not in avoid for slot in self._fit)
 
-    def another(self, slot: Slot, avoid: Iterable[Slot]) -> bool:
-        """An endpoint in good standing is there beside those (quick)."""
-        candidates = self._ready
-        if not avoid:
-            return len(candidates) > 1 or (bool(candidates) and candidates[0] is not slot)
-        return self.others((*avoid, slot)) > 0
-
-    def proved(self, avoid: Iterable[Slot]) -> bool:
-        """Beside those there is one whose last answer was good."""
-        return any(slot.spotless and slot not in avoid for slot in self._ready)
+    def blameless(self, avoid: Iterable[Slot]) -> bool:
+        """Beside those there is one of which nothing bad is known."""
+        return any(slot.blameless and slot not in avoid for slot in self._fit)
 
     # -- counting
 

@@ -1,9 +1,9 @@
 """The private names of the client and core libraries that this package needs, in one place.
 
 A transport's `_pool`; a connection pool's `_network_backend`, `_ssl_context`,
-`_max_keepalive_connections`, `_optional_thread_lock`, `_connections`, `_requests`,
-`_assign_requests_to_connections` and `_close_connections`.  `missing` lists those that an
-installed version lacks; a test keeps it empty.
+`_max_keepalive_connections`, `_max_connections`, `_optional_thread_lock`, `_connections`,
+`_requests`, `_assign_requests_to_connections` and `_close_connections`.  `missing` lists
+those that an installed version lacks; a test keeps it empty.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def busy(transport: Any) -> bool:
 def idle(transport: Any) -> int:
     """How many connections wait for a request."""
     return sum(bool(connection.is_idle()) for connection in tuple(transport._pool._connections))
+
+
+def size(transport: Any) -> int:
+    """How many connections there may be."""
+    limit: int = transport._pool._max_connections
+    return limit
 
 
 def keepalive_limit(transport: Any) -> int:

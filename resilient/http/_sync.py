@@ -10,8 +10,10 @@ from weakref import WeakMethod
 
 from .. import errors
 from . import _pools
-from ._call import CURRENT, Attempt, Call, Elsewhere, Superseded, clock
+from ._attempt import CURRENT, Attempt, Elsewhere, Superseded, clock
+from ._call import Call
 from ._engine import BUFFERED, Engine, Key
+from ._fallbacks import Relay
 from ._origin import Slot
 from ._sync_stream import SyncBackend
 
@@ -21,6 +23,32 @@ class SyncEngine(Engine):
 
     def handle(self, key: Key, request: Any) -> Any:
         """The response; raises as documented in the package."""
+        if self.fallbacks is not None:
+            relay = self.fallbacks.relay(request, self.deadline_of(request))
+            if relay is not None:
+                return self._relay(relay)
+        return self._handle(key, request)
+
+    def _relay(self, relay: Relay) -> Any:
+        """Through the URL and its fallbacks, until one serves."""
+        response = None
+        try:
+            while response is None:
+                request = relay.request()
+                try:
+                    answer = self._handle(self.key(request), request)
+                except self.library.client.TransportError as exc:
+                    response = relay.failed(exc)
+                    continue
+                response, loser = relay.answered(answer)
+                if loser is not None:
+                    loser.close()
+            return response
+        finally:
+            if relay.kept is not None and relay.kept is not response:
+                relay.kept.close()
+
+    def _handle(self, key: Any, request: Any) -> Any:
         origin, wait = self.origin(key)
         if wait is None:
             return self._run(self.call(origin, request))
@@ -48,7 +76,7 @@ class SyncEngine(Engine):
                     call.redirected(attempt)
                     continue
                 except self.library.client.TransportError as exc:
-                    time.sleep(call.failed(attempt, exc, clock()))
+                    _rest(call, call.failed(attempt, exc, clock()))
                     continue
                 except BaseException:
                     attempt.leave()
@@ -68,7 +96,7 @@ class SyncEngine(Engine):
         inner = self.inner(attempt.slot)
         token = CURRENT.set(attempt)
         try:
-            response = inner.handle_request(self.request_for(attempt))
+            response = inner.handle_request(self.request_for(attempt, inner))
         finally:
             CURRENT.reset(token)
         if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
@@ -81,7 +109,7 @@ class SyncEngine(Engine):
         return response
 
     def _deliver(self, attempt: Attempt, response: Any) -> Any:
-        response.extensions["resilient"] = attempt.call.note(attempt)
+        response.extensions["resilient"] = attempt.call.note(attempt, response.status_code)
         if not attempt.left:
             response.stream = self.stream_type(response.stream, attempt.leave)
         return response
@@ -109,6 +137,17 @@ class SyncEngine(Engine):
         for inner in self.take_inners():
             inner.close()
         self.detach()
+
+
+def _rest(call: Call, delay_s: float) -> None:
+    """Wait before the next attempt; less when there are news."""
+    while delay_s > 0:
+        if call.news is None:
+            time.sleep(delay_s)
+            return
+        with suppress(TimeoutError):
+            call.news.result(delay_s)
+        delay_s = call.rested(clock())
 
 
 _stream_types: dict[type, Callable[..., Any]] = {}

@@ -12,7 +12,7 @@ import ssl
 from math import inf
 from typing import Any
 
-from ._call import Attempt, Elsewhere, OuterReady, Superseded, clock
+from ._attempt import Attempt, Elsewhere, OuterReady, Superseded, clock
 
 
 def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | None) -> bytes:
@@ -65,7 +65,6 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
 def _join(stream: Any, attempt: Attempt) -> None:
     """Ask another endpoint as well; `Superseded` when that gave the response."""
     call = attempt.call
-    attempt.silence_at = inf
     rival = call.rival(attempt, clock())
     while rival is not None:
         rival.outer = (*attempt.outer, (attempt, stream))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import _dial
-from ._call import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
+from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
 from ._library import Library
 from ._origin import Slot
 from ._readable import Readable
@@ -72,11 +72,15 @@ class SyncStream:
         try:
             view = memoryview(buffer)
             while view:
-                sock.settimeout(timeout if attempt is None else _dial.write_s(attempt, timeout))
+                size = len(view)
+                if attempt is not None:
+                    sock.settimeout(_dial.write_s(attempt, timeout, size))
+                else:
+                    sock.settimeout(timeout)
                 view = view[sock.send(view) :]
                 if attempt is not None:
                     attempt.sent = True
-                    attempt.uploaded_s = clock()
+                    attempt.wrote(clock())
         except TimeoutError as exc:
             raise self.library.core_error("WriteTimeout", exc) from exc
         except OSError as exc:
@@ -158,6 +162,7 @@ class SyncBackend:
                 raise self._library.core_error("ConnectTimeout", exc) from exc
             except OSError as exc:
                 attempt.local_fault = _dial.is_local(exc)
+                attempt.nobody = not attempt.local_fault
                 raise self._library.core_error("ConnectError", exc) from exc
             if slot is not self._slot:
                 attempt.call.parked = (slot, sock)
@@ -206,10 +211,15 @@ class DialRace:
         """The endpoint that took the connection, and the socket.  OSError: none did;
         TimeoutError: none did in time."""
         waiting = list(_dial.targets(self._attempt))
+        known = set(waiting)
         next_at = clock()
         try:
             while True:
                 now = clock()
+                if not waiting and now >= next_at:
+                    # All were dialled and are silent: perhaps there are others by now.
+                    waiting = _dial.newcomers(self._attempt, known, now)
+                    next_at = now if waiting else now + STAGGER_S
                 while waiting and (now >= next_at or not self._pending):
                     self._start(waiting.pop(0), now)
                     next_at = now + STAGGER_S
@@ -217,7 +227,7 @@ class DialRace:
                     raise self._error or ConnectionError("no endpoint")
                 if now >= until_s:
                     raise TimeoutError("timed out")
-                won = self._wait(min(until_s, next_at) if waiting else until_s)
+                won = self._wait(min(until_s, next_at))
                 if won is not None:
                     return won
                 if self._failed:

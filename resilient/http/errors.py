@@ -16,6 +16,7 @@ __all__ = [
     "NameServersFailed",
     "NameTimeout",
     "NoEndpointAvailable",
+    "NoEndpointInTime",
     "ResolutionError",
     "RetryBudgetExhausted",
 ]
@@ -27,6 +28,10 @@ class DeadlineExceeded(errors.DeadlineExceeded, httpx2.TimeoutException):
 
 class NoEndpointAvailable(errors.NoEndpointAvailable, httpx2.ConnectError):
     """None of the origin's endpoints took a connection (`reasons` has each one's why)."""
+
+
+class NoEndpointInTime(NoEndpointAvailable, DeadlineExceeded):
+    """The same was still so at the deadline: an idempotent request waits until then."""
 
 
 class RetryBudgetExhausted(errors.RetryBudgetExhausted, httpx2.TransportError):

@@ -163,7 +163,7 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 class Client(httpx.Client):
     """`httpx.Client` over a `Transport`.  `settings`: the environment's."""
 
-    def __init__(
+    def __init__(  # long: the library's signature
         self,
         *,
         auth: AuthTypes | None = None,
@@ -237,7 +237,7 @@ class Client(httpx.Client):
 class AsyncClient(httpx.AsyncClient):
     """`httpx.AsyncClient` over an `AsyncTransport`.  `settings`: the environment's."""
 
-    def __init__(
+    def __init__(  # long: the library's signature
         self,
         *,
         auth: AuthTypes | None = None,

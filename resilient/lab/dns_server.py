@@ -81,6 +81,7 @@ class DnsServer:
         self._loop = asyncio.SelectorEventLoop()
         self._thread = threading.Thread(target=self._serve, name="lab-dns", daemon=True)
         self._closers: list[Callable[[], None]] = []
+        self._talks: set[asyncio.Task[None]] = set()
         self.faults = DnsFaults()
         self.log: deque[Query] = deque(maxlen=self.LOG_SIZE)
         self.counts: Counter[str] = Counter()
@@ -146,8 +147,12 @@ class DnsServer:
             raise LabError(f"dns_port={port}: can't listen on {address}: {error}") from error
 
     async def _listen(self, address: str, port: int, lag_s: float) -> tuple[str, int]:
-        async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._tcp(reader, writer, lag_s)
+        def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(self._tcp(reader, writer, lag_s))
+            self._talks.add(task)  # the loop itself holds tasks weakly
+            # Also for one that is cancelled before it began.
+            task.add_done_callback(lambda _: writer.close())
+            task.add_done_callback(self._talks.discard)
 
         for attempt in range(20):
             server = await asyncio.start_server(tcp, address, port)
@@ -198,8 +203,6 @@ class DnsServer:
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client has left, or (the only reason to cancel) we are closing
-        finally:
-            writer.close()
 
     # ---- answering -------------------------------------------------------------------
 

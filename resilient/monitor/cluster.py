@@ -26,6 +26,7 @@ from typing import Any
 from .. import telemetry
 from ..core import failover
 from ..core import topology as core
+from ..core.drain import Fate, fate
 from ..core.health import MAX_OUTSTANDING, ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
 from ..core.pace import Bucket
@@ -238,10 +239,10 @@ class Cluster:
         if new.version == old.version:  # only lag moved
             self.topology = new
             return
-        self._condemn(new)
+        self._condemn(old, new)
         self.topology = new
         # Whoever was woken by that, and dialled before it saw the new snapshot.
-        self._condemn(new)
+        self._condemn(old, new)
         telemetry.log_topology(old, new)
         with self._story_lock:
             self._story, steps = failover.follow(self._story, old, new, time.monotonic())
@@ -269,40 +270,34 @@ class Cluster:
         task = self._tasks[number] = self._monitor.loop.create_task(coro)
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
-    def _condemn(self, new: Topology) -> None:
-        """Rule out connections of older generations, and wake those who wait on them.
-
-        A call that is stuck on a dead endpoint is only cut when there is somewhere to go,
-        or after the deadline (see `_expire`): silence alone never kills a call.
-        """
-        if new.writer is not None:
-            self._dying.clear()
-        now = time.monotonic()
+    def _condemn(self, old: Topology, new: Topology) -> None:
+        """Rule out what the new snapshot rules out; wake those who must not wait on."""
+        until = time.monotonic() + self.settings.deadline_s
         for link in self.links.select(lambda link: not link.condemned or link.pending):
-            if new.live(link.endpoint, link.generation):
-                view = new.find(link.endpoint)
-                link.doubtful = view is not None and view.health is not Health.UP
-                if link.connecting and new.writer and _hopeless(new, link):
-                    link.abort("another endpoint is the primary")
+            where, view = link.endpoint, new.find(link.endpoint)
+            end = fate(old, new, where, link.generation, link.connecting or link.expendable)
+            link.doubtful = view is not None and view.health is not Health.UP
+            if end is Fate.KEEP:
+                self._dying.pop(where, None)
                 continue
-            view = new.find(link.endpoint)
-            why = view.reason if view and view.reason else "the endpoint is gone"
-            fenced = view is None or view.fenced or view.health is not Health.DEAD
-            if link.connecting or link.expendable or fenced or new.writer:
+            why = (
+                view.reason if view else ""
+            ) or f"no longer the one to use (version {new.version})"
+            if end is Fate.ABORT:
                 link.abort(why)
             else:
                 link.condemned = why
-                self._dying.setdefault(link.endpoint, now + self.settings.deadline_s)
+                self._dying.setdefault(where, until)
 
     def _expire(self, now: float) -> None:
-        """Cut the calls on endpoints that died a whole deadline ago and weren't replaced."""
+        """Cut the calls on endpoints that died, or left their name, a whole deadline ago."""
         for endpoint, until in list(self._dying.items()):
             if now < until:
                 continue
             del self._dying[endpoint]
             for link in self.links.select(lambda link: link.pending):
                 if link.endpoint == endpoint:
-                    link.abort(f"{DEADLINE}: the endpoint is dead and nothing replaced it")
+                    link.abort(f"{DEADLINE}: {link.condemned}, and nothing replaced it in time")
 
     def _schedule(self) -> None:
         if self._timer:
@@ -371,12 +366,3 @@ class ClusterListener:
     def topology_changed(self, old: Topology, new: Topology) -> None:
         """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""
         raise NotImplementedError
-
-
-def _hopeless(new: Topology, link: Link) -> bool:
-    view = new.find(link.endpoint)
-    return (
-        view is not None
-        and view.health in (Health.UNKNOWN, Health.SUSPECT)
-        and (new.writer is not None and new.writer.endpoint != link.endpoint)
-    )

@@ -88,11 +88,8 @@ class NameWatch:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in self._names:
-            fixed = literal(name, self._settings)
-            if fixed is not None:
-                zone = self._settings.zones.zone_of(fixed.address, (name.host,))
-                self._apply(Resolved(f"{name.host}:{name.port}", (fixed,), (zone,)))
-                continue
+            if literal(name, self._settings) is not None:
+                continue  # see `literals`
             if self._resolver is None:
                 self._resolver = AsyncResolver(self._settings)
             followed = _Followed(name)
@@ -268,6 +265,17 @@ def verified_name(host: str, settings: Settings) -> str:
     itself; for a service its domain (RFC 6125 section 6.2.1).  Never one learnt from DNS."""
     given = settings.tls_names.get(host.rstrip(".").lower())
     return given or source_domain(host) or host.removesuffix(".")
+
+
+def literals(names: tuple[ConfiguredName, ...], settings: Settings) -> list[Resolved]:
+    """What is known of the names without asking anybody."""
+    events = []
+    for name in names:
+        fixed = literal(name, settings)
+        if fixed is not None:
+            zone = settings.zones.zone_of(fixed.address, (name.host,))
+            events.append(Resolved(f"{name.host}:{name.port}", (fixed,), (zone,)))
+    return events
 
 
 def literal(name: ConfiguredName, settings: Settings) -> Endpoint | None:

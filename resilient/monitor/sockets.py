@@ -62,6 +62,11 @@ class Link:
         """Condemned, and whoever waits on it still waits."""
         return bool(self.condemned) and not self._aborted
 
+    @property
+    def aborted(self) -> bool:
+        """Its socket was shut down: what comes from it now is no acknowledgement."""
+        return self._aborted
+
     def bind(self, fd: int) -> None:
         """The link's socket is this descriptor from now on."""
         if fd != self._fd:
@@ -90,10 +95,11 @@ class Link:
         except OSError:
             return False
         try:
-            if os.fstat(duplicate).st_ino != self._inode:
-                return False
-            sock = socket.socket(fileno=duplicate)
+            ours = os.fstat(duplicate).st_ino == self._inode
+            sock = socket.socket(fileno=duplicate) if ours else None
         except OSError:
+            sock = None
+        if sock is None:
             os.close(duplicate)
             return False
         with sock, suppress(OSError):  # ENOTCONN: it had ended by itself

@@ -202,6 +202,8 @@ class PoolCore(ClusterListener):
             return False
         if not isinstance(exc, psycopg.OperationalError):
             return True
+        if "certificate" in str(exc):
+            return False  # this server's own trouble: the next one may be who it says it is
         return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
 
     def note(self, conn: Any, exc: BaseException) -> FailureKind | None:

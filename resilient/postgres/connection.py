@@ -155,7 +155,7 @@ class ResilientMixin(BaseConnection[Any]):
             raise self._unknown(str(exc)) from exc
         finally:
             self._committing = False
-        if self._link is not None and self._link.condemned and not self._read_only:
+        if self._link is not None and self._link.aborted and not self._read_only:
             # The socket was shut down because a higher epoch was seen: what was still in
             # its buffer is no acknowledgement.
             raise self._unknown(self._link.condemned)

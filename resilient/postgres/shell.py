@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from contextvars import ContextVar
 from typing import Any
 
@@ -45,6 +45,7 @@ class Shell:
     _closed: bool
     _nconns: int
     _waiting: deque[Any]
+    _stats: Counter[str]
     #: what a replica's pool is bound to; the writer's is None
     _bound: Endpoint | None = None
     _add_task: type[Any]
@@ -95,6 +96,7 @@ class Shell:
                     break
         except OperationalError as exc:
             link.condemned = "the server closed the connection"
+            self._stats["connections_lost"] += 1
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
         return bool(conn.pgconn.status == pq.ConnStatus.OK)

@@ -8,6 +8,7 @@ There is no semantic convention for failovers: names are `resilient.*`, reusing
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import cache
 
 from opentelemetry import metrics, trace
@@ -15,19 +16,21 @@ from opentelemetry.util.types import AttributeValue
 
 from ..core.failover import Failover
 from ..core.model import EndpointView
+from . import DATABASE
 
 SPAN_NAME = "resilient.failover"
 
 
-def emit(failover: Failover) -> None:
-    """Record the failover with its own times, which lie in the past."""
+def emit(failover: Failover, system: Mapping[str, str] = DATABASE) -> None:
+    """Record the failover with its own times, which lie in the past.  `system`: attributes
+    that say of what it is one."""
     # Spans want wall-clock nanoseconds: one offset, taken now, keeps the intervals monotonic.
     offset_ns = time.time_ns() - int(time.monotonic() * 1e9)
 
     def wall(at_s: float) -> int:
         return int(at_s * 1e9) + offset_ns
 
-    attributes = _attributes(failover)
+    attributes = {**system, **_attributes(failover)}
     tracer = trace.get_tracer("resilient")
     span = tracer.start_span(SPAN_NAME, start_time=wall(failover.started_at), attributes=attributes)
     for step in failover.steps:
@@ -52,14 +55,11 @@ def _instruments() -> tuple[metrics.Counter, metrics.Histogram]:
     )
 
 
-_METRIC_KEYS = frozenset({"server.address", "db.system.name"})
+_METRIC_KEYS = frozenset({"server.address", "db.system.name", "url.scheme"})
 
 
 def _attributes(failover: Failover) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {
-        "db.system.name": "postgresql",
-        "error.type": failover.cause or "unknown",
-    }
+    attributes: dict[str, AttributeValue] = {"error.type": failover.cause or "unknown"}
     attributes |= _endpoint("old", failover.old)
     if failover.new is not None:
         attributes |= _endpoint("new", failover.new)

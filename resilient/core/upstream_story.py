@@ -1,0 +1,78 @@
+"""A failover of an HTTP origin as a story: a pure fold over what happens to its endpoints.
+
+    suspected → lost | ejected | retired → resolved* → reconnected
+
+It begins when an endpoint in use goes away (`suspected` dates the first sign of trouble) and
+is over when a request is answered by another endpoint.  An endpoint that comes back before
+that makes it end as `recovered`: no failover.  What nobody used leaves without a story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from .failover import Failover, Step
+from .model import Endpoint, EndpointView
+from .upstream import (
+    EndpointAdded,
+    EndpointBack,
+    EndpointEjected,
+    EndpointLost,
+    EndpointRetired,
+    UpstreamEvent,
+)
+
+#: an endpoint that answered within this time is in use, in seconds
+IN_USE_S = 10.0
+_GONE = {EndpointLost: "lost", EndpointEjected: "ejected", EndpointRetired: "retired"}
+
+Told = tuple[Failover | None, tuple[Step, ...]]
+
+
+def follow(
+    story: Failover | None, events: Iterable[UpstreamEvent], used: Mapping[Endpoint, float]
+) -> Told:
+    """Fold what happened: (story, steps that it brought).
+
+    `used`: endpoints in use → when trouble with them began (monotonic seconds).
+    """
+    steps: list[Step] = []
+    for event in events:
+        name = _GONE.get(type(event))
+        if story is None:
+            if name is not None and event.endpoint in used:
+                story = _begun(event, name, used[event.endpoint])
+                steps.extend(story.steps)
+        elif isinstance(event, EndpointBack) and event.endpoint == story.old.endpoint:
+            steps.append(Step("recovered", event.at_s, event.endpoint))
+            story = None
+        elif name is not None or isinstance(event, EndpointAdded):
+            step = Step(name or "resolved", event.at_s, event.endpoint, event.reason)
+            story = replace(story, steps=(*story.steps, step))
+            steps.append(step)
+    return story, tuple(steps)
+
+
+def answered(
+    story: Failover, endpoint: Endpoint, zone: str | None, good: bool, now: float
+) -> tuple[Failover | None, Failover | None, tuple[Step, ...]]:
+    """A request was answered by `endpoint`: (story, the failover that it ends, steps).
+
+    `good`: the endpoint is in good standing, not merely finishing what was in flight.
+    """
+    if endpoint == story.old.endpoint:
+        if not good:
+            return story, None, ()
+        return None, None, (Step("recovered", now, endpoint),)
+    step = Step("reconnected", now, endpoint)
+    over = replace(story, new=EndpointView(endpoint, zone), steps=(*story.steps, step))
+    return None, over, (step,)
+
+
+def _begun(event: UpstreamEvent, name: str, since_s: float) -> Failover:
+    steps = (
+        Step("suspected", min(since_s, event.at_s), event.endpoint, event.reason),
+        Step(name, event.at_s, event.endpoint, event.reason),
+    )
+    return Failover(EndpointView(event.endpoint, event.zone), steps=steps)

@@ -1,0 +1,61 @@
+"""Keep, drain or abort: a connection's fate under a new snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from resilient.core.drain import Fate, fate
+from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+
+A, B = Endpoint("a", "192.0.2.1", 5432), Endpoint("b", "192.0.2.2", 5432)
+PRIMARY = EndpointView(A, role=Role.PRIMARY, health=Health.UP, epoch=1)
+REPLICA = EndpointView(B, role=Role.REPLICA, health=Health.UP, epoch=1)
+PROMOTED = replace(REPLICA, role=Role.PRIMARY, epoch=2)
+BEFORE = Topology(1, (PRIMARY, REPLICA), PRIMARY, 1)
+
+
+def _after(*views: EndpointView, writer: EndpointView | None = None, epoch: int = 1) -> Topology:
+    return Topology(2, views, writer, epoch)
+
+
+DEAD = replace(PRIMARY, role=Role.UNKNOWN, health=Health.DEAD, generation=1)
+FENCED = replace(PRIMARY, fenced=True, generation=1)
+SUSPECT = replace(PRIMARY, health=Health.SUSPECT)
+SHUTTING = replace(PRIMARY, role=Role.UNKNOWN, generation=1)
+
+
+@pytest.mark.parametrize(
+    ("after", "connecting", "expected"),
+    [
+        (_after(PRIMARY, REPLICA, writer=PRIMARY), False, Fate.KEEP),
+        (_after(SUSPECT, REPLICA, writer=SUSPECT), False, Fate.KEEP),
+        (_after(SUSPECT, REPLICA, writer=SUSPECT), True, Fate.KEEP),
+        # silence alone kills no call, but a dial to the silent one is given up for a better
+        (_after(SUSPECT, PROMOTED, writer=PROMOTED, epoch=2), True, Fate.ABORT),
+        (_after(DEAD, REPLICA), False, Fate.DRAIN),
+        (_after(DEAD, REPLICA), True, Fate.ABORT),
+        (_after(DEAD, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
+        (_after(FENCED, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
+        (_after(FENCED, REPLICA), False, Fate.ABORT),
+        # a smart shutdown lets sessions finish
+        (_after(SHUTTING, REPLICA), False, Fate.DRAIN),
+        # gone from DNS while healthy: finish; gone and outranked: at once
+        (_after(REPLICA), False, Fate.DRAIN),
+        (_after(PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
+    ],
+)
+def test_the_primarys_connections(after: Topology, connecting: bool, expected: Fate) -> None:
+    assert fate(BEFORE, after, A, 0, connecting) is expected
+
+
+def test_a_replica_that_leaves_its_name_finishes_its_reads() -> None:
+    after = _after(PRIMARY, writer=PRIMARY)
+    assert fate(BEFORE, after, B, 0, connecting=False) is Fate.DRAIN
+    assert fate(after, after, B, 0, connecting=False) is Fate.DRAIN
+
+
+def test_an_older_generation_is_never_kept() -> None:
+    reborn = replace(PRIMARY, generation=3)
+    assert fate(BEFORE, _after(reborn, writer=reborn), A, 2, connecting=False) is Fate.DRAIN
