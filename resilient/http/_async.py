@@ -54,10 +54,10 @@ class AsyncEngine(Engine):
                 await relay.kept.aclose()
 
     async def _handle(self, key: Any, request: Any) -> Any:
-        origin, wait = self.origin(key)
-        if wait is None:
-            return await self._run(self.call(origin, request))
         began_s = clock()
+        origin, wait = self.origin(key, began_s)
+        if wait is None:
+            return await self._run(self.call(origin, request, began_s), began_s)
         try:
             with anyio.fail_after(self.deadline_of(request)):
                 await _wait(wait)
@@ -67,14 +67,12 @@ class AsyncEngine(Engine):
             raise self.resolution_late(key[1]) from exc
         with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
-        call = self.call(origin, request)
-        call.deadline_s -= clock() - began_s
-        return await self._run(call)
+        return await self._run(self.call(origin, request, began_s), clock())
 
-    async def _run(self, call: Call) -> Any:
+    async def _run(self, call: Call, now: float) -> Any:
         try:
             while True:
-                attempt = call.attempt(clock())
+                attempt = call.attempt(now)
                 try:
                     response = await self.once(attempt)
                 except Superseded as won:
@@ -82,9 +80,11 @@ class AsyncEngine(Engine):
                     return self._deliver(won.attempt, won.response)
                 except Elsewhere:
                     call.redirected(attempt)
+                    now = clock()
                     continue
                 except self.library.client.TransportError as exc:
                     await _rest(call, call.failed(attempt, exc, clock()))
+                    now = clock()
                     continue
                 except BaseException:
                     attempt.leave()
@@ -95,6 +95,7 @@ class AsyncEngine(Engine):
                 await response.aclose()
                 attempt.leave()
                 await anyio.sleep(again_s)
+                now = clock()
         finally:
             if call.parked is not None:
                 with anyio.CancelScope(shield=True):

@@ -27,22 +27,20 @@ class Attempt:
     addresses were dialled and refused.
     """
 
-    __slots__ = ("began_s", "call", "dialled", "left", "local_fault", "nobody", "number", "outer",
-                 "sent", "silence_at", "slot", "uploaded_s")  # fmt: skip
+    # Most attempts never change these: class attributes spare them the assignment.
+    sent = False
+    local_fault = False
+    nobody = False
+    silence_at = inf
+    outer: tuple[tuple[Attempt, Any], ...] = ()
+    dialled = 0
+    left = False
 
     def __init__(self, call: Call, slot: Slot, number: int, now: float) -> None:
         self.call = call
         self.slot = slot
         self.number = number
-        self.began_s = now
-        self.sent = False
-        self.local_fault = False
-        self.nobody = False
-        self.silence_at = inf
-        self.uploaded_s = now
-        self.outer: tuple[tuple[Attempt, Any], ...] = ()
-        self.dialled = 0
-        self.left = False
+        self.began_s = self.uploaded_s = now
 
     def leave(self) -> None:
         """It occupies its endpoint no longer.  Idempotent."""

@@ -31,7 +31,6 @@ from ._attempt import STAGGER_S, Attempt, clock
 from ._library import Library
 from ._origin import Origin, Slot
 
-_NO_OPTIONS: dict[str, Any] = {}
 #: an error may come this much before the deadline and still be the deadline's
 SLACK_S = 0.005
 #: option of the request extension, for our own use: wait when nobody takes connections
@@ -51,31 +50,36 @@ class Policy:
 class Call:
     """One request."""
 
-    __slots__ = ("attempts", "deadline_s", "hedge", "idempotent", "library", "limit", "lulls",
-                 "news", "origin", "parked", "patient", "repeatable", "replayable", "request",
-                 "seen", "tried", "trouble", "window_s")  # fmt: skip
+    # Most calls never change these: class attributes spare them the assignment.
+    hedge = False
+    #: wait when nobody takes connections
+    patient = True
+    attempts = 0
+    tried: tuple[Slot, ...] = ()
+    parked: tuple[Slot, Any] | None = None
+    #: while nobody takes connections: what ends the waiting, and what led to it
+    news: Future[None] | None = None
+    trouble: Exception | None = None
+    lulls = 0
+    seen = 0
 
     def __init__(self, policy: Policy, origin: Origin, request: Any, now: float) -> None:
-        options = request.extensions.get("resilient") or _NO_OPTIONS
         self.library = policy.library
         self.limit = policy.attempts
+        self.window_s = policy.window_s
         self.origin = origin
         self.request = request
-        self.idempotent = is_idempotent(request.method, options.get("idempotent"), request.headers)
         self.replayable = isinstance(request.stream, policy.library.client.ByteStream)
+        options, marked = request.extensions.get("resilient"), None
+        if options:
+            marked = options.get("idempotent")
+            self.hedge = bool(options.get("hedge"))
+            self.patient = bool(options.get(PATIENT, True))
+            self.deadline_s = now + float(options.get("deadline_s", policy.deadline_s))
+        else:
+            self.deadline_s = now + policy.deadline_s
+        self.idempotent = is_idempotent(request.method, marked, request.headers)
         self.repeatable = self.idempotent and self.replayable
-        self.hedge = bool(options.get("hedge"))
-        self.deadline_s = now + float(options.get("deadline_s", policy.deadline_s))
-        self.window_s = policy.window_s
-        self.attempts = 0
-        self.tried: tuple[Slot, ...] = ()
-        self.parked: tuple[Slot, Any] | None = None
-        #: while nobody takes connections: what ends the waiting, and what led to it
-        self.news: Future[None] | None = None
-        self.trouble: Exception | None = None
-        self.lulls = 0
-        self.seen = 0
-        self.patient = bool(options.get(PATIENT, True))
 
     # -- attempts
 
@@ -97,7 +101,10 @@ class Call:
         self.seen = origin.improvements
         origin.enter(slot, now, self.attempts == 1 and self.parked is None)
         if self.repeatable and self.attempts < self.limit:
-            attempt.silence_at = now + self.silence_s(trial, now)
+            silence_s = self.window_s
+            if trial or self.hedge or self.deadline_s - now < 2 * silence_s:
+                silence_s = self.silence_s(trial, now)
+            attempt.silence_at = now + silence_s
         return attempt
 
     def silence_s(self, trial: bool, now: float) -> float:

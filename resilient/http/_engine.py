@@ -14,7 +14,7 @@ from weakref import finalize
 from .. import errors
 from ..settings import Settings, from_environment
 from . import _directory, _pools
-from ._attempt import Attempt, clock
+from ._attempt import Attempt
 from ._call import Call, Policy
 from ._fallbacks import Fallbacks, variant
 from ._library import Library
@@ -68,13 +68,13 @@ class Engine:
         host = url.host
         return None if port is None or not host else (url.scheme, host, url.port or port)
 
-    def origin(self, key: Key) -> tuple[Origin, Future[None] | None]:
+    def origin(self, key: Key, now: float) -> tuple[Origin, Future[None] | None]:
         """The origin, and what to wait for before it can be used."""
         if self._pid != os.getpid():
             self._forked()
         origin = self._origins.get(key)
         if origin is not None and origin.live:
-            origin.used_at = clock()
+            origin.used_at = now
             return origin, None
         with self._lock:
             if not self._drop.alive:  # used again after a close, as the libraries allow
@@ -83,8 +83,8 @@ class Engine:
             self._origins[key] = origin
         return origin, self._directory.wait(origin)
 
-    def call(self, origin: Origin, request: Any) -> Call:
-        return Call(self.policy, origin, request, clock())
+    def call(self, origin: Origin, request: Any, now: float) -> Call:
+        return Call(self.policy, origin, request, now)
 
     def request_for(self, attempt: Attempt, inner: Any) -> Any:
         """The request as this attempt sends it: only the pool's timeout may differ."""

@@ -49,24 +49,22 @@ class SyncEngine(Engine):
                 relay.kept.close()
 
     def _handle(self, key: Any, request: Any) -> Any:
-        origin, wait = self.origin(key)
-        if wait is None:
-            return self._run(self.call(origin, request))
         began_s = clock()
+        origin, wait = self.origin(key, began_s)
+        if wait is None:
+            return self._run(self.call(origin, request, began_s), began_s)
         try:
             wait.result(self.deadline_of(request))
         except errors.ResolutionError as exc:
             raise self.resolution_error(exc, key[1]) from exc
         except TimeoutError as exc:
             raise self.resolution_late(key[1]) from exc
-        call = self.call(origin, request)
-        call.deadline_s -= clock() - began_s
-        return self._run(call)
+        return self._run(self.call(origin, request, began_s), clock())
 
-    def _run(self, call: Call) -> Any:
+    def _run(self, call: Call, now: float) -> Any:
         try:
             while True:
-                attempt = call.attempt(clock())
+                attempt = call.attempt(now)
                 try:
                     response = self.once(attempt)
                 except Superseded as won:
@@ -74,9 +72,11 @@ class SyncEngine(Engine):
                     return self._deliver(won.attempt, won.response)
                 except Elsewhere:
                     call.redirected(attempt)
+                    now = clock()
                     continue
                 except self.library.client.TransportError as exc:
                     _rest(call, call.failed(attempt, exc, clock()))
+                    now = clock()
                     continue
                 except BaseException:
                     attempt.leave()
@@ -87,6 +87,7 @@ class SyncEngine(Engine):
                 response.close()
                 attempt.leave()
                 time.sleep(delay_s)
+                now = clock()
         finally:
             if call.parked is not None:
                 call.parked[1].close()

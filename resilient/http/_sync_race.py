@@ -24,7 +24,14 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | No
         if now >= until_s:
             raise stream.library.core_error("ReadTimeout", TimeoutError("timed out"))
         stop_s = min(until_s, attempt.silence_at)
-        data = _receive(stream, attempt, max_bytes, stop_s)
+        data: bytes | None
+        if attempt.outer:
+            data = _receive_beside(stream, attempt, max_bytes, stop_s)
+        else:
+            try:
+                data = stream.receive(max_bytes, max(0.001, stop_s - now))
+            except stream.library.core.ReadTimeout:
+                data = None
         if data is not None:
             attempt.silence_at = inf
             return data
@@ -32,18 +39,8 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | No
             _join(stream, attempt)
 
 
-def _receive(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:
-    """Bytes, or None when there were none until `stop_s`."""
-    if attempt.outer:
-        return _receive_beside(stream, attempt, max_bytes, stop_s)
-    try:
-        data: bytes = stream.receive(max_bytes, max(0.001, stop_s - clock()))
-    except stream.library.core.ReadTimeout:
-        return None
-    return data
-
-
 def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:
+    """Bytes, or None when there were none until `stop_s`."""
     data: bytes | None
     if isinstance(stream.sock, ssl.SSLSocket) and stream.sock.pending():
         data = stream.receive_now(max_bytes)

@@ -70,17 +70,20 @@ class SyncStream:
         if attempt is not None and isinstance(sock, ssl.SSLSocket):
             attempt.sent = True  # a part of a record may leave before an error is raised
         try:
-            view = memoryview(buffer)
-            while view:
-                size = len(view)
+            size = len(buffer)
+            view: bytes | memoryview = buffer
+            while size:
                 if attempt is not None:
                     sock.settimeout(_dial.write_s(attempt, timeout, size))
                 else:
                     sock.settimeout(timeout)
-                view = view[sock.send(view) :]
+                sent = sock.send(view)
                 if attempt is not None:
                     attempt.sent = True
                     attempt.wrote(clock())
+                size -= sent
+                if size:
+                    view = memoryview(view)[sent:]
         except TimeoutError as exc:
             raise self.library.core_error("WriteTimeout", exc) from exc
         except OSError as exc:

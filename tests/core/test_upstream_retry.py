@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.core.upstream_retry import (
+    LOOKUP_S,
+    LULL_S,
     Again,
     Failure,
     GiveUp,
     Kind,
+    Wait,
     decide,
     is_idempotent,
     retry_after_s,
@@ -35,6 +38,17 @@ def failure(**changes: Any) -> Failure:
         ({"replayable": False}, GiveUp.NOT_REPLAYABLE),
         ({"kind": Kind.CONNECT, "sent": False, "idempotent": False}, Again(0.0)),
         ({"kind": Kind.CONNECT, "sent": False, "replayable": False}, Again(0.0)),
+        (
+            {"kind": Kind.CONNECT, "sent": False, "nobody": True, "others": 0},
+            Wait(LOOKUP_S + 0.025),
+        ),
+        (
+            {"kind": Kind.CONNECT, "sent": False, "nobody": True, "attempt": 3},
+            Wait(LOOKUP_S + 0.025),
+        ),
+        ({"kind": Kind.CONNECT, "sent": False, "nobody": True, "lulls": 9}, Wait(LULL_S)),
+        ({"kind": Kind.CONNECT, "sent": False, "nobody": True, "idempotent": False}, Again(0.0)),
+        ({"kind": Kind.FINAL, "nobody": True}, GiveUp.FINAL),
         ({"kind": Kind.FINAL}, GiveUp.FINAL),
         ({"kind": Kind.FINAL, "sent": False}, GiveUp.FINAL),
         ({"attempt": 3}, GiveUp.ATTEMPTS),

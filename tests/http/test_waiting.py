@@ -1,0 +1,196 @@
+"""Nobody to connect to: idempotent requests wait for somebody, until their deadline."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import pytest
+from http_lab import NAME, TIMED, Names, Shell, Upstream, facts
+from test_conformance import blackhole
+
+from resilient import Settings, errors
+
+Run = Callable[..., list[Upstream]]
+
+
+def options(**values: Any) -> dict[str, Any]:
+    return {"extensions": {"resilient": values}}
+
+
+class later:
+    """Do something after a while, beside the test."""
+
+    def __init__(self, delay_s: float, action: Callable[[], object]) -> None:
+        self._timer = threading.Timer(delay_s, action)
+        self.at = time.monotonic() + delay_s
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._timer.join()
+
+
+@TIMED
+def test_a_name_that_moves_ends_the_waiting_at_once(
+    shell: Shell, names: Names, run_upstreams: Run, subnet: str, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client(Settings(retry_budget=0.0, retry_budget_floor=0.0))
+    with later(0.5, lambda: names.change(NAME, one.address)) as moved:
+        response = shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=3.0))
+        late_s = time.monotonic() - moved.at
+    assert facts(response)["address"] == one.address
+    assert response.extensions["resilient"]["attempts"] == 1  # nobody was reached before
+    assert late_s < 0.15
+
+
+@TIMED
+def test_the_name_is_asked_for_again_and_again(
+    shell: Shell, names: Names, run_upstreams: Run, subnet: str, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client()
+
+    def move() -> None:  # nobody is told
+        names.answers[NAME] = (one.address,)
+
+    with later(0.5, move) as moved:
+        response = shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=3.0))
+        late_s = time.monotonic() - moved.at
+    assert facts(response)["address"] == one.address
+    assert late_s < 0.5
+    assert len(names.lookups) < 15
+
+
+@TIMED
+def test_a_server_that_starts_again_is_found(
+    shell: Shell, names: Names, run_upstreams: Run, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    one.kill()
+    names.answers[NAME] = (one.address,)
+    client = shell.client()
+    with later(0.4, lambda: one.start().wait()):
+        response = shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=4.0))
+    assert facts(response)["address"] == one.address
+
+
+@TIMED
+def test_the_deadline_ends_the_waiting(shell: Shell, names: Names, subnet: str, port: int) -> None:
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client()
+    began = time.monotonic()
+    with pytest.raises(shell.lib.ConnectError) as caught:
+        shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=0.5))
+    assert 0.45 <= time.monotonic() - began < 0.6
+    assert isinstance(caught.value, errors.NoEndpointAvailable)
+    assert isinstance(caught.value, errors.DeadlineExceeded)
+    assert isinstance(caught.value.__cause__, shell.lib.ConnectError)
+    assert list(caught.value.reasons) == [f"{subnet}1:{port} ({NAME})"]
+
+
+@TIMED
+def test_waiting_stays_within_the_budget(
+    shell: Shell, names: Names, subnet: str, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resilient.http._dial as dial
+
+    dials: list[object] = []
+    refused = dial.refused
+    monkeypatch.setattr(dial, "refused", lambda *a: (dials.append(a), refused(*a)))
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client(Settings(retry_budget=0.0, retry_budget_floor=2.0))
+    with pytest.raises(shell.lib.ConnectError):
+        shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=1.0))
+    assert 2 <= len(dials) <= 1 + 2 + 2
+
+
+@TIMED
+def test_a_post_does_not_wait(shell: Shell, names: Names, subnet: str, port: int) -> None:
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client()
+    began = time.monotonic()
+    with pytest.raises(shell.lib.ConnectError) as caught:
+        shell.post(client, f"http://{NAME}:{port}/x")
+    assert type(caught.value) is shell.lib.ConnectError
+    assert time.monotonic() - began < 0.5
+
+
+@TIMED
+def test_a_connect_that_gets_no_answer_follows_the_name(
+    shell: Shell, names: Names, run_upstreams: Run, subnet: str, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    with blackhole(subnet + "7", port):
+        names.answers[NAME] = (subnet + "7",)
+        client = shell.client()
+        with later(0.3, lambda: names.change(NAME, one.address)) as moved:
+            response = shell.get(client, f"http://{NAME}:{port}/x", **options(deadline_s=3.0))
+            late_s = time.monotonic() - moved.at
+    assert facts(response)["address"] == one.address
+    assert late_s < 0.5
+
+
+@TIMED
+def test_a_request_at_a_hung_endpoint_follows_the_name(
+    shell: Shell, names: Names, run_upstreams: Run, port: int
+) -> None:
+    one, two = run_upstreams(2)
+    names.answers[NAME] = (one.address,)
+    client = shell.client()
+    url = f"http://{NAME}:{port}/x"
+    shell.get(client, url)
+    one.hang()
+    with later(0.9, lambda: names.change(NAME, two.address)) as moved:
+        response = shell.get(client, url, **options(deadline_s=1.5))
+        late_s = time.monotonic() - moved.at
+    assert facts(response)["address"] == two.address
+    assert late_s < 0.4
+    one.go_on()
+
+
+@TIMED
+def test_an_upload_that_stands_still_goes_elsewhere(
+    shell: Shell, names: Names, run_upstreams: Run, port: int
+) -> None:
+    one, two = run_upstreams(2)
+    names.answers[NAME] = (one.address, two.address)
+    zones = f"az1={one.address}/32,az2={two.address}/32"
+    client = shell.client(Settings(zone="az1", zones=zones))
+    url = f"http://{NAME}:{port}/x"
+    shell.get(client, url)
+    one.hang()
+    began = time.monotonic()
+    response = shell.run(
+        lambda: client.put(url, content=bytes(30_000_000), **options(deadline_s=2.0))
+    )
+    assert facts(response) == {
+        "address": two.address, "host": f"{NAME}:{port}", "body": 30_000_000, "sni": None
+    }  # fmt: skip
+    assert time.monotonic() - began < 2.0
+    one.go_on()
+
+
+@TIMED
+def test_a_hung_upstream_of_the_own_zone_is_left(
+    shell: Shell, names: Names, run_upstreams: Run, port: int
+) -> None:
+    one, two = run_upstreams(2)
+    names.answers[NAME] = (one.address, two.address)
+    zones = f"az1={one.address}/32,az2={two.address}/32"
+    client = shell.client(Settings(zone="az1", zones=zones))
+    url = f"http://{NAME}:{port}/x"
+    assert facts(shell.get(client, url))["address"] == one.address
+    one.hang()
+    began = time.monotonic()
+    response = shell.get(client, url, **options(deadline_s=0.8))
+    assert facts(response)["address"] == two.address
+    assert time.monotonic() - began < 0.6
+    one.go_on()
