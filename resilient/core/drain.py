@@ -2,6 +2,7 @@
 
     keep    it may be used
     drain   it is given to nobody any more; who uses it may finish
+    hold    the same for want of anything better: cut once there is somewhere to go
     abort   its socket is shut down, whoever waits on it
 
 Abort is for what may do harm (a fenced primary's acknowledgements) or can't end by itself
@@ -19,25 +20,34 @@ from .model import Endpoint, EndpointView, Health, Role, Topology
 class Fate(Enum):
     KEEP = auto()
     DRAIN = auto()
+    HOLD = auto()
     ABORT = auto()
 
 
 def fate(
-    old: Topology, new: Topology, endpoint: Endpoint, generation: int, connecting: bool
+    old: Topology,
+    new: Topology,
+    endpoint: Endpoint,
+    generation: int,
+    *,
+    connecting: bool = False,
+    held: bool = False,
 ) -> Fate:
     """The fate of a connection that was made to the endpoint in that generation.
 
-    `connecting`: it isn't made yet, so nothing is lost with it.
+    `connecting`: it isn't made yet, so nothing is lost with it.  `held`: what it was before.
     """
     if new.live(endpoint, generation):
         return Fate.ABORT if connecting and _elsewhere(new, endpoint) else Fate.KEEP
-    if connecting:
+    if connecting or (held and new.writer is not None):
         return Fate.ABORT
     view = new.find(endpoint)
     if view is None:
-        return _gone(old.find(endpoint), new)
-    if view.fenced or (view.health is Health.DEAD and new.writer is not None):
+        return Fate.HOLD if held else _gone(old.find(endpoint), new)
+    if view.fenced:
         return Fate.ABORT
+    if view.health is Health.DEAD:
+        return Fate.ABORT if new.writer is not None else Fate.HOLD
     return Fate.DRAIN
 
 
@@ -56,6 +66,8 @@ def _gone(was: EndpointView | None, new: Topology) -> Fate:
     if was is None:
         return Fate.DRAIN  # decided when it went
     outranked = was.role is Role.PRIMARY and (was.epoch or 0) < (new.epoch or 0)
-    if outranked or (was.health is not Health.UP and new.writer is not None):
+    if outranked:
         return Fate.ABORT
-    return Fate.DRAIN
+    if was.health is Health.UP:
+        return Fate.DRAIN
+    return Fate.ABORT if new.writer is not None else Fate.HOLD

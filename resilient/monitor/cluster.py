@@ -275,7 +275,11 @@ class Cluster:
         until = time.monotonic() + self.settings.deadline_s
         for link in self.links.select(lambda link: not link.condemned or link.pending):
             where, view = link.endpoint, new.find(link.endpoint)
-            end = fate(old, new, where, link.generation, link.connecting or link.expendable)
+            end = fate(
+                *(old, new, where, link.generation),
+                connecting=link.connecting or link.expendable,
+                held=link.held,
+            )
             link.doubtful = view is not None and view.health is not Health.UP
             if end is Fate.KEEP:
                 self._dying.pop(where, None)
@@ -287,6 +291,7 @@ class Cluster:
                 link.abort(why)
             else:
                 link.condemned = why
+                link.held = end is Fate.HOLD
                 self._dying.setdefault(where, until)
 
     def _expire(self, now: float) -> None:

@@ -39,6 +39,7 @@ class Link:
         "endpoint",
         "expendable",
         "generation",
+        "held",
         "readable",
     )
 
@@ -51,6 +52,8 @@ class Link:
         self.doubtful = False
         #: nothing is lost with it (a ROLLBACK is under way)
         self.expendable = False
+        #: its endpoint is dead and there is nowhere else to go
+        self.held = False
         self._aborted = False
         #: `readable(0)`: events on the socket, none when it is silent and open
         self.readable: Callable[[int], list[tuple[int, int]]] = _nothing

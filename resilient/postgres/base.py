@@ -34,7 +34,13 @@ from ..settings import Settings, from_environment
 from . import clusters, target
 from .classify import connect_failure, statement_failure
 from .connection import Dial
-from .errors import DeadlineExceeded, FencedPrimary, NoEndpointAvailable, WrongRole
+from .errors import (
+    CommitOutcomeUnknown,
+    DeadlineExceeded,
+    FencedPrimary,
+    NoEndpointAvailable,
+    WrongRole,
+)
 
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
 #: unless a new topology wakes it before
@@ -221,6 +227,8 @@ class PoolCore(ClusterListener):
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
         link = getattr(conn, "_link", None)
+        if isinstance(exc, CommitOutcomeUnknown):
+            return kind  # whatever cut it: it may have taken effect, and says so
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
             raise DeadlineExceeded(f"{link.endpoint}: {link.condemned}") from exc
         return kind

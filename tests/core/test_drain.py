@@ -34,7 +34,7 @@ SHUTTING = replace(PRIMARY, role=Role.UNKNOWN, generation=1)
         (_after(SUSPECT, REPLICA, writer=SUSPECT), True, Fate.KEEP),
         # silence alone kills no call, but a dial to the silent one is given up for a better
         (_after(SUSPECT, PROMOTED, writer=PROMOTED, epoch=2), True, Fate.ABORT),
-        (_after(DEAD, REPLICA), False, Fate.DRAIN),
+        (_after(DEAD, REPLICA), False, Fate.HOLD),
         (_after(DEAD, REPLICA), True, Fate.ABORT),
         (_after(DEAD, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
         (_after(FENCED, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
@@ -47,15 +47,27 @@ SHUTTING = replace(PRIMARY, role=Role.UNKNOWN, generation=1)
     ],
 )
 def test_the_primarys_connections(after: Topology, connecting: bool, expected: Fate) -> None:
-    assert fate(BEFORE, after, A, 0, connecting) is expected
+    assert fate(BEFORE, after, A, 0, connecting=connecting) is expected
 
 
 def test_a_replica_that_leaves_its_name_finishes_its_reads() -> None:
     after = _after(PRIMARY, writer=PRIMARY)
-    assert fate(BEFORE, after, B, 0, connecting=False) is Fate.DRAIN
-    assert fate(after, after, B, 0, connecting=False) is Fate.DRAIN
+    assert fate(BEFORE, after, B, 0) is Fate.DRAIN
+    assert fate(after, after, B, 0) is Fate.DRAIN
 
 
 def test_an_older_generation_is_never_kept() -> None:
     reborn = replace(PRIMARY, generation=3)
-    assert fate(BEFORE, _after(reborn, writer=reborn), A, 2, connecting=False) is Fate.DRAIN
+    assert fate(BEFORE, _after(reborn, writer=reborn), A, 2) is Fate.DRAIN
+
+
+def test_a_call_held_on_a_dead_server_is_cut_when_there_is_somewhere_to_go() -> None:
+    """The name moves before the new address was ever probed: dead, gone, then replaced."""
+    dead = _after(DEAD)
+    assert fate(BEFORE, dead, A, 0) is Fate.HOLD
+    unknown = EndpointView(B)
+    moved = _after(unknown)
+    assert fate(dead, moved, A, 0, held=True) is Fate.HOLD
+    assert fate(dead, moved, A, 0) is Fate.HOLD
+    replaced = _after(PROMOTED, writer=PROMOTED, epoch=2)
+    assert fate(moved, replaced, A, 0, held=True) is Fate.ABORT

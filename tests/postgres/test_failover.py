@@ -48,14 +48,21 @@ class Load:
         return [item for item in self.failed if not isinstance(item[1], CommitOutcomeUnknown)]
 
 
-async def fail_over(lab: Lab, face: Face, new_id: Callable[[], int], fault: str, dsn: str) -> Load:
+async def fail_over(
+    lab: Lab,
+    face: Face,
+    new_id: Callable[[], int],
+    fault: str,
+    dsn: str,
+    dns_after_s: float = 0.3,
+) -> Load:
     """One fault under load, until writes flow again; the checks that every fault shares."""
     await face.open(dsn, settings_of(lab))
     try:
         await face.wait()
         load = Load(face, new_id)
         await asyncio.sleep(0.5)
-        run = lab.inject(fault, promote_after_s=0.5, dns_after_s=0.3)
+        run = lab.inject(fault, promote_after_s=0.5, dns_after_s=dns_after_s)
         await asyncio.to_thread(run.wait_done)
         address = lab.primary.address
         deadline = time.monotonic() + 10
@@ -91,6 +98,35 @@ async def test_one_cname(
 ) -> None:
     skip_unless(lab, fault)
     await fail_over(lab, face, new_id, fault, lab.writer_dsn)
+
+
+async def test_a_name_that_moves_after_the_verdict(
+    lab: Lab, orders: str, face: Face, new_id: Callable[[], int]
+) -> None:
+    """Calls that are stuck on the dead server have nowhere to go until the name moves."""
+    skip_unless(lab, "hang")
+    await fail_over(lab, face, new_id, "hang", lab.writer_dsn, dns_after_s=2.0)
+
+
+async def test_a_commit_cut_by_the_deadline_is_still_unknown(
+    lab: Lab, orders: str, face: Face, new_id: Callable[[], int]
+) -> None:
+    """A server that hangs inside a COMMIT, and nobody replaces it."""
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    await face.open(dsn, settings_of(lab, deadline_s=1.0))
+    try:
+        await face.wait()
+        for standby in lab.standbys:
+            standby.pause()  # so the COMMIT waits
+        writing = asyncio.create_task(face.insert(new_id()))
+        await asyncio.sleep(0.4)
+        lab.primary.pause()
+        with pytest.raises(CommitOutcomeUnknown):
+            await asyncio.wait_for(writing, 6)
+    finally:
+        for member in lab.members:
+            member.resume()
+        await face.close()
 
 
 async def test_no_primary_at_all(lab: Lab, orders: str, any_face: Face) -> None:
