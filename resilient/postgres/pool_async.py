@@ -18,13 +18,13 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ..core.model import CausalToken, Endpoint
+from ..core.model import CausalToken
 from . import role
 from ._upstream import ACT
 from .attempts import Attempts
 from .base import remaining
 from .reader import AsyncReader
-from .shell import deadline_in
+from .shell import deadline_in, replica_arguments
 from .shell_async import AsyncReplicaPool, AsyncShell
 
 T = TypeVar("T")
@@ -51,29 +51,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
             if self._closed:
                 return
             pool: AsyncReplicaPool[ACT] = AsyncReplicaPool(
-                self, endpoint, core, **self._replica_arguments(endpoint)
+                self, endpoint, core, **replica_arguments(self, endpoint)
             )
             core.replicas[endpoint] = pool
             await pool.open()
-
-    def _replica_arguments(self, endpoint: Endpoint) -> dict[str, Any]:
-        warm = self._core.settings.standby_min_size
-        return {
-            "connection_class": self.connection_class,
-            "kwargs": self.kwargs,
-            "min_size": warm,
-            "max_size": max(warm, self._max_size, 1),
-            "configure": self._configure,
-            "check": self._check,
-            "reset": self._reset,
-            "name": f"{self.name}-{endpoint.address or endpoint.name}",
-            "close_returns": self.close_returns,
-            "timeout": self.timeout,
-            "max_lifetime": self.max_lifetime,
-            "max_idle": self.max_idle,
-            "reconnect_timeout": self.reconnect_timeout,
-            "num_workers": 1,
-        }
 
     async def close(self, timeout: float = 5.0) -> None:
         was_open = not self._closed

@@ -13,11 +13,13 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter, deque
+from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Any
 
 from psycopg import OperationalError, pq
 
+from ..core import connect
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore, brief
@@ -70,6 +72,32 @@ class Shell:
     @property
     def _intent(self) -> Intent:
         return Intent.WRITE if self._bound is None else Intent.READ
+
+    def _commands(self, patient: bool) -> Generator[connect.Command, Any, None]:
+        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
+
+    # -- statistics: what the caller gave for the sizes, sums with the replicas elsewhere
+
+    def get_stats(self) -> dict[str, int]:
+        """As psycopg_pool's; counters and present numbers include the replicas' pools."""
+        own: dict[str, int] = super().get_stats()  # type: ignore[misc]
+        return self._summed(own, [pool.get_stats() for pool in self._replica_pools()])
+
+    def pop_stats(self) -> dict[str, int]:
+        """`get_stats`, and all counters back to zero."""
+        own: dict[str, int] = super().pop_stats()  # type: ignore[misc]
+        return self._summed(own, [pool.pop_stats() for pool in self._replica_pools()])
+
+    def _replica_pools(self) -> list[Any]:
+        return list(self._core.replicas.values())
+
+    @staticmethod
+    def _summed(own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
+        for stats in others:
+            for name, value in stats.items():
+                if name not in ("pool_min", "pool_max"):
+                    own[name] = own.get(name, 0) + value
+        return own
 
     # -- connections that may still be used
 
@@ -192,6 +220,27 @@ class Shell:
             conn._read_only = before[0]
             conn._begin_statement = b""
             conn._read_only_before = None
+
+
+def replica_arguments(pool: Any, endpoint: Endpoint) -> dict[str, Any]:
+    """The constructor's arguments of a replica's pool, from those of the pool it is for."""
+    warm = pool._core.settings.standby_min_size
+    return {
+        "connection_class": pool.connection_class,
+        "kwargs": pool.kwargs,
+        "min_size": warm,
+        "max_size": max(warm, pool._max_size, 1),
+        "configure": pool._configure,
+        "check": pool._check,
+        "reset": pool._reset,
+        "name": f"{pool.name}-{endpoint.address or endpoint.name}",
+        "close_returns": pool.close_returns,
+        "timeout": pool.timeout,
+        "max_lifetime": pool.max_lifetime,
+        "max_idle": pool.max_idle,
+        "reconnect_timeout": pool.reconnect_timeout,
+        "num_workers": 1,
+    }
 
 
 def is_condemned(conn: Any) -> bool:

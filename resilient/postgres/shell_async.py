@@ -58,9 +58,6 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else await super()._resolve_kwargs()
 
-    def _commands(self, patient: bool) -> Any:
-        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
-
     async def _connect(self, timeout: float | None = None) -> ACT:
         core = self._core
         limit_s = timeout if timeout is not None else core.settings.deadline_s

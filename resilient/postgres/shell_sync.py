@@ -61,9 +61,6 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else super()._resolve_kwargs()
 
-    def _commands(self, patient: bool) -> Any:
-        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
-
     def _connect(self, timeout: float | None = None) -> CT:
         core = self._core
         limit_s = timeout if timeout is not None else core.settings.deadline_s

@@ -16,9 +16,7 @@ import pytest
 
 from resilient.http import AsyncClient, Client
 from resilient.lab import Lab
-from resilient.lab.pytest_plugin import lab, session_lab, skip_unless
-
-__all__ = ["lab", "session_lab"]
+from resilient.lab.pytest_plugin import skip_unless
 
 pytestmark = pytest.mark.lab
 DEADLINE_S = 2.0

@@ -13,8 +13,6 @@ import pytest_asyncio
 
 from resilient import postgres
 from resilient.lab import Lab
-from resilient.lab.pytest_plugin import lab as lab  # noqa: PLC0414
-from resilient.lab.pytest_plugin import session_lab as session_lab  # noqa: PLC0414
 from resilient.settings import Settings
 
 INSERT = "insert into orders (id) values (%s) returning host(inet_server_addr())"

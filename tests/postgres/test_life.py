@@ -225,18 +225,22 @@ async def test_run_reruns_conflicts_and_leaves_the_rest_alone(
 
 
 async def test_the_callers_numbers_stay_exact(lab: Lab, orders: str, face: Face) -> None:
-    """Sizes as given, and neither probes nor replicas' warm connections in the counts."""
+    """Sizes as given; elsewhere sums with the replicas' pools; probes and checks nowhere."""
     await face.open(lab.dsn, settings_of(lab), min_size=2, max_size=3)
     try:
         await face.wait()
         for _ in range(5):
             await face.where()
-        await asyncio.sleep(1.5)  # a probe has come and gone
+        for _ in range(3):
+            await face.where(reader=True)
+        await asyncio.sleep(1.5)  # probes have come and gone
         stats = face.pool.get_stats()
         assert (stats["pool_min"], stats["pool_max"]) == (2, 3)
-        assert stats["requests_num"] == 5
-        assert stats["connections_num"] == 2
-        assert stats["pool_size"] == 2
+        assert stats["requests_num"] == 8
+        assert stats["connections_num"] == 2 + 1 + 1
+        assert stats["pool_size"] == stats["pool_available"] == 2 + 1 + 1
+        assert stats == face.pool.pop_stats()
+        assert "requests_num" not in face.pool.get_stats()
     finally:
         await face.close()
 

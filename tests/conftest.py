@@ -1,0 +1,7 @@
+"""One lab for all tests that need it: there is one port 53 in a namespace."""
+
+from __future__ import annotations
+
+from resilient.lab.pytest_plugin import lab, session_lab
+
+__all__ = ["lab", "session_lab"]
