@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..core.dns import Change, Mode
+from ..core.dns import Change
 from ..dns import AsyncResolver
 from ..settings import Settings
 
@@ -24,6 +24,8 @@ class Addresses:
     canonical: str = ""
     names: tuple[str, ...] = ()
     mode: Literal["strict", "rotating"] | None = None
+    #: what tells this answer from an earlier one that is merely given again
+    stamp: float = 0.0
 
 
 class AddressSource(Protocol):
@@ -47,7 +49,6 @@ class ResolverSource:
 
     def __init__(self, settings: Settings) -> None:
         self._resolver = AsyncResolver(settings)
-        self._modes: dict[str, Mode] = {}
 
     async def lookup(self, name: str, fresh: bool) -> Addresses:
         answer = await self._resolver.resolve(name, "any", fresh=fresh)
@@ -56,12 +57,12 @@ class ResolverSource:
             max(0.0, answer.expires_at - time.monotonic()),
             answer.canonical_name,
             answer.chain,
-            self._modes.pop(name, None),
+            self._resolver.mode(name, "any"),
+            answer.expires_at,
         )
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         def on_change(change: Change) -> None:
-            self._modes[name] = change.mode
             changed()
 
         return self._resolver.watch(name, on_change, "any")

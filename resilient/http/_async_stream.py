@@ -60,7 +60,7 @@ class AsyncStream:
     ) -> AsyncStream:
         attempt, began_s = CURRENT.get(), clock()
         core = self.library.core
-        name = self._tls_names.get(server_hostname or "", server_hostname)
+        name = self._tls_names.get((server_hostname or "").rstrip(".").lower(), server_hostname)
         bound_s = timeout if attempt is None else _dial.handshake_s(attempt, timeout)
         try:
             secured = await self.inner.start_tls(ssl_context, name, bound_s)

@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,10 +20,11 @@ from math import inf
 from typing import Literal, cast
 
 from ..core.budget import RetryBudget
-from ..core.model import Endpoint
+from ..core.model import Endpoint, Health
 from ..core.upstream import Answered, UpstreamConfig
-from ..errors import NameServersFailed, ResolutionError
+from ..errors import NameNotFound, NameServersFailed, ResolutionError
 from ..monitor import thread
+from ..monitor.zone import own_zone
 from ..settings import Settings
 from . import _addresses
 from ._origin import Keeper, Origin
@@ -45,7 +45,7 @@ logger = logging.getLogger("resilient.http")
 class Record:
     """One origin's task on the monitor's loop, and who waits for its first answer."""
 
-    __slots__ = ("fresh", "named", "origin", "task", "waiters", "wake")
+    __slots__ = ("fresh", "given", "named", "origin", "task", "waiters", "wake")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
@@ -54,6 +54,8 @@ class Record:
         self.wake: asyncio.Event | None = None
         self.waiters: list[Future[None]] = []
         self.fresh = False
+        #: what DNS said last: (stamp, addresses, canonical name)
+        self.given: tuple[float, tuple[str, ...], str] | None = None
 
 
 class Directory:
@@ -145,9 +147,13 @@ class Directory:
 
     def _answer(self, record: Record, answer: _addresses.Addresses) -> None:
         origin, settings = record.origin, self.settings
+        given = (answer.stamp, answer.addresses, answer.canonical)
+        if answer.stamp and given == record.given:
+            return  # from the cache once more: nobody is absent once more
+        record.given = given
         names = (*answer.names, answer.canonical, origin.host)
         if settings.zone == "auto" and origin.config.zone is None:
-            origin.set_zone(_own_zone(settings, answer.addresses))
+            origin.set_zone(own_zone(settings, answer.addresses))
         zones = tuple(settings.zones.zone_of(address, names) for address in answer.addresses)
         event = Answered(answer.addresses, zones, answer.canonical, answer.mode)
         origin.apply(event, time.monotonic())
@@ -227,12 +233,26 @@ class Directory:
         try:
             answer = await source.lookup(record.origin.host, fresh)
         except ResolutionError as exc:
-            # Endpoints that are known stay: the resolver's trouble isn't theirs.
+            # Endpoints that are known stay: the resolver's trouble isn't theirs.  But an
+            # address that never answered anything was only DNS's word, and that is gone.
+            if isinstance(exc, NameNotFound):
+                self._forget_unheard(record)
             _settle(record, None if record.origin.snapshot.resolved else exc)
             return FAILED_PAUSE_S
         self._answer(record, answer)
         _settle(record, None)
         return max(PAUSE_S, answer.ttl_s)
+
+    def _forget_unheard(self, record: Record) -> None:
+        origin = record.origin
+        current = [view for view in origin.snapshot.endpoints if not view.retired]
+        heard = [view for view in current if view.health is not Health.UNKNOWN]
+        if heard and len(heard) < len(current):
+            addresses = tuple(view.endpoint.address for view in heard)
+            zones = tuple(view.zone for view in heard)
+            event = Answered(addresses, zones, origin.snapshot.canonical, "strict")
+            origin.apply(event, time.monotonic())
+            record.given = None
 
     async def _shut_down(self) -> None:
         tasks = [record.task for record in self._records.values() if record.task is not None]
@@ -251,18 +271,6 @@ def _settle(record: Record, error: Exception | None) -> None:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
-
-
-def _own_zone(settings: Settings, addresses: tuple[str, ...]) -> str | None:
-    """The zone of the local address that the kernel would use; no packet is sent."""
-    for address in addresses:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((address, 9))
-            zone = settings.zones.zone_of(str(sock.getsockname()[0]))
-            if zone is not None:
-                return zone
-    return None
 
 
 # -- one directory per settings

@@ -99,7 +99,7 @@ class SyncStream:
         timeout: float | None = None,
     ) -> SyncStream:
         attempt, began_s = CURRENT.get(), clock()
-        name = self._tls_names.get(server_hostname or "", server_hostname)
+        name = self._tls_names.get((server_hostname or "").rstrip(".").lower(), server_hostname)
         try:
             self.sock.settimeout(
                 timeout if attempt is None else _dial.handshake_s(attempt, timeout)
