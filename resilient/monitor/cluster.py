@@ -104,7 +104,8 @@ class Cluster:
         self._by_endpoint: dict[Endpoint, list[int]] = {}
         self._probe_number = 0
         self._closing = False
-        self._jitter = random.random()
+        self._rng = random.Random()  # the application's own stays as it was seeded
+        self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply)
         for event in literals(names, settings):
@@ -327,7 +328,7 @@ class Cluster:
         old = self._state.topology
         self._state = core.step(self._state, core.Tick(), now)
         probes, _ = core.due(self._state, now, self._jitter)
-        self._jitter = random.random()
+        self._jitter = self._rng.random()
         for endpoint in probes:
             self._send(endpoint, now)
         new = self._state.topology

@@ -6,7 +6,6 @@ to stop and how long to wait is `core.retry`'s and `core.budget`'s.
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -63,7 +62,7 @@ class Attempts:
             ) from exc
         self._made += 1
         # A conflict between transactions wants distance; a new primary does not.
-        self.pause_s = backoff_s(self._made - 1, random.random())
+        self.pause_s = backoff_s(self._made - 1, self._core.rng.random())
         if exc.sqlstate not in RERUN_SQLSTATES:
             self.pause_s = min(self.pause_s, 0.01)
         return True

@@ -60,6 +60,7 @@ class PoolCore(ClusterListener):
         self.stock: deque[Any] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
+        self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
         self._changed = changed
         #: in a forked child: the pool was open in its parent
@@ -286,7 +287,7 @@ class PoolCore(ClusterListener):
             routing.Candidate(view, self._in_flight(view.endpoint))
             for view in self.topology.endpoints
         ]
-        chosen = routing.choose(found, request, random)
+        chosen = routing.choose(found, request, self.rng)
         return chosen.view if chosen else None
 
     def replicas_may_have(self, token: CausalToken) -> bool:

@@ -51,6 +51,12 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         super()._start_workers()
         fork.follow(self)
 
+    def __del__(self) -> None:
+        # A worker may drop the last reference, and can't wait for itself; all have been told
+        # to stop by then.
+        with suppress(RuntimeError):
+            super().__del__()
+
     # -- connecting
 
     def _resolve_conninfo(self) -> str:
