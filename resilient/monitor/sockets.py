@@ -41,6 +41,7 @@ class Link:
         "generation",
         "held",
         "readable",
+        "witness",
     )
 
     def __init__(self, endpoint: Endpoint, generation: int) -> None:
@@ -54,6 +55,8 @@ class Link:
         self.expendable = False
         #: its endpoint is dead and there is nowhere else to go
         self.held = False
+        #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
+        self.witness: object = None
         self._aborted = False
         #: `readable(0)`: events on the socket, none when it is silent and open
         self.readable: Callable[[int], list[tuple[int, int]]] = _nothing

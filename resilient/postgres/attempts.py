@@ -16,7 +16,12 @@ import tenacity
 from ..core.budget import backoff_s
 from ..core.model import FailureKind
 from ..core.retry import RERUN_SQLSTATES, rerun
-from .errors import CommitOutcomeUnknown, DeadlineExceeded, RetryBudgetExhausted
+from .errors import (
+    CommitOutcomeUnknown,
+    DeadlineExceeded,
+    RetryBudgetExhausted,
+    TransactionReplayMismatch,
+)
 
 if TYPE_CHECKING:
     from .base import PoolCore
@@ -46,7 +51,9 @@ class Attempts:
         kind, self.kind = self.kind, None
         if isinstance(exc, CommitOutcomeUnknown | DeadlineExceeded | psycopg_pool.PoolTimeout):
             return False
-        if not isinstance(exc, psycopg.Error) or not rerun(exc.sqlstate, kind):
+        # What differed when it was replayed is the function's to see for itself.
+        replayed = isinstance(exc, TransactionReplayMismatch)
+        if not replayed and (not isinstance(exc, psycopg.Error) or not rerun(exc.sqlstate, kind)):
             return False
         if self._made >= self._core.settings.retry_attempts:
             return False
@@ -63,7 +70,7 @@ class Attempts:
         self._made += 1
         # A conflict between transactions wants distance; a new primary does not.
         self.pause_s = backoff_s(self._made - 1, self._core.rng.random())
-        if exc.sqlstate not in RERUN_SQLSTATES:
+        if getattr(exc, "sqlstate", None) not in RERUN_SQLSTATES:
             self.pause_s = min(self.pause_s, 0.01)
         return True
 

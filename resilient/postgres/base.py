@@ -39,6 +39,7 @@ from .errors import (
     DeadlineExceeded,
     FencedPrimary,
     NoEndpointAvailable,
+    TransactionReplayMismatch,
     WrongRole,
 )
 
@@ -218,6 +219,8 @@ class PoolCore(ClusterListener):
         link = getattr(conn, "_link", None)
         if link is None or not isinstance(exc, psycopg.Error) or self.shared is None:
             return None
+        if isinstance(exc, TransactionReplayMismatch):
+            return None  # the server did as it was told
         broken = conn.broken
         kind = statement_failure(exc.sqlstate, broken, str(exc))
         if kind is not None and kind is not FailureKind.REJECTED:

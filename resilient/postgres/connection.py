@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
+from weakref import ref
 
 from psycopg import errors as e
-from psycopg import pq
+from psycopg import generators, pq
 from psycopg._connection_base import BaseConnection
 
 from ..core.model import Endpoint, FailureKind, Observation, Role
@@ -28,6 +30,9 @@ from .role import RoleError, observe, with_descriptor
 #: commit, and inside of it ends without any reply (PostgreSQL: CommitTransaction,
 #: SyncRepWaitForLSN)
 NOT_COMMITTED = frozenset({"57P01", "25P03"})
+#: the server's function that warns of a commit without its standbys; no translation changes
+#: its name, as it does the message
+SYNC_REP = b"SyncRepWaitForLSN"
 
 
 class Dial:
@@ -115,6 +120,13 @@ class ResilientMixin(BaseConnection[Any]):
     _link: Link | None = None
     #: a COMMIT is under way
     _committing = False
+    #: it committed on the server, whose wait for its standbys was cancelled
+    _sync_rep_warned = False
+
+    def __init__(self, pgconn: pq.abc.PGconn, *args: Any, **kwargs: Any) -> None:
+        super().__init__(pgconn, *args, **kwargs)
+        if pgconn.notice_handler is not None:
+            pgconn.notice_handler = partial(_noticed, ref(self), pgconn.notice_handler)
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Any]:
@@ -132,21 +144,48 @@ class ResilientMixin(BaseConnection[Any]):
         return conn
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        gen = super()._exec_command(command, *args, **kwargs)
-        if command in ("COMMIT", b"COMMIT"):
-            return self._commit_truthfully(gen)
+        if command in ("COMMIT", b"COMMIT") and self._pipeline is None:
+            return self._commit_truthfully()
         if self._link is not None and command in ("ROLLBACK", b"ROLLBACK"):
-            return self._roll_back_at_once(gen, self._link)
-        return gen
+            return self._roll_back_at_once(self._link)
+        return super()._exec_command(command, *args, **kwargs)
 
-    def _commit_truthfully(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    def _plain_command(self, command: bytes) -> Generator[Any, Any, Any]:
+        """The command, by psycopg alone."""
+        return super()._exec_command(command)
+
+    def _commit_answer(self) -> Generator[Any, Any, Any]:
+        """Send COMMIT; its first answer decides.
+
+        A server that has committed may still serve a termination before it is ready again
+        (the log line of a slow statement is such a place): what follows the first answer
+        says nothing about the COMMIT.
+        """
+        self._check_connection_ok()
+        pgconn = self.pgconn
+        pgconn.send_query(b"COMMIT")
+        yield from generators.send(pgconn)
+        first = result = yield from generators.fetch(pgconn)
+        try:
+            while result is not None:
+                result = yield from generators.fetch(pgconn)
+        except e.OperationalError:
+            if first is None:
+                raise
+        if first is None:
+            raise e.InternalError("no answer to COMMIT")
+        if first.status != pq.ExecStatus.COMMAND_OK:
+            raise e.error_from_result(first, encoding=pgconn._encoding)
+        return first
+
+    def _commit_truthfully(self) -> Generator[Any, Any, Any]:
         # What the server said before we ask: a session that has ended takes no COMMIT, and
         # then it is certain that nothing was committed.
         while self._link is not None and self._link.readable(0):
             self.pgconn.consume_input()
         self._committing = True
         try:
-            result = yield from gen
+            result = yield from self._commit_answer()
         except e.OperationalError as exc:
             if exc.sqlstate in NOT_COMMITTED or self.pgconn.status != pq.ConnStatus.BAD:
                 raise
@@ -161,16 +200,14 @@ class ResilientMixin(BaseConnection[Any]):
             raise self._unknown(self._link.condemned)
         return result
 
-    def _roll_back_at_once(
-        self, gen: Generator[Any, Any, Any], link: Link
-    ) -> Generator[Any, Any, Any]:
+    def _roll_back_at_once(self, link: Link) -> Generator[Any, Any, Any]:
         """A server that is gone isn't waited for: closing rolls back as well."""
         if link.condemned:
             self.pgconn.finish()
             raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.condemned}")
         link.expendable = True
         try:
-            return (yield from gen)
+            return (yield from self._plain_command(b"ROLLBACK"))
         finally:
             link.expendable = False
 
@@ -179,7 +216,22 @@ class ResilientMixin(BaseConnection[Any]):
         link = self._link
         return not self._committing and not (link and (link.condemned or link.doubtful))
 
-    def _unknown(self, reason: str) -> CommitOutcomeUnknown:
+    def _unknown(
+        self, reason: str, details: dict[str, object] | None = None
+    ) -> CommitOutcomeUnknown:
         where = str(self._link.endpoint) if self._link else "an unknown endpoint"
-        text = f"the reply to COMMIT was lost ({where}): it may have taken effect or not"
-        return CommitOutcomeUnknown(text, details={"endpoint": where, "reason": reason})
+        known: dict[str, object] = {"endpoint": where, "reason": reason, **(details or {})}
+        why = f": {known['resolver']}" if "resolver" in known else ""
+        text = f"the reply to COMMIT was lost ({where}): it may have taken effect or not{why}"
+        return CommitOutcomeUnknown(text, details=known)
+
+
+def _noticed(
+    reference: ref[ResilientMixin], handler: Callable[[Any], None], notice: pq.abc.PGresult
+) -> None:
+    """A notice has come: during a COMMIT it may say that no standby has confirmed it."""
+    conn = reference()
+    if conn is not None and conn._committing:
+        source = notice.error_field(pq.DiagnosticField.SOURCE_FUNCTION)
+        conn._sync_rep_warned |= source == SYNC_REP
+    handler(notice)

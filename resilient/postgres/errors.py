@@ -13,6 +13,7 @@ __all__ = [
     "FencedPrimary",
     "NoEndpointAvailable",
     "RetryBudgetExhausted",
+    "TransactionReplayMismatch",
     "WrongRole",
 ]
 
@@ -31,6 +32,11 @@ class CommitOutcomeUnknown(errors.CommitOutcomeUnknown, psycopg.OperationalError
 
 class RetryBudgetExhausted(errors.RetryBudgetExhausted, psycopg.OperationalError):
     """Another try would exceed the retry budget."""
+
+
+class TransactionReplayMismatch(errors.TransactionReplayMismatch, psycopg.OperationalError):
+    """A replayed transaction gave other results than the caller had already seen.  It is
+    rolled back: nothing of it took effect."""
 
 
 class FencedPrimary(errors.FencedPrimary, psycopg.OperationalError):

@@ -102,6 +102,7 @@ class ResilientPool(SyncShell[CT]):
             if error is exc:
                 raise
             raise error from self._core.last_failure or exc
+        self._engage(conn)
         return self._make_read_only(conn) if read_only else conn
 
     def _getconn_reader(
@@ -125,6 +126,7 @@ class ResilientPool(SyncShell[CT]):
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
                 if after is None or self._has(conn, after):
+                    self._engage(conn)
                     return cast(CT, self._make_read_only(conn))
                 pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -150,6 +152,7 @@ class ResilientPool(SyncShell[CT]):
         if isinstance(home, ReplicaPool) and home.owner() is self:
             home.putconn(conn)
         else:
+            self._disengage(conn)
             super().putconn(conn)
 
     @contextmanager

@@ -98,6 +98,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
             if error is exc:
                 raise
             raise error from self._core.last_failure or exc
+        self._engage(conn)
         return self._make_read_only(conn) if read_only else conn
 
     async def _getconn_reader(
@@ -121,6 +122,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
                 if after is None or await self._has(conn, after):
+                    self._engage(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -146,6 +148,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if isinstance(home, AsyncReplicaPool) and home.owner() is self:
             await home.putconn(conn)
         else:
+            self._disengage(conn)
             await super().putconn(conn)
 
     @asynccontextmanager

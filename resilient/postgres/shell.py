@@ -23,6 +23,7 @@ from ..core import connect
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore, brief
+from .continuity import ContinuityMixin
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
@@ -204,7 +205,27 @@ class Shell:
         self._nconns -= len(taken)
         return taken
 
+    # -- checkouts
+
+    def _engage(self, conn: Any) -> Any:
+        """The connection goes to a caller: what is done with it can be done again."""
+        if isinstance(conn, ContinuityMixin):  # else something else has made it
+            conn.engage(self._core.settings)
+        return conn
+
+    def _disengage(self, conn: Any) -> None:
+        if getattr(conn, "_journal", None) is not None:
+            conn.disengage()
+            if self._reset is not None:  # type: ignore[attr-defined]
+                conn._session.clear()  # settings are the callback's from here
+
     # -- read-only checkouts
+
+    def _at_home(self, conn: Any) -> bool:
+        """Is it still connected where this pool's connections go?  Replayed elsewhere, it
+        isn't."""
+        link = getattr(conn, "_link", None)
+        return self._bound is None or link is None or link.endpoint == self._bound
 
     @staticmethod
     def _make_read_only(conn: Any) -> Any:

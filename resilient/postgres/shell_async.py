@@ -112,6 +112,10 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         self._core.connected(conn, dial)
         return conn
 
+    async def renewed(self, conn: ACT, timeout: float) -> ACT:
+        """A new connection for a checkout whose own was lost."""
+        return await self._connect(timeout)
+
     async def _await(self, command: connect.Await) -> None:
         loop = asyncio.get_running_loop()
         event = asyncio.Event()
@@ -191,7 +195,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
         self._restore(conn)
-        if is_condemned(conn):
+        if is_condemned(conn) or not self._at_home(conn):
             conn._expire_at = 0.0
         await super()._return_connection(conn, from_getconn)
 
@@ -212,5 +216,24 @@ class AsyncReplicaPool(AsyncShell[ACT]):
         self._core.cluster.listen(self._core)
 
     async def putconn(self, conn: ACT) -> None:
+        self._disengage(conn)
         self._restore(conn)
         await super().putconn(conn)
+
+    async def renewed(self, conn: ACT, timeout: float) -> ACT:
+        """Another replica, or else the primary."""
+        owner = self.owner()
+        if owner is None:
+            return await self._connect(timeout)
+        deadline_at = deadline_in(timeout)
+        failed: frozenset[object] = frozenset()
+        while True:
+            view = self._core.reader(None, failed)
+            pool = owner._core.replicas.get(view.endpoint) if view else None
+            if view is None or pool is None or remaining(deadline_at) <= 0:
+                return cast(ACT, await owner._connect(max(remaining(deadline_at), 0.001)))
+            try:
+                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
+                return cast(ACT, await pool._connect(share_s))
+            except psycopg.OperationalError:
+                failed |= {view.endpoint}

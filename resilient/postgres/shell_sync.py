@@ -117,6 +117,10 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         self._core.connected(conn, dial)
         return conn
 
+    def renewed(self, conn: CT, timeout: float) -> CT:
+        """A new connection for a checkout whose own was lost."""
+        return self._connect(timeout)
+
     def _await(self, command: connect.Await) -> None:
         event = threading.Event()
         self._core.cluster.wake(command.version, event.set)
@@ -153,7 +157,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def _return_connection(self, conn: CT, from_getconn: bool) -> None:
         self._restore(conn)
-        if is_condemned(conn):
+        if is_condemned(conn) or not self._at_home(conn):
             conn._expire_at = 0.0
         super()._return_connection(conn, from_getconn)
 
@@ -173,5 +177,24 @@ class ReplicaPool(SyncShell[CT]):
         self._core.cluster.listen(self._core)
 
     def putconn(self, conn: CT) -> None:
+        self._disengage(conn)
         self._restore(conn)
         super().putconn(conn)
+
+    def renewed(self, conn: CT, timeout: float) -> CT:
+        """Another replica, or else the primary."""
+        owner = self.owner()
+        if owner is None:
+            return self._connect(timeout)
+        deadline_at = deadline_in(timeout)
+        failed: frozenset[object] = frozenset()
+        while True:
+            view = self._core.reader(None, failed)
+            pool = owner._core.replicas.get(view.endpoint) if view else None
+            if view is None or pool is None or remaining(deadline_at) <= 0:
+                return cast(CT, owner._connect(max(remaining(deadline_at), 0.001)))
+            try:
+                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
+                return cast(CT, pool._connect(share_s))
+            except psycopg.OperationalError:
+                failed |= {view.endpoint}

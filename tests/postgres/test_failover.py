@@ -182,8 +182,8 @@ async def test_a_slow_statement_is_not_cut(lab: Lab, orders: str, face: Face) ->
 async def test_a_commit_whose_reply_is_lost_is_not_guessed(
     lab: Lab, orders: str, face: Face, new_id: Callable[[], int]
 ) -> None:
-    """The standbys are stopped, so the COMMIT waits; then its server dies."""
-    await face.open(lab.dsn, settings_of(lab))
+    """The standbys are stopped, so the COMMIT waits; then its server dies, for good."""
+    await face.open(lab.dsn, settings_of(lab, deadline_s=2.0))
     number = new_id()
     try:
         await face.wait()

@@ -1,0 +1,270 @@
+"""COMMIT: sent once, and when its reply is lost, resolved, never guessed.
+
+What decides is `core.outcome` (`COMMIT_RESOLVER=lsn`) or a row of the ledger (`ledger`); what
+is gathered for it before the COMMIT is the journal's mark.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from psycopg import IsolationLevel, generators, pq
+from psycopg import errors as e
+from psycopg.pq.abc import PGresult
+
+from ..core.outcome import Mark, Outcome, Testimony, Verdict, resolve
+from ..core.reaction import Action, Sent, react
+from . import ledger
+from .errors import CommitOutcomeUnknown
+from .journal import Journal
+from .recovery import Gen, RecoveryMixin, explained, logger
+from .role import lsn
+from .witness import CONFIRM, END_BACKEND, RIDER, ask, witness, xid_status
+
+#: how often a COMMIT that is still running is asked for again, in seconds
+RUNNING_PAUSE_S = 0.05
+
+_BAD = pq.ConnStatus.BAD
+_IDLE = pq.TransactionStatus.IDLE
+_INTRANS = pq.TransactionStatus.INTRANS
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_FATAL = pq.ExecStatus.FATAL_ERROR
+
+
+class CommitMixin(RecoveryMixin):
+    """The end of a recorded transaction."""
+
+    #: token of the COMMIT under way, with a ledger
+    _token = b""
+    #: who runs it, for a session that is gone
+    _backend_pid = 0
+
+    def _commit(self) -> Gen:
+        """COMMIT of a recorded transaction; returns once it is durable, or raises."""
+        journal = self._journal
+        assert journal is not None
+        if self._due:  # nothing was ever sent
+            self._due = b""
+            journal.reset()
+            return None
+        result = None
+        while True:
+            sent = False
+            try:
+                link = self._link
+                while link is not None and link.readable(0):
+                    self._hear()  # a session that has ended takes no COMMIT
+                if journal.blind and journal.mark is None and self._marks:
+                    yield from self._ask_rider()
+                sent = True
+                result = yield from self._send_commit(journal)
+            except e.Error as exc:
+                if not self._lost:  # the server refused it: the application's own
+                    journal.reset()
+                    raise
+                if not sent:
+                    yield from self._recover(exc, Sent.BLOCK)
+                elif (yield from self._commit_lost(exc)):
+                    break
+                continue
+            break
+        self._committed(journal)
+        return result
+
+    def _hear(self) -> None:
+        """Read what the server said unasked.  Raises when it ended the session."""
+        self.pgconn.consume_input()
+        if self.pgconn.status == _BAD:
+            raise e.OperationalError("the server closed the connection")
+
+    def _ask_rider(self) -> Gen:
+        """The rider on its own: the last statement couldn't take it along."""
+        if self.pgconn.transaction_status != _INTRANS:
+            return
+        self.pgconn.send_query(RIDER)
+        (result,) = yield from generators.execute(self.pgconn)
+        if result.status == _TUPLES:
+            self._read_rider(result)
+        elif self.pgconn.status == _BAD:
+            raise e.OperationalError("the connection was lost")
+
+    @property
+    def _marks(self) -> bool:
+        """Is the server asked for the transaction's id and position?"""
+        seen = self._witness()
+        return seen is not None and seen.marks and self._asks
+
+    def _read_rider(self, result: PGresult) -> None:
+        journal, seen = self._journal, self._witness()
+        if journal is None or seen is None:
+            return
+        flushed = result.get_value(0, 2)
+        if flushed is not None:
+            seen.flushed.latest = flushed
+        if journal.mark is None:
+            xid, position = result.get_value(0, 0), result.get_value(0, 1)
+            if xid and position:
+                journal.mark = Mark(int(xid), lsn(position.decode()), seen.incarnation)
+                journal.marked_at = time.monotonic()
+            journal.blind = False
+
+    def _send_commit(self, journal: Journal) -> Gen:
+        self._committing = True
+        self._sync_rep_warned = False
+        self._token = b""
+        self._backend_pid = self.pgconn.backend_pid
+        try:
+            if journal.mark is not None and self._keeps_ledger:
+                result = yield from ledger.commit(self, journal)
+            else:
+                result = yield from self._commit_answer()
+        finally:
+            self._committing = False
+        link = self._link
+        if link is not None and link.aborted and not self._read_only:
+            # Its socket was shut down because a higher epoch was seen: what was still in its
+            # buffer is no acknowledgement.
+            raise e.OperationalError(link.condemned)
+        if self._sync_rep_warned:
+            raise self._unknown(
+                "committed on this server, but the wait for its standbys was cancelled",
+                details={"committed_locally": True},
+            )
+        return result
+
+    def _committed(self, journal: Journal) -> None:
+        if journal.sets:
+            self._session.keep(journal.settings())
+        journal.reset()
+
+    # -- the reply was lost
+
+    def _commit_lost(self, exc: e.Error) -> Gen:
+        """True: it is committed, and durable.  False: it is not, and stands again, to be
+        committed on a new session."""
+        self._core.note(self, exc)
+        journal = self._journal
+        assert journal is not None
+        if isinstance(exc, CommitOutcomeUnknown):
+            raise exc
+        if react(exc.sqlstate, Sent.COMMIT, broken=True).action is Action.REPLAY:
+            yield from self._not_committed(exc, "the session ended before it")
+            return False
+        if journal.mark is None:
+            serializable = self._isolation_level is IsolationLevel.SERIALIZABLE
+            if self._marks and not journal.blind and not serializable:
+                return True  # it wrote nothing: there is nothing to lose
+            if self._read_only or (self._marks and not journal.blind):
+                yield from self._not_committed(exc, "it was read-only")
+                return False
+        if self._core.settings.commit_resolver == "off" or journal.mark is None:
+            why = "RESILIENT_COMMIT_RESOLVER=off"
+            if self._core.settings.commit_resolver != "off":
+                why = "the server doesn't tell a transaction's id and position"
+            raise self._unknown(str(exc), details={"resolver": why}) from exc
+        return (yield from self._resolve(exc, journal.mark))
+
+    def _not_committed(self, exc: e.Error, reason: str, fresh: Any = None) -> Gen:
+        """It certainly did not commit: do it again, or say that it did not."""
+        logger.info("step=resolved outcome=not-committed reason=%r", reason)
+        why = self._unreplayable()
+        if why:
+            if fresh is not None:
+                fresh.pgconn.finish()
+            raise explained(exc, f"not committed ({reason}); not replayed: {why}") from None
+        yield from self._reestablish(exc, self._deadline_at(), fresh)
+
+    def _resolve(self, exc: e.Error, mark: Mark) -> Gen:
+        """Ask the fenced primary, until it tells or the deadline passes."""
+        deadline_at = self._deadline_at()
+        fresh: Any = None
+        verdict = Verdict(Outcome.UNKNOWN, "no primary could be asked")
+        while time.monotonic() < deadline_at:
+            try:
+                if fresh is None:
+                    fresh = yield from self._renewed(deadline_at)
+                verdict = yield from self._verdict(fresh, mark)
+                if verdict.outcome is Outcome.RUNNING:
+                    yield from self._pause(RUNNING_PAUSE_S)
+                    continue
+                if verdict.outcome is Outcome.COMMITTED:
+                    yield from self._confirm(fresh)
+            except (e.Error, OSError) as failure:
+                if fresh is None:
+                    verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked: {failure}")
+                    break
+                self._core.note(fresh, failure)
+                fresh.pgconn.finish()
+                fresh = None
+                verdict = Verdict(Outcome.UNKNOWN, f"the new primary was lost too: {failure}")
+                continue
+            except BaseException:
+                if fresh is not None:
+                    fresh.pgconn.finish()
+                raise
+            break
+        if verdict.outcome is Outcome.COMMITTED:
+            logger.info("step=resolved outcome=committed reason=%r", verdict.reason)
+            self._adopt(fresh)
+            yield from self._restore()
+            return True
+        if verdict.outcome is Outcome.NOT_COMMITTED:
+            yield from self._not_committed(exc, verdict.reason, fresh)
+            return False
+        if fresh is not None:
+            fresh.pgconn.finish()
+        raise self._unknown(str(exc), details=self._known(mark, verdict)) from exc
+
+    def _verdict(self, fresh: Any, mark: Mark) -> Gen:
+        """One round of questions to the server behind `fresh`."""
+        seen = yield from witness(fresh.pgconn)
+        if seen is None:
+            return Verdict(Outcome.UNKNOWN, "the new primary doesn't tell its incarnation")
+        if self._token:
+            verdict = yield from ledger.verdict(fresh.pgconn, self._token)
+        else:
+            status = yield from xid_status(fresh.pgconn, mark.xid)
+            known = self._witness()
+            flushed = known.flushed.lsn if known is not None else 0
+            verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
+        if verdict.outcome is Outcome.RUNNING:
+            backend, xid = b"%d" % self._backend_pid, b"%d" % (mark.xid & 0xFFFFFFFF)
+            yield from ask(fresh.pgconn, END_BACKEND, [backend, xid])
+        return verdict
+
+    def _confirm(self, fresh: Any) -> Gen:
+        """Committed counts once something behind it is acknowledged as durable."""
+        self._sync_rep_warned = False
+        fresh.pgconn.send_query(CONFIRM)
+        fresh._committing = True
+        (result,) = yield from generators.execute(fresh.pgconn)
+        fresh._committing = False
+        if result.status != _TUPLES:
+            raise e.error_from_result(result)
+        if fresh._sync_rep_warned:
+            raise self._unknown(
+                "committed, but the wait for its standbys was cancelled",
+                details={"committed_locally": True},
+            )
+
+    def _restore(self) -> Gen:
+        """The settings of the session, on the new one; nothing else is left to do."""
+        try:
+            for entry in [*self._session.settings, *self._journal_settings()]:
+                yield from self._again(entry, 0)
+        except e.Error:
+            self.pgconn.finish()  # the next use finds it lost, and restores it
+
+    def _journal_settings(self) -> list[Any]:
+        return self._journal.settings() if self._journal is not None else []
+
+    def _known(self, mark: Mark, verdict: Verdict) -> dict[str, object]:
+        """Everything that is known, for the error."""
+        return {
+            "xid": mark.xid,
+            "lsn": f"{mark.lsn >> 32:X}/{mark.lsn & 0xFFFFFFFF:X}",
+            "timeline": mark.incarnation.timeline,
+            "system_id": mark.incarnation.system_id,
+            "resolver": verdict.reason,
+        }

@@ -1,0 +1,276 @@
+"""The statements of a checkout: recorded, BEGIN merged with the first, failures recovered.
+
+Everything is a generator for psycopg's `Connection.wait`, sync and async alike.  A statement
+in a block is sent so:
+
+    BEGIN · statement · rider        one message; the rider until the block has written
+    statement · rider
+    statement
+    COMMIT                           `committing`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import errors as e
+from psycopg import pq
+from psycopg._connection_info import ConnectionInfo
+
+from ..core.reaction import Action, Sent, react
+from .journal import Entry, Journal
+from .message import MessageMixin, Statement
+from .recovery import Gen
+from .statements import Traits
+
+_IDLE = pq.TransactionStatus.IDLE
+_INTRANS = pq.TransactionStatus.INTRANS
+_UNKNOWN = pq.TransactionStatus.UNKNOWN
+_BAD = pq.ConnStatus.BAD
+_STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
+
+
+class DueInfo(ConnectionInfo):
+    """Inside a block whose BEGIN hasn't been sent yet."""
+
+    @property
+    def transaction_status(self) -> pq.TransactionStatus:
+        return _INTRANS
+
+
+class ContinuityMixin(MessageMixin):
+    """A connection whose transactions survive their server."""
+
+    #: the statement under way is one that BEGIN may be merged with
+    _may_defer = False
+
+    @property
+    def info(self) -> ConnectionInfo:
+        return DueInfo(self.pgconn) if self._due else super().info
+
+    def _check_connection_ok(self) -> None:
+        if self._journal is None or self._closed:
+            super()._check_connection_ok()
+
+    # -- transaction control
+
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
+        journal = self._journal
+        if command == b"DEALLOCATE ALL":
+            self._rider_ready = False
+        if journal is None or not isinstance(command, bytes):
+            return super()._exec_command(command, *args, **kwargs)
+        if command == b"COMMIT":
+            return self._commit() if self._pipeline is None else self._commit_in_pipeline()
+        if self._pipeline is not None:
+            return super()._exec_command(command, *args, **kwargs)
+        if command == b"ROLLBACK":
+            return self._roll_back(journal)
+        if command.startswith(_STEPS):
+            return self._step(journal, command)
+        if not command.startswith(b"DEALLOCATE"):
+            journal.hazard = journal.hazard or "a two-phase transaction"
+        return super()._exec_command(command, *args, **kwargs)
+
+    def _commit_in_pipeline(self) -> Gen:
+        """COMMIT is never one of many in flight: what became of it must be known."""
+        pipeline = self._pipeline
+        assert pipeline is not None
+        yield from pipeline._sync_gen()
+        self.pgconn.exit_pipeline_mode()
+        self._pipeline = None
+        try:
+            yield from self._commit()
+        finally:
+            self._pipeline = pipeline
+            pipeline.pgconn = self.pgconn
+            if self.pgconn.status != _BAD:
+                self.pgconn.enter_pipeline_mode()
+
+    def _roll_back(self, journal: Journal) -> Gen:
+        self._due = b""
+        journal.reset()
+        if self.pgconn.transaction_status == _IDLE:
+            return None
+        return (yield from super()._exec_command(b"ROLLBACK"))
+
+    def _step(self, journal: Journal, command: bytes) -> Gen:
+        """BEGIN, SAVEPOINT and their like."""
+        yield from self._send_due()
+        while True:
+            try:
+                result = yield from self._plain_command(command)
+                break
+            except e.Error as exc:
+                yield from self._recover(exc, Sent.BLOCK)
+        journal.command(command)
+        return result
+
+    def _send_due(self) -> Gen:
+        """BEGIN that was put off, now."""
+        if self._due:
+            command, self._due = self._due, b""
+            assert self._journal is not None
+            yield from self._step(self._journal, command)
+
+    def _deallocate(self, name: bytes | None) -> Gen:
+        try:
+            return (yield from super()._deallocate(name))
+        except e.OperationalError:
+            # A session that is gone has no prepared statements; the next use finds it gone.
+            if self._journal is None or self.pgconn.status != _BAD:
+                raise
+
+    def _check_intrans_gen(self, attribute: str) -> Gen:
+        if self._due and not self._num_transactions:
+            self._due = b""
+        yield from self._send_due()
+        yield from super()._check_intrans_gen(attribute)
+
+    def _start_query(self) -> Gen:
+        journal = self._journal
+        if journal is None:
+            return super()._start_query()
+        if self._may_defer:
+            return iter(())  # type: ignore[return-value]
+        return self._start_unrecorded(journal)
+
+    def _start_unrecorded(self, journal: Journal) -> Gen:
+        """COPY, stream(), a server-side cursor, a pipeline: seen to start, not recorded."""
+        yield from self._send_due()
+        yield from super()._start_query()
+        unseen = "COPY, stream() or a server-side cursor"
+        what = unseen if self._pipeline is None else "a pipeline"
+        journal.hazard = journal.hazard or what
+        journal.blind = True
+
+    # -- statements
+
+    @property
+    def _in_block(self) -> bool:
+        return self.pgconn.transaction_status != _IDLE
+
+    def _begin(self) -> bytes:
+        """BEGIN, when the next statement needs one before it."""
+        if self._due:
+            return self._due
+        if self._autocommit or self.pgconn.transaction_status != _IDLE:
+            return b""
+        return self._begin_statement or self._get_tx_start_command()
+
+    def perform(self, statement: Statement) -> Gen:
+        """One statement, until it is answered or must fail."""
+        journal = self._journal
+        assert journal is not None
+        what = statement.what
+        if what.ends and self._in_block:
+            yield from self._commit_by_hand(statement)
+            return
+        while True:
+            status = self.pgconn.transaction_status
+            begin = self._begin()
+            rider = b""
+            try:
+                if begin and self._link is not None and self._link.witness is None:
+                    yield from self._call_witness()
+                if begin and not what.merges:
+                    self._due = begin
+                    yield from self._send_due()
+                    begin, status = b"", _INTRANS
+                if what.rides and (begin or status != _IDLE):
+                    rider = self._rider(journal)
+                if begin or rider:
+                    yield from self._merged(statement, begin, rider)
+                else:
+                    yield from statement.plainly()
+                break
+            except e.Error as exc:
+                self._begun(journal, begin)
+                sent = self._sent(bool(begin), status, what)
+                if not self._lost and self._own(exc, sent):
+                    self._refused(journal, statement, exc)
+                    raise
+                yield from self._deal_with(exc, sent, statement.entry().shown)
+        if begin:
+            self._due = b""
+            journal.entries.append(Entry(begin))
+        self._answered(journal, statement, bool(rider))
+
+    def _commit_by_hand(self, statement: Statement) -> Gen:
+        """`execute("COMMIT")`: the same care, and a result for the cursor."""
+        result = yield from self._commit()
+        if result is None:
+            result = self.pgconn.make_empty_result(pq.ExecStatus.COMMAND_OK)
+        statement.cur._set_results([result])
+
+    def _own(self, exc: e.Error, sent: Sent) -> bool:
+        """Is it the application's own error, on a server that is well?"""
+        found = react(
+            *(exc.sqlstate, sent),
+            broken=False,
+            read_only=bool(self._read_only),
+            text=str(exc),
+        )
+        return found.action in (Action.SURFACE, Action.RERUN)
+
+    def _sent(self, begins: bool, status: int, what: Traits) -> Sent:
+        """What a failure of a statement that was sent in this status leaves open."""
+        if status == _UNKNOWN:  # the session had gone before
+            return Sent.BLOCK if begins or not self._autocommit else Sent.NOTHING
+        if begins or status != _IDLE:
+            return Sent.BLOCK
+        return Sent.READ if what.reads or self._read_only else Sent.AUTOCOMMIT
+
+    def _deal_with(self, exc: e.Error, sent: Sent, shown: str) -> Gen:
+        """Recover so that the statement may be sent again, or raise."""
+        reaction = react(exc.sqlstate, sent, broken=self._lost, text=str(exc))
+        if reaction.action is Action.REPREPARE:
+            self._prepared.clear()
+            yield from self._prepared.maintain_gen(self)
+            return
+        if reaction.action is Action.RESOLVE:
+            self._core.note(self, exc)
+            raise self._unknown(
+                str(exc),
+                details={
+                    "statement": shown,
+                    "resolver": "a statement in autocommit mode is a transaction of its own",
+                },
+            ) from exc
+        yield from self._recover(exc, sent)
+
+    def _begun(self, journal: Journal, begin: bytes) -> None:
+        """The BEGIN that travelled with a statement has arrived."""
+        if begin and self.pgconn.transaction_status not in (_IDLE, pq.TransactionStatus.UNKNOWN):
+            self._due = b""
+            journal.command(begin)
+
+    def _refused(self, journal: Journal, statement: Statement, exc: e.Error) -> None:
+        """The application's own error: part of the block, which may go on behind a savepoint."""
+        result = exc.pgresult
+        if result is not None and self.pgconn.transaction_status != _IDLE:
+            journal.add(statement.entry(), [result])
+
+    def _answered(self, journal: Journal, statement: Statement, rode: bool) -> None:
+        """Record what was done."""
+        what = statement.what
+        if what.special:
+            self._special(journal, what)
+        if self.pgconn.transaction_status == _IDLE:
+            if what.session:
+                self._session.keep([statement.entry()])
+            journal.reset()
+            return
+        if not rode and what.writes and journal.mark is None:
+            journal.blind = True
+        journal.add(statement.entry(), statement.cur._results)
+
+    def _special(self, journal: Journal, what: Traits) -> None:
+        """A statement that does more than most."""
+        journal.sets |= what.session
+        if what.hazard:
+            journal.hazard = journal.hazard or what.hazard
+            if what.lasting:
+                self._session.hazard = self._session.hazard or what.hazard
+        if what.forgets:
+            self._rider_ready = False

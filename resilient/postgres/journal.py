@@ -1,0 +1,262 @@
+"""What a transaction did so far, so that it can be done again and compared.
+
+Parameters are kept as they were sent, results by reference; above `DIGEST_BYTES` a result is
+kept as a digest of its values, so that a discarded cursor's memory isn't held.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from psycopg import pq
+from psycopg.pq.abc import PGresult
+
+from ..core.outcome import Mark
+from .statements import traits
+
+#: a result larger than this (in bytes, estimated) is kept as a digest
+DIGEST_BYTES = 256 * 1024
+#: rows that are measured to estimate a result's size
+SAMPLE_ROWS = 8
+#: a statement's text in an error is cut to this many characters
+SHOWN_CHARS = 120
+
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_FATAL = pq.ExecStatus.FATAL_ERROR
+_TEXT = pq.Format.TEXT
+
+
+class Entry:
+    """One statement that was answered, in the form in which it is sent again."""
+
+    __slots__ = ("digest", "fmt", "formats", "params", "query", "results", "types", "undone")
+
+    def __init__(
+        self,
+        query: bytes,
+        params: Any = None,
+        types: Any = None,
+        formats: Any = None,
+        fmt: pq.Format = _TEXT,
+    ) -> None:
+        self.query = query
+        self.params = params
+        self.types = types
+        self.formats = formats
+        self.fmt = fmt
+        #: what it gave; None for a command whose result nobody sees
+        self.results: list[PGresult] | None = None
+        self.digest: bytes | None = None
+        #: inside a savepoint that was rolled back
+        self.undone = False
+
+    def send(self, pgconn: pq.abc.PGconn) -> None:
+        """Send it again; through the simple protocol where that was used."""
+        if self.params or self.fmt != _TEXT:
+            self.send_params(pgconn)
+        else:
+            pgconn.send_query(self.query)
+
+    def send_params(self, pgconn: pq.abc.PGconn) -> None:
+        pgconn.send_query_params(
+            self.query,
+            self.params,
+            param_types=self.types,
+            param_formats=self.formats,
+            result_format=self.fmt,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The statement as an error names it."""
+        text = " ".join(self.query.decode("utf-8", "replace").split())
+        return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+class Journal:
+    """The transaction under way on one connection.
+
+    `hazard`: why it can't be replayed, empty while it can.  `mark`: its id and position once
+    it has written.  `blind`: it may have written since the server was last asked.
+    """
+
+    __slots__ = (
+        "blind",
+        "entries",
+        "hazard",
+        "mark",
+        "marked_at",
+        "max_bytes",
+        "max_statements",
+        "replays",
+        "sets",
+        "size",
+    )
+
+    def __init__(self, max_statements: int, max_bytes: int) -> None:
+        self.max_statements = max_statements
+        self.max_bytes = max_bytes
+        self.entries: list[Entry] = []
+        self.size = 0
+        self.hazard = ""
+        self.mark: Mark | None = None
+        self.marked_at = 0.0
+        self.blind = False
+        self.replays = 0
+        #: it changed settings of the session
+        self.sets = False
+
+    def reset(self) -> None:
+        """The transaction is over."""
+        if self.entries or self.hazard or self.blind:
+            self.entries = []
+            self.size = 0
+            self.hazard = ""
+            self.mark = None
+            self.blind = self.sets = False
+            self.replays = 0
+
+    def command(self, query: bytes) -> None:
+        """BEGIN, SAVEPOINT and their like were done."""
+        self.entries.append(Entry(query))
+        if query.startswith(b"ROLLBACK TO "):
+            name = query[len(b"ROLLBACK TO ") :]
+            for entry in reversed(self.entries):
+                if entry.query == b"SAVEPOINT " + name:
+                    break
+                entry.undone = True
+
+    def add(self, entry: Entry, results: list[PGresult]) -> None:
+        """A statement was answered."""
+        self.entries.append(entry)
+        if self.hazard:
+            return
+        size = len(entry.query) + sum(map(estimate, results))
+        if entry.params:
+            size += sum(len(value) for value in entry.params if value is not None)
+        if size > DIGEST_BYTES:
+            entry.digest = digest(results)
+            size = len(entry.query) + len(entry.digest)
+        else:
+            entry.results = results
+        self.size += size
+        if len(self.entries) > self.max_statements:
+            self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")
+        elif self.size > self.max_bytes:
+            self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+
+    def _forget(self, what: str, setting: str) -> None:
+        """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
+        self.hazard = f"{what} (RESILIENT_{setting})"
+        del self.entries[1:]
+        self.size = 0
+
+    def settings(self) -> list[Entry]:
+        """The statements that changed settings of the session, for good."""
+        return [entry for entry in self.entries if not entry.undone and traits(entry.query).session]
+
+
+class Session:
+    """What outlives the transactions of one connection: settings to restore, and what can't
+    be restored (`hazard`)."""
+
+    __slots__ = ("hazard", "settings")
+
+    #: more changes of settings than this aren't repeated
+    MAX_SETTINGS = 200
+
+    def __init__(self) -> None:
+        self.settings: list[Entry] = []
+        self.hazard = ""
+
+    def keep(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self.settings = [
+                known
+                for known in self.settings
+                if (known.query, known.params) != (entry.query, entry.params)
+            ]
+            entry.results = entry.digest = None
+            self.settings.append(entry)
+        if len(self.settings) > self.MAX_SETTINGS:
+            self.hazard = f"more than {self.MAX_SETTINGS} settings of the session were changed"
+
+    def clear(self) -> None:
+        self.settings.clear()
+        self.hazard = ""
+
+
+def estimate(result: PGresult) -> int:
+    """A result's size in bytes, from a few of its rows."""
+    rows, columns = result.ntuples, result.nfields
+    if not rows or not columns:
+        return 64
+    step = max(1, rows // SAMPLE_ROWS)
+    sampled = range(0, rows, step)
+    get = result.get_value
+    cells = sum(len(get(row, col) or b"") for row in sampled for col in range(columns))
+    return 64 + (cells * rows) // len(sampled) + rows * columns * 8
+
+
+def digest(results: list[PGresult]) -> bytes:
+    """A digest of everything that a caller can see of the results."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for result in results:
+        hashed.update(repr((result.status, result.command_status, result.nfields)).encode())
+        for row in range(result.ntuples):
+            cells = [result.get_value(row, col) for col in range(result.nfields)]
+            hashed.update(repr(cells).encode())
+    return hashed.digest()
+
+
+def difference(entry: Entry, new: list[PGresult]) -> str:
+    """How the new results differ from what the caller saw; empty when they don't."""
+    if entry.digest is not None:
+        return "" if digest(new) == entry.digest else "other values"
+    old = entry.results
+    if old is None:
+        return _refusal(new)
+    if len(old) != len(new):
+        return f"{len(new)} results instead of {len(old)}"
+    for one, two in zip(old, new, strict=True):
+        found = _differs(one, two)
+        if found:
+            return found
+    return ""
+
+
+def _refusal(results: list[PGresult]) -> str:
+    for result in results:
+        if result.status == _FATAL:
+            return _text(result.error_message)
+    return ""
+
+
+def _differs(old: PGresult, new: PGresult) -> str:
+    if old.status != new.status:
+        return _refusal([new]) or f"{_name(new.status)} instead of {_name(old.status)}"
+    if old.status == _FATAL:
+        one, two = (r.error_field(pq.DiagnosticField.SQLSTATE) for r in (old, new))
+        return "" if one == two else f"error {_text(two)} instead of {_text(one)}"
+    if old.command_status != new.command_status:
+        return f"{_text(new.command_status)} instead of {_text(old.command_status)}"
+    if old.status != _TUPLES:
+        return ""
+    if (old.ntuples, old.nfields) != (new.ntuples, new.nfields):
+        return f"{new.ntuples} rows instead of {old.ntuples}"
+    get_old, get_new = old.get_value, new.get_value
+    columns = range(old.nfields)
+    for row in range(old.ntuples):
+        for col in columns:
+            if get_old(row, col) != get_new(row, col):
+                return f"another value in row {row}, column {_text(old.fname(col))!r}"
+    return ""
+
+
+def _name(status: int) -> str:
+    return pq.ExecStatus(status).name
+
+
+def _text(value: bytes | None) -> str:
+    return "nothing" if value is None else value.decode("utf-8", "replace").strip()

@@ -1,0 +1,301 @@
+"""A connection that survives its server: a new session under the same object, and the
+transaction so far done again on it.
+
+psycopg waits on one descriptor for as long as one of its generators runs.  A generator here
+that needs another session yields a `Detour`, which psycopg's loop doesn't understand: it
+raises, the generator stays where it is, and `waiting` does what the detour asks for and goes
+on with the same generator.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from typing import Any
+
+from psycopg import errors as e
+from psycopg import generators, pq
+from psycopg.pq.abc import PGconn
+
+from ..core.reaction import Action, Sent, react
+from ..monitor.cluster import DEADLINE
+from ..settings import Settings
+from .connection import ResilientMixin
+from .errors import DeadlineExceeded, RetryBudgetExhausted, TransactionReplayMismatch
+from .journal import Entry, Journal, Session, difference
+from .witness import Witness, witness
+
+logger = logging.getLogger("resilient.failover")
+
+#: a statement's own conflict with others, met during a replay: it is tried again
+CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+#: what such a replay waits before it starts over, in seconds
+CONFLICT_PAUSE_S = 0.02
+
+_BAD = pq.ConnStatus.BAD
+_IDLE = pq.TransactionStatus.IDLE
+_FATAL = pq.ExecStatus.FATAL_ERROR
+
+Gen = Generator[Any, Any, Any]
+
+
+class Detour:
+    """What a generator asks of whoever waits on it: a new session, or a pause."""
+
+    __slots__ = ("deadline_at", "failure", "fresh", "pause_s", "taken")
+
+    def __init__(self, deadline_at: float = 0.0, pause_s: float = 0.0) -> None:
+        self.deadline_at = deadline_at
+        self.pause_s = pause_s
+        self.taken = False
+        self.fresh: Any = None
+        self.failure: Exception | None = None
+
+
+class RecoveryMixin(ResilientMixin):
+    """State that survives a session, and the way to the next one."""
+
+    #: the transaction under way; None while nobody has checked the connection out
+    _journal: Journal | None = None
+    _own_journal: Journal | None = None
+    _session: Session
+    #: what the settings say
+    _records = _asks = _keeps_ledger = False
+    #: BEGIN, to be sent together with the next statement
+    _due = b""
+    _detour: Detour | None = None
+    #: the rider is prepared in this session
+    _rider_ready = False
+
+    def engage(self, settings: Settings) -> None:
+        """The connection is checked out: record what is done with it."""
+        journal = self._own_journal
+        if journal is None:
+            journal = Journal(settings.replay_max_statements, settings.replay_max_bytes)
+            self._own_journal = journal
+            self._session = Session()
+            self._asks = settings.commit_resolver != "off"
+            self._keeps_ledger = settings.commit_resolver == "ledger"
+            self._records = settings.replay == "on" or self._asks
+        if self._records:
+            self._journal = journal
+
+    def disengage(self) -> None:
+        """It is given back: what the pool does with it is not for recording."""
+        journal = self._journal
+        if journal is not None:
+            journal.reset()
+            self._journal = None
+            self._due = b""
+
+    @property
+    def _core(self) -> Any:
+        """The decisions of the pool that it belongs to."""
+        return self._pool._core  # type: ignore[union-attr]
+
+    # -- a new session
+
+    def _renewed(self, deadline_at: float) -> Gen:
+        """A connection to whoever fits now, made by the pool; waited for until the deadline."""
+        detour = self._detour = Detour(deadline_at)
+        try:
+            yield detour
+        finally:
+            self._detour = None
+        if detour.failure is not None:
+            raise detour.failure
+        return detour.fresh
+
+    def _pause(self, seconds: float) -> Gen:
+        self._detour = Detour(pause_s=seconds)
+        try:
+            yield self._detour
+        finally:
+            self._detour = None
+
+    def _adopt(self, fresh: Any) -> None:
+        """Go on with this connection's session, under the object that the caller holds."""
+        old, new = self.pgconn, fresh.pgconn
+        new.notice_handler, new.notify_handler = old.notice_handler, old.notify_handler
+        self.pgconn = new
+        fresh.pgconn = old
+        old.finish()
+        self._link = fresh._link
+        # The names of the old session mean nothing here, and need no DEALLOCATE.
+        prepared = self._prepared
+        prepared._counts.clear()
+        prepared._names.clear()
+        prepared._to_flush.clear()
+        self._rider_ready = False
+        self._created_at, self._expire_at = fresh._created_at, fresh._expire_at
+
+    # -- may it be done again?
+
+    def _unreplayable(self) -> str:
+        """Why the transaction can't be done again; empty when it can."""
+        journal = self._journal
+        if journal is None:
+            return "the connection isn't checked out"
+        if self._core.settings.replay != "on":
+            return "RESILIENT_REPLAY=off"
+        return journal.hazard or self._session.hazard
+
+    def _recover(self, exc: e.Error, sent: Sent) -> Gen:
+        """After a failure: on return the transaction so far stands again, on a new session,
+        and what failed may be sent again.  Raises when that can't be, or must not."""
+        broken = self._lost
+        reaction = react(
+            *(exc.sqlstate, sent),
+            broken=broken,
+            read_only=bool(self._read_only),
+        )
+        if reaction.action not in (Action.REPLAY, Action.ELSEWHERE):
+            raise exc
+        self._core.note(self, exc)
+        why = self._unreplayable()
+        if why:
+            logger.warning("step=not-replayed reason=%r", why)
+            raise explained(exc, f"not replayed: {why}")
+        yield from self._reestablish(exc, self._deadline_at())
+
+    def _reestablish(self, exc: e.Error, deadline_at: float, fresh: Any = None) -> Gen:
+        """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
+        while True:
+            if fresh is None:
+                self._spend(exc, deadline_at)
+                try:
+                    fresh = yield from self._renewed(deadline_at)
+                except Exception as failure:
+                    raise failure from exc
+            self._adopt(fresh)
+            fresh = None
+            try:
+                yield from self._call_witness()
+                yield from self._replay()
+                return
+            except TransactionReplayMismatch:
+                raise
+            except e.OperationalError as again:
+                if not self._lost:
+                    raise
+                self._core.note(self, again)
+                exc = again
+
+    def _deadline_at(self) -> float:
+        """Until when a failure that was just met may be dealt with.  A call that the deadline
+        itself has cut has no time left."""
+        link = self._link
+        cut = link is not None and link.condemned.startswith(DEADLINE)
+        left_s: float = 0.0 if cut else self._core.settings.deadline_s
+        return time.monotonic() + left_s
+
+    def _spend(self, exc: e.Error, deadline_at: float) -> None:
+        """One more replay: within the deadline and the retry budget?"""
+        if time.monotonic() >= deadline_at:
+            limit_s = self._core.settings.deadline_s
+            raise DeadlineExceeded(
+                f"the transaction could not be done again within {limit_s:g} s"
+                " (RESILIENT_DEADLINE_S)"
+            ) from exc
+        journal = self._journal
+        again = journal is not None and journal.replays
+        if journal is not None:
+            journal.replays += 1
+        # The first replay adds nothing to anybody's load: what it repeats went to a server
+        # that is gone, and the pool's size bounds how many there are.  Further ones retry.
+        if again and not self._core.withdraw():
+            raise RetryBudgetExhausted(
+                "the transaction isn't replayed: retries would exceed their share of the"
+                " traffic (RESILIENT_RETRY_BUDGET, RESILIENT_RETRY_BUDGET_FLOOR)"
+            ) from exc
+
+    @property
+    def _lost(self) -> bool:
+        """The session is gone, or what comes from it now is no acknowledgement."""
+        link = self._link
+        return self.pgconn.status == _BAD or (link is not None and link.aborted)
+
+    # -- replay
+
+    def _replay(self) -> Gen:
+        """Settings of the session, then the transaction, each result compared."""
+        journal = self._journal
+        assert journal is not None
+        started = time.monotonic()
+        journal.mark = None
+        journal.blind = bool(journal.entries)
+        try:
+            for entry in self._session.settings:
+                yield from self._again(entry, 0)
+            for conflict in range(self._core.settings.retry_attempts):
+                if (yield from self._replay_once(journal, conflict)):
+                    break
+        except BaseException:
+            self.pgconn.finish()  # half a replay is nobody's transaction
+            raise
+        logger.info(
+            "step=replayed endpoint=%s statements=%d seconds=%.4f",
+            *(self._link.endpoint if self._link else "-", len(journal.entries)),
+            time.monotonic() - started,
+        )
+
+    def _replay_once(self, journal: Journal, conflict: int) -> Gen:
+        """False: it met another transaction, and is rolled back to be done once more."""
+        last = conflict + 1 >= self._core.settings.retry_attempts
+        for number, entry in enumerate(journal.entries):
+            try:
+                yield from self._again(entry, number)
+            except e.OperationalError as exc:
+                if exc.sqlstate not in CONFLICTS or last or self._lost:
+                    raise
+                self.pgconn.send_query(b"ROLLBACK")
+                yield from generators.execute(self.pgconn)
+                yield from self._pause(CONFLICT_PAUSE_S)
+                return False
+        return True
+
+    def _again(self, entry: Entry, number: int) -> Gen:
+        """One statement once more.  Raises `TransactionReplayMismatch` when the caller has
+        seen another result."""
+        pgconn: PGconn = self.pgconn
+        entry.send(pgconn)
+        results = yield from generators.execute(pgconn)
+        found = difference(entry, results)
+        if not found:
+            return
+        for result in results:
+            if result.status == _FATAL:
+                error = e.error_from_result(result, encoding=pgconn._encoding)
+                if self._lost or error.sqlstate in CONFLICTS or ends_session(error):
+                    raise error
+        raise TransactionReplayMismatch(
+            f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
+            f" statement {number} gave another result than before: {found} ({entry.shown})"
+        )
+
+    def _call_witness(self) -> Gen:
+        """Ask this session's server, once, what it takes to resolve a COMMIT."""
+        if self._core.settings.commit_resolver == "off":
+            return
+        seen = yield from witness(self.pgconn)
+        if self._link is not None:
+            self._link.witness = seen or False
+
+    def _witness(self) -> Witness | None:
+        """What is known of this session's server for resolving a COMMIT."""
+        seen = self._link.witness if self._link is not None else None
+        return seen if isinstance(seen, Witness) else None
+
+
+def ends_session(error: e.Error) -> bool:
+    """A failure of the server, not of the statement."""
+    return react(error.sqlstate, Sent.BLOCK, broken=False).action is Action.REPLAY
+
+
+def explained(exc: e.Error, why: str) -> e.Error:
+    """The same error, its text with the reason why it wasn't dealt with."""
+    text = str(exc)
+    if why not in text:
+        exc.args = (f"{text}\n{why}", *exc.args[1:])
+    return exc

@@ -1,0 +1,151 @@
+"""What is asked of a server so that a lost COMMIT can be resolved later: `core.outcome`'s facts.
+
+The *rider* follows a statement of the block in the same message, until the block has written:
+it gives the transaction's id, a position behind a WAL record that carries the id, and how far
+the server has flushed.  All functions are unprivileged (PostgreSQL manual 9.27), but a server
+may have revoked them: `witness` finds that out before any transaction depends on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg import errors as e
+from psycopg import generators, pq
+from psycopg.abc import PQGen
+
+from ..core.outcome import Incarnation, XidStatus
+from .role import lsn
+
+#: the first that has xid8 and its functions
+MIN_VERSION = 130000
+
+WITNESS = b"""\
+SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+ CASE WHEN r THEN NULL ELSE
+ pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
+ pg_catalog.pg_postmaster_start_time(),
+ CASE WHEN r THEN NULL ELSE pg_catalog.pg_last_wal_replay_lsn() END,
+ pg_catalog.pg_last_wal_receive_lsn() IS NOT NULL,
+ pg_catalog.has_function_privilege(
+ 'pg_catalog.pg_logical_emit_message(boolean,text,text)', 'execute')
+ AND pg_catalog.has_function_privilege('pg_catalog.pg_current_wal_flush_lsn()', 'execute'),
+ pg_catalog.to_regclass('resilient.commits') IS NOT NULL
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+
+#: the id, a position behind a record with it, the flush position; nothing is written by a
+#: block that has written nothing
+RIDER = b"""\
+SELECT x, CASE WHEN x IS NOT NULL THEN
+ pg_catalog.pg_logical_emit_message(true, 'resilient', '') END,
+ pg_catalog.pg_current_wal_flush_lsn()
+FROM (SELECT pg_catalog.pg_current_xact_id_if_assigned() AS x OFFSET 0) q"""
+RIDER_NAME = b"_resilient_rider"
+
+FLUSHED = b"SELECT NULL, NULL, pg_catalog.pg_current_wal_flush_lsn()"
+
+#: a transaction of its own, whose acknowledgement covers all commits before it
+CONFIRM = b"SELECT pg_catalog.pg_logical_emit_message(true, 'resilient', '')"
+
+#: a backend that only waits for its client may be ended; one that waits for a standby must
+#: not (it would report success), nor one that is busy
+END_BACKEND = b"""\
+SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE pid = $1::int AND backend_xid::text = $2 AND state LIKE 'idle in transaction%'"""
+
+
+class Flushed:
+    """The highest flush position that was read in one incarnation; shared by its links.
+
+    `latest` is a reading as the server wrote it, put there by whoever has one; it is looked
+    at when somebody wants to know.  A race between threads loses a reading, never invents one.
+    """
+
+    __slots__ = ("_highest", "latest")
+
+    def __init__(self) -> None:
+        self.latest = b"0/0"
+        self._highest = 0
+
+    @property
+    def lsn(self) -> int:
+        self.seen(lsn(self.latest.decode()))
+        return self._highest
+
+    def seen(self, position: int) -> None:
+        self._highest = max(self._highest, position)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """One server, at the time of asking."""
+
+    incarnation: Incarnation
+    received: bool
+    marks: bool  # its functions may be used
+    ledger: bool  # it has the table
+    flushed: Flushed
+
+
+def witness(pgconn: pq.abc.PGconn) -> PQGen[Witness | None]:
+    """Ask on an idle connection.  None: it doesn't tell, or is a standby."""
+    if pgconn.server_version < MIN_VERSION:
+        return None
+    row = yield from ask(pgconn, WITNESS)
+    if row is None or row[0] is None or row[1] is None:
+        return None
+    system_id, wal_file, started, recovered, received, marks, ledger = row
+    incarnation = Incarnation(
+        system_id or "",
+        int((wal_file or "0")[:8], 16),
+        started or "",
+        lsn(recovered) if recovered else None,
+    )
+    return Witness(incarnation, received == "t", marks == "t", ledger == "t", _shared(incarnation))
+
+
+#: incarnation → its watermark; a handful per process and failover
+_watermarks: dict[Incarnation, Flushed] = {}
+_KEPT = 64
+
+
+def _shared(incarnation: Incarnation) -> Flushed:
+    found = _watermarks.get(incarnation)
+    if found is None:
+        while len(_watermarks) >= _KEPT:
+            _watermarks.pop(next(iter(_watermarks)), None)
+        found = _watermarks.setdefault(incarnation, Flushed())
+    return found
+
+
+def xid_status(pgconn: pq.abc.PGconn, xid: int) -> PQGen[XidStatus]:
+    """`pg_xact_status` on an idle connection.  Raises `OperationalError` when it is lost."""
+    text = b"SELECT pg_catalog.pg_xact_status('%d'::pg_catalog.xid8)" % xid
+    pgconn.send_query(text)
+    (result,) = yield from generators.execute(pgconn)
+    if result.status == pq.ExecStatus.FATAL_ERROR:
+        if result.error_field(pq.DiagnosticField.SQLSTATE) == b"22023":
+            return XidStatus.FUTURE
+        raise e.error_from_result(result)
+    value = result.get_value(0, 0)
+    return XidStatus.FORGOTTEN if value is None else XidStatus(value.decode())
+
+
+def ask(
+    pgconn: pq.abc.PGconn, query: bytes, params: list[bytes] | None = None
+) -> PQGen[list[str | None] | None]:
+    """The first row of a query on an idle connection; None for an error or no row.
+
+    Raises `OperationalError` when the connection is lost.
+    """
+    if params:
+        pgconn.send_query_params(query, params)
+    else:
+        pgconn.send_query(query)
+    (result,) = yield from generators.execute(pgconn)
+    if result.status != pq.ExecStatus.TUPLES_OK or not result.ntuples:
+        if pgconn.status == pq.ConnStatus.BAD:
+            raise e.OperationalError("the connection was lost")
+        return None
+    values = [result.get_value(0, col) for col in range(result.nfields)]
+    return [None if value is None else value.decode("utf-8", "replace") for value in values]
