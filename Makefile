@@ -9,9 +9,11 @@ PY := $(BIN)/python
 PYTHON ?=
 PSYCOPG ?=
 ARGS ?=
+PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor_raw cursor_server \
+  copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test soak lint types peer-tests clean
+.PHONY: help drill test soak bench-failover bench-http bench-scale lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,6 +28,15 @@ test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 soak: $(VENV)/.dev  ## the long tests
 	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest -m soak $(ARGS)
 
+bench-failover: $(VENV)/.bench  ## failovers beside the peers, PostgreSQL (ARGS='--quick'); hours, resumes
+	@$(PY) -m benchmarks.failover $(ARGS)
+
+bench-http: $(VENV)/.bench  ## the same for HTTP clients (ARGS='--quick')
+	@$(PY) -m benchmarks.http_failover $(ARGS)
+
+bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
+	@$(PY) -m benchmarks.scale $(ARGS)
+
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -33,13 +44,15 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 types: $(VENV)/.dev  ## mypy --strict over the package
 	@$(PY) -m mypy
 
-peer-tests: $(VENV)/.dev  ## psycopg's own pool tests on our pools (PSYCOPG=<checkout>)
+peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (PSYCOPG=<checkout>)
 	@test -d "$(PSYCOPG)/tests/pool" || { \
 	  echo "PSYCOPG='$(PSYCOPG)' is no checkout of psycopg: it has no tests/pool" >&2; exit 2; }
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && PEER="$(CURDIR)/tests/peer" && \
 	  PY="$(CURDIR)/$(PY)" && cd "$(PSYCOPG)" && \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PEER" PYTHONDONTWRITEBYTECODE=1 \
-	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS)
+	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS) && \
+	  "$$PY" -m pytest -p plugin -p recorded -p no:asyncio -o cache_dir="$$cache" \
+	    -m "not slow" $(PEER_FILES) $(ARGS)
 
 clean:  ## remove .venv and what tools leave behind
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
@@ -59,3 +72,8 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	@echo "setting up $(VENV) for the tests"
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.drill
+
+$(VENV)/.bench: $(VENV)/.python pyproject.toml
+	@echo "setting up $(VENV) for the benchmarks"
+	@$(PIP) -e '.[bench]'
+	@touch $@

@@ -6,6 +6,7 @@ ahead; it goes out
 
 - when a connect fails (refused, unreachable, or silent although another one answered),
 - when it has been silent for a whole window,
+- when it stayed silent and another one answered the same request meanwhile,
 - when `eject_after` failures in a row came from it (outlier ejection),
 - when active probes say so;
 
@@ -17,17 +18,36 @@ With active probes (`config.active`) a dead endpoint comes back by a probe inste
 DNS: `strict` names retire an endpoint as soon as it is missing from an answer; `rotating`
 ones (large load balancers answer with a subset) when it is missing *and* out, or missing
 from `ABSENT_LIMIT` refreshes in a row.  A retired endpoint finishes what is in flight.
+
+While DNS says that the name doesn't exist (`gone`), an endpoint stays as long as it answers:
+one that never did is retired at once, one that goes out later is too, be it the last, and
+nothing but another answer of DNS brings it back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from math import inf
 from typing import Literal
 
 from .model import Endpoint, Health
+from .upstream_events import (
+    Answered,
+    EndpointAdded,
+    EndpointBack,
+    EndpointEjected,
+    EndpointLost,
+    EndpointRetired,
+    Failed,
+    Gone,
+    Input,
+    Lost,
+    Probed,
+    Succeeded,
+    Trouble,
+    UpstreamEvent,
+)
 
 MAX_EJECTION_FACTOR = 10
 #: refreshes in a row without an address until a rotating name has lost it
@@ -35,16 +55,6 @@ ABSENT_LIMIT = 3
 #: refreshes for which a retired endpoint stays visible
 RETIRED_LIMIT = 3
 _GOOD = (Health.UP, Health.UNKNOWN)
-
-
-class Trouble(StrEnum):
-    """Why an endpoint goes out."""
-
-    REFUSED = "refused"  # refused, unreachable, TLS failed: nothing was sent
-    CONNECT_SILENT = "connect-silent"  # no answer to the connect while others gave one
-    SILENT = "silent"  # connected, asked, and no answer for a window
-    FAILURES = "failures"  # errors in a row
-    PROBES = "probes"  # active health checks say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +113,21 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSnapshot:
-    """The endpoints of one origin; `version` grows with every change."""
+    """The endpoints of one origin; `version` grows with every change.
+
+    `six`: the family that DNS put first, as the resolver orders them (RFC 6724), is IPv6.
+    `resolved`: DNS gave endpoints, and not all of them are gone.  `gone`: its last answer
+    was that there is no such name.
+    """
 
     host: str
     port: int
     version: int = 0
     endpoints: tuple[Upstream, ...] = ()
     canonical: str = ""
+    six: bool | None = None
     resolved: bool = False
+    gone: bool = False
 
     def find(self, endpoint: Endpoint) -> Upstream | None:
         return next((view for view in self.endpoints if view.endpoint == endpoint), None)
@@ -123,109 +140,17 @@ class UpstreamSnapshot:
         }
 
 
-# -- events in
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """DNS answered.  `zones` runs parallel to `addresses`."""
-
-    addresses: tuple[str, ...]
-    zones: tuple[str | None, ...] = ()
-    canonical: str = ""
-    mode: Literal["strict", "rotating"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Evidence that the endpoint is dead."""
-
-    endpoint: Endpoint
-    trouble: Trouble
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """One failed request: a connection lost, a timeout, a 5xx."""
-
-    endpoint: Endpoint
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    """A request that began at `began_s` was answered (any status below 500)."""
-
-    endpoint: Endpoint
-    began_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """An active health check ended."""
-
-    endpoint: Endpoint
-    healthy: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TrialStarted:
-    """A request goes to an endpoint that was due; keep the others away meanwhile."""
-
-    endpoint: Endpoint
-
-
-Input = Answered | Lost | Failed | Succeeded | Probed | TrialStarted
-
-
-# -- events out
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamEvent:
-    """Something that people want to know.  `at_s`: monotonic seconds."""
-
-    at_s: float
-    endpoint: Endpoint
-    zone: str | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointAdded(UpstreamEvent):
-    """DNS named it."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointLost(UpstreamEvent):
-    """It is dead: its idle connections are dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointEjected(UpstreamEvent):
-    """It answers, but badly: no new requests for a while."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointBack(UpstreamEvent):
-    """It is used again."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointRetired(UpstreamEvent):
-    """DNS no longer names it: in-flight requests finish, idle connections are dropped."""
-
-
 EventType = Callable[[float, Endpoint, str | None, str], UpstreamEvent]
-Stepped = tuple[UpstreamSnapshot, tuple[UpstreamEvent, ...]]
+Events = tuple[UpstreamEvent, ...]
+Stepped = tuple[UpstreamSnapshot, Events]
 
 
 def step(snapshot: UpstreamSnapshot, event: Input, config: UpstreamConfig, now: float) -> Stepped:
     """The snapshot after `event`, and what happened.  The same object if nothing did."""
     if isinstance(event, Answered):
         return _answered(snapshot, event, config, now)
+    if isinstance(event, Gone):
+        return _gone(snapshot, now)
     view = snapshot.find(event.endpoint)
     if view is None:
         return snapshot, ()
@@ -247,7 +172,18 @@ def _replaced(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream) -> Upstr
     if old == new:
         return snapshot
     views = tuple(new if view is old else view for view in snapshot.endpoints)
-    return replace(snapshot, version=snapshot.version + 1, endpoints=views)
+    return _with(snapshot, views)
+
+
+def _with(snapshot: UpstreamSnapshot, views: tuple[Upstream, ...]) -> UpstreamSnapshot:
+    resolved = snapshot.resolved and not all(view.retired for view in views)
+    return replace(snapshot, version=snapshot.version + 1, endpoints=views, resolved=resolved)
+
+
+def _leaving(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream, now: float) -> Events:
+    """What is told when an endpoint goes out that only its own answers held."""
+    gone = snapshot.gone and not old.retired
+    return (_told(EndpointRetired, new, now, f"no such name; {new.reason}"),) if gone else ()
 
 
 def _told(kind: EventType, view: Upstream, now: float, reason: str) -> UpstreamEvent:
@@ -266,11 +202,17 @@ def _outs(view: Upstream, config: UpstreamConfig, now: float) -> int:
     return view.outs + 1 if now - view.out_since_s < calm_s else 1
 
 
+def _brief_s(outs: int, config: UpstreamConfig) -> float:
+    """How long it stays out where trying it again costs little: one staggered connect, or
+    one request that is soon sent to another endpoint as well."""
+    return min(config.eject_s, config.connect_retry_s * 2.0 ** min(outs - 1, 16))
+
+
 def _lost(
     snapshot: UpstreamSnapshot, view: Upstream, event: Lost, config: UpstreamConfig, now: float
 ) -> Stepped:
     reason = event.detail or event.trouble.value
-    if not _alternatives(snapshot, view, now):
+    if not snapshot.gone and not _alternatives(snapshot, view, now):
         # Somebody has to be asked; a note for the error's text is all that changes.
         noted = replace(view, health=Health.SUSPECT, failures=view.failures + 1, reason=reason)
         return _replaced(snapshot, view, noted), ()
@@ -278,8 +220,7 @@ def _lost(
     if config.active:
         until_s = inf
     elif event.trouble in (Trouble.REFUSED, Trouble.CONNECT_SILENT):
-        # Trying it costs nobody more than a staggered connect, so it is tried soon.
-        until_s = now + min(config.eject_s, config.connect_retry_s * 2.0 ** min(outs - 1, 16))
+        until_s = now + _brief_s(outs, config)
     else:
         until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
     out = replace(
@@ -291,35 +232,40 @@ def _lost(
         out_until_s=until_s,
         probe_answers=0,
         reason=reason,
+        retired=view.retired or snapshot.gone,
     )
     known = view.health is Health.DEAD
-    return _replaced(snapshot, view, out), (
-        () if known else (_told(EndpointLost, out, now, reason),)
-    )
+    told = () if known else (_told(EndpointLost, out, now, reason),)
+    return _replaced(snapshot, view, out), (*told, *_leaving(snapshot, view, out, now))
 
 
 def _failed(
     snapshot: UpstreamSnapshot, view: Upstream, event: Failed, config: UpstreamConfig, now: float
 ) -> Stepped:
     failures = view.failures + 1
-    reason = event.detail or view.reason
     trial_failed = view.out_until_s is not None
-    bad = replace(view, failures=failures, reason=reason)
-    if failures < config.eject_after and not trial_failed:
+    outrun = event.outrun and not snapshot.gone
+    bad = replace(view, failures=failures, reason=event.detail or view.reason)
+    if failures < config.eject_after and not trial_failed and not outrun:
         return _replaced(snapshot, view, bad), ()
     members = [other for other in snapshot.endpoints if not other.retired]
     left = _alternatives(snapshot, view, now)
-    if not left or 2 * left < len(members):
+    if not snapshot.gone and (not left or 2 * left < len(members)):
         return _replaced(snapshot, view, bad), ()
     outs = _outs(view, config, now)
-    until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
-    if trial_failed and view.out_until_s is not None:
-        until_s = max(until_s, view.out_until_s)
+    long_s = config.eject_s * min(outs, MAX_EJECTION_FACTOR)
+    until_s = now + (_brief_s(outs, config) if outrun else long_s)
     out = replace(
-        bad, health=Health.SUSPECT, failures=0, outs=outs, out_since_s=now, out_until_s=until_s
+        bad,
+        health=Health.SUSPECT,
+        failures=0,
+        outs=outs,
+        out_since_s=now,
+        out_until_s=max(until_s, view.out_until_s or until_s),
+        retired=view.retired or snapshot.gone,
     )
-    told = () if trial_failed else (_told(EndpointEjected, out, now, reason),)
-    return _replaced(snapshot, view, out), told
+    told = () if trial_failed else (_told(EndpointEjected, out, now, bad.reason),)
+    return _replaced(snapshot, view, out), (*told, *_leaving(snapshot, view, out, now))
 
 
 def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:
@@ -345,9 +291,11 @@ def _probed(
     answers = view.probe_answers + 1
     if view.health is Health.DEAD and answers >= config.success_threshold:
         return _back(snapshot, view, now)
-    if view.health is not Health.DEAD and not view.probe_failures:
-        return snapshot, ()
-    return _replaced(snapshot, view, replace(view, probe_answers=answers, probe_failures=0)), ()
+    noted = replace(view, probe_answers=answers, probe_failures=0)
+    if view.health is not Health.DEAD:
+        health = Health.UP if view.out_until_s is None else view.health
+        noted = replace(noted, health=health, probe_answers=0)
+    return _replaced(snapshot, view, noted), ()
 
 
 def _answered(
@@ -374,16 +322,32 @@ def _answered(
             kept.append(Upstream(endpoint, zones.get(address)))
             told.append(_told(EndpointAdded, kept[-1], now, ""))
     views = tuple(kept)
-    if views == snapshot.endpoints and snapshot.resolved:
+    six = any(":" in address for address in event.addresses[:1])
+    fresh = snapshot.gone or not snapshot.resolved or six is not snapshot.six
+    if views == snapshot.endpoints and not fresh:
         return snapshot, ()
     after = replace(
         snapshot,
         version=snapshot.version + 1,
         endpoints=views,
         canonical=event.canonical or snapshot.canonical,
+        six=six,
         resolved=True,
+        gone=False,
     )
     return after, tuple(told)
+
+
+def _gone(snapshot: UpstreamSnapshot, now: float) -> Stepped:
+    """The name is gone: so is every endpoint that was only DNS's word, or is in trouble."""
+    stays = [view.retired or view.health is Health.UP for view in snapshot.endpoints]
+    if snapshot.gone and all(stays):
+        return snapshot, ()
+    both = list(zip(snapshot.endpoints, stays, strict=True))
+    views = tuple(view if stay else replace(view, retired=True) for view, stay in both)
+    left = [view for view, stay in both if not stay]
+    told = tuple(_told(EndpointRetired, view, now, "no such name") for view in left)
+    return replace(_with(snapshot, views), gone=True), told
 
 
 def _mode(snapshot: UpstreamSnapshot, event: Answered) -> Literal["strict", "rotating"]:

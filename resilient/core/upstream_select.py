@@ -1,9 +1,10 @@
 """Which endpoint gets the next request: selectors that compose, candidates → candidates.
 
-    not retired → not out → in my zone while one is there → least in flight of two draws
+    not retired → not out → in my zone while one is there → of the family to prefer (RFC 6724)
+    → least in flight of two draws
 
-The zone is a preference of first attempts only: a second one may go to any that is in good
-standing.  Each step that would leave nobody is undone by `ranked`: as long as an address is
+Zone and family are a preference of first attempts only: a second one may go to any that is
+in good standing.  Each step that would leave nobody is undone by `ranked`: as long as an address is
 known the choice is never empty, it is the least bad one (panic).
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import TypeVar
 
-from .model import Health
+from .model import Endpoint, Health
 from .upstream import Upstream, UpstreamSnapshot
 
 T = TypeVar("T")
@@ -35,6 +36,12 @@ def in_zone(candidates: Candidates, zone: str | None) -> Candidates:
     return local or candidates
 
 
+def in_family(candidates: Candidates, six: bool | None) -> Candidates:
+    """One of the preferred family is enough to stay with it; without one, all of them."""
+    preferred = tuple(view for view in candidates if (":" in view.endpoint.address) is six)
+    return preferred or candidates
+
+
 def fit(snapshot: UpstreamSnapshot) -> Candidates:
     """Those in good standing, in any zone: a second attempt may go to any of them."""
     return not_out(not_retired(snapshot.endpoints))
@@ -42,7 +49,7 @@ def fit(snapshot: UpstreamSnapshot) -> Candidates:
 
 def ready(snapshot: UpstreamSnapshot, zone: str | None) -> Candidates:
     """Whom a first attempt may go to.  Empty in panic."""
-    return in_zone(fit(snapshot), zone)
+    return in_family(in_zone(fit(snapshot), zone), snapshot.six)
 
 
 def improved(before: UpstreamSnapshot, after: UpstreamSnapshot) -> bool:
@@ -67,7 +74,8 @@ def due(snapshot: UpstreamSnapshot, now: float) -> Candidates:
 
 
 def ranked(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidates:
-    """All, the best first: the order for a staggered connect, and for panic."""
+    """All, the best first: the order for a staggered connect, and for panic.  What was
+    retired because its name is gone isn't asked even then."""
 
     def badness(view: Upstream) -> tuple[bool, bool, bool, bool, float, int]:
         return (
@@ -79,7 +87,16 @@ def ranked(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidat
             view.failures,
         )
 
-    return tuple(sorted(snapshot.endpoints, key=badness))
+    views = not_retired(snapshot.endpoints) if snapshot.gone else snapshot.endpoints
+    return tuple(sorted(views, key=badness))
+
+
+def next_dial(candidates: Candidates, last: Endpoint) -> Upstream | None:
+    """Whom a staggered connect dials after `last`, of candidates in the order of `ranked`:
+    the families take turns (RFC 8305 section 4) among those in good standing."""
+    six = ":" in last.address
+    turned = (view for view in not_out(candidates) if (":" in view.endpoint.address) is not six)
+    return next(turned, None) or next(iter(candidates), None)
 
 
 def least_of_two(

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from .failover import Failover, Step
 from .model import Endpoint, EndpointView
-from .upstream import (
+from .upstream_events import (
     EndpointAdded,
     EndpointBack,
     EndpointEjected,

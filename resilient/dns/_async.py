@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
-from resilient.core.dns import Answer, Family, Mode
+from resilient.core.dns import Answer, Family, Found, Mode
 from resilient.core.dns_cache import Known
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
@@ -19,6 +19,16 @@ from ._fetch import Plan, fetch
 from ._srv import Service, ServiceCache, fetch_services
 
 __all__ = ["AsyncResolver"]
+
+
+class _Flight:
+    """One question under way.  `early`: what one family gave, while the other is silent."""
+
+    __slots__ = ("early", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.early: asyncio.Future[Found] = loop.create_future()
+        self.task: asyncio.Task[Known]
 
 
 class AsyncResolver:
@@ -40,7 +50,7 @@ class AsyncResolver:
         self._engine = Engine(settings, clock, hosts_path, resolv_conf_path)
         self._cache = self._engine.cache
         self._clock = clock
-        self._flights: dict[Key, asyncio.Task[Known]] = {}
+        self._flights: dict[Key, _Flight] = {}
         self._services = ServiceCache(self._engine)
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -57,11 +67,26 @@ class AsyncResolver:
                 if self._cache.rescheduled:
                     self._plan_refresh()
                 return answer
-        return await self._resolve(name, family, fresh)
+        return await self._await(name, await self._resolve(name, family, fresh))
+
+    async def resolve_early(self, name: str, *, fresh: bool = False) -> tuple[Answer, bool]:
+        """`resolve(name, "any")` for who wants to connect: an answer of one family waits for
+        the other's for 50 ms only (RFC 8305 section 3).
+
+        True: the other is still being asked for; `resolve` waits for it.
+        """
+        found = await self._resolve(name, "any", fresh)
+        if isinstance(found, Answer):
+            return found, False
+        either: set[asyncio.Future[Any]] = {found.task, found.early}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if found.task.done() or not found.early.done():
+            return await self._await(name, found), False
+        return self._engine.early(found.early.result()), True
 
     async def refresh(self, name: str, family: Family = 4) -> Answer:
         """`resolve(name, family, fresh=True)`."""
-        return await self._resolve(name, family, True)
+        return await self._await(name, await self._resolve(name, family, True))
 
     async def resolve_srv(self, name: str) -> tuple[Service, ...]:
         """The hosts and ports behind an SRV name such as `_postgresql._tcp.example.org`, in
@@ -104,7 +129,7 @@ class AsyncResolver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        tasks = [task for task in self._flights.values() if self._is_mine(task)]
+        tasks = [flight.task for flight in self._flights.values() if self._is_mine(flight)]
         self._flights.clear()
         self._engine.forget()
         for task in tasks:
@@ -119,15 +144,16 @@ class AsyncResolver:
 
     # -- one flight per (name, family)
 
-    async def _resolve(self, name: str, family: Family, fresh: bool) -> Answer:
+    async def _resolve(self, name: str, family: Family, fresh: bool) -> Answer | _Flight:
+        """What is known; else the flight to wait for."""
         self._check_open()
         answer = self._engine.local(name, family)
         if answer is not None:
             return answer
         key = (self._engine.key(name), family)
         while True:
-            task = self._flight(key)
-            known = self._engine.begin(key, fresh=fresh) if not (fresh and task) else None
+            flight = self._flight(key)
+            known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
             if not isinstance(known, float):
                 break
             await asyncio.sleep(known)
@@ -135,38 +161,40 @@ class AsyncResolver:
         if known is not None:
             self._plan_refresh()
             return self._engine.serve(name, known)
-        if task is None:
-            task = self._take_off(key, self._engine.plan(key, fresh=fresh))
-        return self._engine.serve(name, await self._join(name, task))
+        return flight or self._take_off(key, self._engine.plan(key, fresh=fresh))
 
-    async def _join(self, name: str, task: asyncio.Task[Known]) -> Known:
+    async def _await(self, name: str, found: Answer | _Flight) -> Answer:
+        if isinstance(found, Answer):
+            return found
         try:
             # Shielded: cancelling one caller takes nothing from the others.
-            return await asyncio.shield(task)
+            return self._engine.serve(name, await asyncio.shield(found.task))
         except asyncio.CancelledError:
-            if self._closed and task.cancelled():
+            if self._closed and found.task.cancelled():
                 raise NameServersFailed(f"{name}: the resolver was closed", name=name) from None
             raise
 
-    def _flight(self, key: Key) -> asyncio.Task[Known] | None:
-        task = self._flights.get(key)
-        return task if task is not None and self._is_mine(task) and not task.done() else None
+    def _flight(self, key: Key) -> _Flight | None:
+        flight = self._flights.get(key)
+        mine = flight is not None and self._is_mine(flight) and not flight.task.done()
+        return flight if mine else None
 
-    def _is_mine(self, task: asyncio.Task[Known]) -> bool:
+    def _is_mine(self, flight: _Flight) -> bool:
         # A flight of a loop that has ended is never going to land.
-        return task.get_loop() is asyncio.get_running_loop()
+        return flight.task.get_loop() is asyncio.get_running_loop()
 
-    def _take_off(self, key: Key, plan: Plan) -> asyncio.Task[Known]:
-        task = asyncio.get_running_loop().create_task(self._fly(key, plan))
-        self._flights[key] = task
-        return task
+    def _take_off(self, key: Key, plan: Plan) -> _Flight:
+        loop = asyncio.get_running_loop()
+        flight = self._flights[key] = _Flight(loop)
+        flight.task = loop.create_task(self._fly(key, flight, plan))
+        return flight
 
-    async def _fly(self, key: Key, plan: Plan) -> Known:
+    async def _fly(self, key: Key, flight: _Flight, plan: Plan) -> Known:
         try:
-            fetched = await drive_async(fetch(plan, self._engine.health))
-            known, changes = self._engine.finish(plan, fetched)
+            waits = fetch(plan, self._engine.health, flight.early.set_result)
+            known, changes = self._engine.finish(plan, await drive_async(waits))
         finally:
-            if self._flights.get(key) is asyncio.current_task():
+            if self._flights.get(key) is flight:
                 del self._flights[key]
         notify(self._engine.calls(changes))
         self._plan_refresh()

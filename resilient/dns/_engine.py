@@ -7,6 +7,7 @@ back.  `Resolver` calls these under its lock, `AsyncResolver` on its loop.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -56,6 +57,12 @@ WATCH_FLOOR_S = 1.0
 DEAD_S = 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6, "any")
 
+# Of our own, so that nobody who seeds or watches the global one meets us there.
+_rng = random.Random()
+os.register_at_fork(after_in_child=_rng.seed)
+#: a number from [0, 1)
+draw = _rng.random
+
 
 class Engine:
     """One resolver's memory and rules."""
@@ -69,7 +76,6 @@ class Engine:
     ) -> None:
         self.settings = settings = settings if settings is not None else from_environment()
         self.clock = clock
-        rng = random.Random()
         limits = CacheLimits(
             size=settings.dns_cache_size,
             floor_s=settings.dns_ttl_floor_s,
@@ -79,7 +85,7 @@ class Engine:
             refresh_ahead=settings.dns_refresh_ahead,
         )
         self.sources = Sources(settings, hosts_path, resolv_conf_path)
-        self.cache = Cache(limits, rng.random, lambda text: rank(text, self.sources.reach()))
+        self.cache = Cache(limits, draw, lambda text: rank(text, self.sources.reach()))
         self.health = ServerHealth()
         self.limiter = BypassLimiter()
         self.watchers: dict[Key, list[Callback]] = {}
@@ -225,6 +231,14 @@ class Engine:
             known = self.cache.known(*key, now) or known
         self.record(plan, fetched.result)
         return known, changes
+
+    def early(self, found: Found) -> Answer:
+        """What one family gave, for those who can't wait for the other; it isn't kept."""
+        limits, now = self.cache.limits, self.clock()
+        ttl_s = float(max(limits.floor_s, min(found.ttl_s, limits.ceiling_s)))
+        dead = self.cache.dead(now)
+        addresses = tuple(sorted(found.data, key=dead.__contains__))
+        return Answer(addresses, found.chain[-1], found.chain, ttl_s, now + ttl_s)
 
     def _completed(self, name: str, fetched: Fetched, now: float) -> tuple[Result, Slot | None]:
         """An answer of one family, with what is remembered of the one that *failed*, and the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias, TypeVar
@@ -21,12 +21,15 @@ from resilient.core.dns_query import Ask, Outcome, Policy, Question, ServerHealt
 from ._sources import Configuration
 from ._wire import Wait, exchange
 
-__all__ = ["Fetched", "Plan", "Waits", "fetch", "fetch_records"]
+__all__ = ["Early", "Fetched", "Plan", "Waits", "fetch", "fetch_records"]
 
 T = TypeVar("T")
 Waits: TypeAlias = Generator[tuple[Wait, ...], Collection[socket.socket], T]
+#: told of one family's addresses while the other family is still being asked for
+Early: TypeAlias = Callable[[Found], None]
 
-#: how long an answer waits for AAAA once that has been silent before (RFC 8305 section 3)
+#: how long the answer of one family waits for the other's, where somebody wants to connect
+#: or AAAA has been silent before (RFC 8305 section 3)
 RESOLUTION_DELAY_S = 0.05
 _RDTYPES: dict[Family, str] = {4: "A", 6: "AAAA"}
 
@@ -59,8 +62,9 @@ class Fetched:
     parts: Mapping[Family, Result]
 
 
-def fetch(plan: Plan, health: ServerHealth) -> Waits[Fetched]:
-    """Ask for the candidates in turn until one exists.
+def fetch(plan: Plan, health: ServerHealth, early: Early | None = None) -> Waits[Fetched]:
+    """Ask for the candidates in turn until one exists.  `early` is told of one family's
+    addresses when they have waited for the other's for 50 ms.
 
     A candidate that *fails* ends the search: the next one might be another environment's
     host of the same name, and a failure proves no absence.  Only if the name as it was
@@ -70,7 +74,7 @@ def fetch(plan: Plan, health: ServerHealth) -> Waits[Fetched]:
     absents: dict[str, Absent] = {}
     parts: dict[Family, Result] = {}
     for name in plan.names:
-        parts = yield from _families(name, plan, health)
+        parts = yield from _families(name, plan, health, early)
         result = merge(parts[4], parts[6]) if plan.family == "any" else parts[plan.family]
         if isinstance(result, Failed) and given in absents:
             brief_s = min(FAILURE_S, absents[given].ttl_s)
@@ -86,7 +90,7 @@ def fetch(plan: Plan, health: ServerHealth) -> Waits[Fetched]:
 def fetch_records(asked: Question, plan: Plan, health: ServerHealth) -> Waits[Result]:
     """Ask for records of any type, such as SRV."""
     job = _carry_out(_machine(asked, plan, health), plan.config.servers)
-    results = yield from _together({4: job}, plan)
+    results = yield from _together({4: job}, plan, None)
     return results[4]
 
 
@@ -104,7 +108,9 @@ def _machine(
     )
 
 
-def _families(name: str, plan: Plan, health: ServerHealth) -> Waits[dict[Family, Result]]:
+def _families(
+    name: str, plan: Plan, health: ServerHealth, early: Early | None
+) -> Waits[dict[Family, Result]]:
     wanted: tuple[Family, ...] = (4, 6) if plan.family == "any" else (plan.family,)
     jobs = {
         family: _carry_out(_machine(Question(name, _RDTYPES[family]), plan, health), servers)
@@ -112,7 +118,7 @@ def _families(name: str, plan: Plan, health: ServerHealth) -> Waits[dict[Family,
         for family in wanted
         if family not in plan.known
     }
-    results = yield from _together(jobs, plan)
+    results = yield from _together(jobs, plan, early)
     return {
         family: restrict(result, plan.networks) if isinstance(result, Found) else result
         for family, result in results.items()
@@ -135,21 +141,32 @@ def _carry_out(
         return result
 
 
-def _together(jobs: Mapping[Family, _Job], plan: Plan) -> Waits[dict[Family, Result]]:
+def _together(
+    jobs: Mapping[Family, _Job], plan: Plan, early: Early | None
+) -> Waits[dict[Family, Result]]:
     """Run the questions at the same time; a silent AAAA doesn't hold back the others."""
     results: dict[Family, Result] = dict(plan.known)
     waits: dict[Family, Wait] = {}
     begun = time.monotonic()
-    limit = float("inf")
+    limit = early_at = float("inf")
     try:
         for family, job in jobs.items():
             _advance(family, job, None, waits, results)
         while waits:
+            now = time.monotonic()
             if limit == float("inf") and _final(results.get(4)):
-                limit = max(begun + plan.hold_s, time.monotonic() + RESOLUTION_DELAY_S)
+                limit = max(begun + plan.hold_s, now + RESOLUTION_DELAY_S)
             if 6 in waits and limit < waits[6].until:
                 waits[6] = replace(waits[6], until=limit)
-            ready = yield tuple(waits.values())
+            if early is not None and now >= early_at:
+                _tell(early, results, plan)
+                early, early_at = None, float("inf")
+            elif early is not None and early_at == float("inf") and _found(results):
+                early_at = now + RESOLUTION_DELAY_S
+            ready = yield tuple(
+                wait if wait.until <= early_at else replace(wait, until=early_at)
+                for wait in waits.values()
+            )
             now = time.monotonic()
             if 6 in waits and now >= limit and waits[6].sock not in ready:
                 del waits[6]
@@ -161,6 +178,17 @@ def _together(jobs: Mapping[Family, _Job], plan: Plan) -> Waits[dict[Family, Res
         for job in jobs.values():
             job.close()
     return results
+
+
+def _found(results: Mapping[Family, Result]) -> Found | None:
+    return next((found for found in results.values() if isinstance(found, Found)), None)
+
+
+def _tell(early: Early, results: Mapping[Family, Result], plan: Plan) -> None:
+    found = _found(results)
+    allowed = None if found is None else restrict(found, plan.networks)
+    if isinstance(allowed, Found):
+        early(allowed)
 
 
 def _final(result: Result | None) -> bool:

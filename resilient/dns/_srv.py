@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from resilient.core.dns import Absent, Failed, Found, Result
 from resilient.core.dns_query import Policy, Question
 from resilient.errors import NameNotFound
 
-from ._engine import Engine
+from ._engine import Engine, draw
 from ._fetch import Plan, Waits, fetch_records
 
 __all__ = ["Service", "ServiceCache", "fetch_services"]
@@ -98,5 +97,5 @@ def _drawn(services: Sequence[Service]) -> tuple[Service, ...]:
     """By priority; within one, each next by weighted chance (RFC 2782, "Weight").  The key
     u^(1/w) draws without replacement in proportion to the weights; 0 has a small chance."""
     return tuple(
-        sorted(services, key=lambda s: (s.priority, -(random.random() ** (1 / (s.weight or 0.01)))))
+        sorted(services, key=lambda s: (s.priority, -(draw() ** (1 / (s.weight or 0.01)))))
     )

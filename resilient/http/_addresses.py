@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..core.dns import Change
-from ..dns import AsyncResolver
+from ..monitor import resolvers
 from ..settings import Settings
 
 
@@ -26,13 +26,16 @@ class Addresses:
     mode: Literal["strict", "rotating"] | None = None
     #: what tells this answer from an earlier one that is merely given again
     stamp: float = 0.0
+    #: only one family so far: the other one is still being asked for
+    partial: bool = False
 
 
 class AddressSource(Protocol):
     """Where addresses come from.  Errors are `resilient.errors.ResolutionError`."""
 
-    async def lookup(self, name: str, fresh: bool) -> Addresses:
-        """The addresses of a name; `fresh` bypasses any cache."""
+    async def lookup(self, name: str, fresh: bool, hurry: bool) -> Addresses:
+        """The addresses of a name; `fresh` bypasses any cache.  `hurry`: somebody waits to
+        connect, so that a `partial` answer is welcome."""
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` when the name's answer changed; returns what ends that."""
@@ -45,13 +48,17 @@ class AddressSource(Protocol):
 
 
 class ResolverSource:
-    """`resilient.dns.AsyncResolver` on the monitor's loop."""
+    """The process's resolver on the monitor's loop, which PostgreSQL's clusters use as well."""
 
     def __init__(self, settings: Settings) -> None:
-        self._resolver = AsyncResolver(settings)
+        self._resolver = resolvers.hold(settings)
 
-    async def lookup(self, name: str, fresh: bool) -> Addresses:
-        answer = await self._resolver.resolve(name, "any", fresh=fresh)
+    async def lookup(self, name: str, fresh: bool, hurry: bool) -> Addresses:
+        partial = False
+        if hurry:
+            answer, partial = await self._resolver.resolve_early(name, fresh=fresh)
+        else:
+            answer = await self._resolver.resolve(name, "any", fresh=fresh)
         return Addresses(
             answer.addresses,
             max(0.0, answer.expires_at - time.monotonic()),
@@ -59,6 +66,7 @@ class ResolverSource:
             answer.chain,
             self._resolver.mode(name, "any"),
             answer.expires_at,
+            partial,
         )
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 from weakref import WeakMethod
 
 import anyio
-import anyio.to_thread
 
 from .. import errors
-from ._async_stream import AsyncBackend
+from ._async_stream import AsyncBackend, wait_for
 from ._attempt import CURRENT, Attempt, Elsewhere, Superseded, clock
 from ._call import Call
-from ._engine import BUFFERED, Engine, Key
+from ._engine import BUFFERED, Engine
 from ._fallbacks import Relay
 from ._origin import Slot
 
@@ -26,8 +24,16 @@ class AsyncEngine(Engine):
 
     _loop: asyncio.AbstractEventLoop | None = None
 
-    def handle(self, key: Key, request: Any) -> Awaitable[Any]:
-        """The response; raises as documented in the package."""
+    def handle(self, request: Any) -> Awaitable[Any] | None:
+        """The response; None: the library itself is to handle it, or to complain.  Raises
+        as documented in the package."""
+        now = clock()
+        call = self.begin(request, now)
+        if call is not None:
+            return self._run(call, now)
+        key = self.key(request)
+        if key is None:
+            return None
         if self.fallbacks is not None:
             relay = self.fallbacks.relay(request, self.deadline_of(request))
             if relay is not None:
@@ -57,17 +63,17 @@ class AsyncEngine(Engine):
         began_s = clock()
         origin, wait = self.origin(key, began_s)
         if wait is None:
-            return await self._run(self.call(origin, request, began_s), began_s)
+            return await self._run(Call(self.policy, origin, request, began_s), began_s)
         try:
             with anyio.fail_after(self.deadline_of(request)):
-                await _wait(wait)
+                await wait_for(wait)
         except errors.ResolutionError as exc:
             raise self.resolution_error(exc, key[1]) from exc
         except TimeoutError as exc:
             raise self.resolution_late(key[1]) from exc
         with suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
-        return await self._run(self.call(origin, request, began_s), clock())
+        return await self._run(Call(self.policy, origin, request, began_s), clock())
 
     async def _run(self, call: Call, now: float) -> Any:
         try:
@@ -103,13 +109,16 @@ class AsyncEngine(Engine):
 
     async def once(self, attempt: Attempt) -> Any:
         """One attempt: the response with its head, and its body if that belongs to it."""
-        inner = self.inner(attempt.slot)
+        inner = self._inners.get(attempt.slot) or self.inner(attempt.slot)
         token = CURRENT.set(attempt)
         try:
             response = await inner.handle_async_request(self.request_for(attempt, inner))
         finally:
             CURRENT.reset(token)
-        if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
+        buffered = BUFFERED.get()
+        if buffered is None:
+            buffered = self.buffers
+        if buffered and attempt.call.repeatable and response.status_code != 101:
             try:
                 body = b"".join([part async for part in response.stream])
             finally:
@@ -178,17 +187,8 @@ async def _rest(call: Call, delay_s: float) -> None:
             await anyio.sleep(delay_s)
             return
         with anyio.move_on_after(delay_s):
-            await _wait(call.news)
+            await wait_for(call.news)
         delay_s = call.rested(clock())
-
-
-async def _wait(wait: Future[None]) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # trio
-        await anyio.to_thread.run_sync(wait.result, abandon_on_cancel=True)
-    else:
-        await asyncio.wrap_future(wait)
 
 
 _stream_types: dict[type, Callable[..., Any]] = {}

@@ -3,11 +3,14 @@ wait.  Wraps whatever network backend the library chose (asyncio or trio)."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from . import _dial
 from ._async_race import read_head
@@ -60,7 +63,7 @@ class AsyncStream:
     ) -> AsyncStream:
         attempt, began_s = CURRENT.get(), clock()
         core = self.library.core
-        name = self._tls_names.get((server_hostname or "").rstrip(".").lower(), server_hostname)
+        name = _dial.verified(server_hostname, self._tls_names, attempt)
         bound_s = timeout if attempt is None else _dial.handshake_s(attempt, timeout)
         try:
             secured = await self.inner.start_tls(ssl_context, name, bound_s)
@@ -127,6 +130,16 @@ class AsyncBackend:
         await anyio.sleep(seconds)
 
 
+async def wait_for(future: Future[None]) -> None:
+    """Wait for another thread's news."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio
+        await anyio.to_thread.run_sync(future.result, abandon_on_cancel=True)
+    else:
+        await asyncio.wrap_future(future)
+
+
 class DialRace:
     """One staggered connect."""
 
@@ -172,21 +185,24 @@ class DialRace:
                 _dial.silent(self._attempt, slot, since_s)
 
     async def _stagger(self, timeout_s: float, group: Any) -> None:
-        waiting = list(_dial.targets(self._attempt))
-        known = set(waiting)
-        while waiting or self._pending:
+        course, origin = _dial.Course(self._attempt), self._attempt.call.origin
+        while self._won is None:
             self._failed = anyio.Event()
-            if waiting:
-                slot = waiting.pop(0)
-                self._pending[slot] = clock()
+            seen, partial, now = origin.improvements, origin.partial, clock()
+            slot = course.next(now)
+            if slot is not None:
+                self._pending[slot] = now
                 group.start_soon(self._dial, slot, timeout_s, group)
+            elif self._pending:
+                # All were dialled and are silent: perhaps there are others by now.
+                origin.look_again(None, now)
+            elif partial:
+                await wait_for(origin.news(seen))  # the other family may still come
+                continue
+            else:
+                return
             with anyio.move_on_after(STAGGER_S):
                 await self._failed.wait()
-            if self._won is not None:
-                return
-            if not waiting and self._pending:
-                # All were dialled and are silent: perhaps there are others by now.
-                waiting = _dial.newcomers(self._attempt, known, clock())
 
     async def _dial(self, slot: Slot, timeout_s: float, group: Any) -> None:
         core, endpoint = self._library.core, slot.endpoint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import time
 from contextvars import ContextVar
 from math import inf
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     from ._origin import Slot
 
 clock = time.monotonic
+# Of our own, so that nobody who seeds or watches the global one meets us there.
+_rng = random.Random()
+os.register_at_fork(after_in_child=_rng.seed)
+#: a number from [0, 1)
+draw = _rng.random
 #: silence before a hedge, a trial or the next address of a staggered connect, in seconds
 STAGGER_S = 0.25
 #: a write that ends later than this after the start moves the moment of silence, in seconds
@@ -21,32 +28,56 @@ _QUICK_S = 0.1
 class Attempt:
     """One try at one endpoint.
 
+    Making one occupies the endpoint, `leave` ends that.
+
     `sent`: bytes of the request may have reached the endpoint.  `silence_at`: monotonic
     time at which another endpoint is asked as well; `inf` when none may be.  `outer`: the
     attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
     addresses were dialled and refused.
     """
 
-    # Most attempts never change these: class attributes spare them the assignment.
-    sent = False
-    local_fault = False
-    nobody = False
-    silence_at = inf
-    outer: tuple[tuple[Attempt, Any], ...] = ()
-    dialled = 0
-    left = False
+    __slots__ = (
+        "began_s",
+        "call",
+        "dialled",
+        "left",
+        "local_fault",
+        "nobody",
+        "number",
+        "outer",
+        "sent",
+        "silence_at",
+        "slot",
+        "uploaded_s",
+    )
 
-    def __init__(self, call: Call, slot: Slot, number: int, now: float) -> None:
+    def __init__(self, call: Call, slot: Slot, trial: bool, now: float) -> None:
         self.call = call
         self.slot = slot
-        self.number = number
         self.began_s = self.uploaded_s = now
+        self.sent = self.local_fault = self.nobody = self.left = False
+        self.outer: tuple[tuple[Attempt, Any], ...] = ()
+        self.dialled = 0
+        origin = call.origin
+        call.seen = origin.improvements
+        call.attempts = self.number = number = call.attempts + 1
+        if number == 1 and call.parked is None:
+            next(origin.calls)
+        if call.repeatable and number < call.limit:
+            silence_s = call.window_s
+            if trial or call.hedge or call.deadline_s - now < 2 * silence_s:
+                silence_s = call.silence_s(trial, now)
+            self.silence_at = now + silence_s
+        else:
+            self.silence_at = inf
+        if not slot.flying or slot.heard_at >= slot.asked_at:
+            slot.asked_at = now
+        slot.flying.add(id(self))
 
     def leave(self) -> None:
         """It occupies its endpoint no longer.  Idempotent."""
-        if not self.left:
-            self.left = True
-            self.call.origin.leave(self.slot)
+        self.left = True
+        self.slot.flying.discard(id(self))
 
     def wrote(self, now: float) -> None:
         """The endpoint took bytes; it is silent from now on at the earliest."""

@@ -6,7 +6,6 @@ next.  It does no I/O and waits for nothing.
 
 from __future__ import annotations
 
-import random
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Any
 
-from ..core.upstream import Failed, Lost, Succeeded, Trouble
+from ..core.upstream_events import Failed, Lost, Succeeded, Trouble
 from ..core.upstream_retry import (
+    IDEMPOTENT,
     RETRIED_STATUS,
     Again,
     Failure,
@@ -27,7 +27,7 @@ from ..core.upstream_retry import (
     lull_s,
     retry_after_s,
 )
-from ._attempt import STAGGER_S, Attempt, clock
+from ._attempt import STAGGER_S, Attempt, clock, draw
 from ._library import Library
 from ._origin import Origin, Slot
 
@@ -45,23 +45,33 @@ class Policy:
     deadline_s: float
     window_s: float
     attempts: int
+    #: the library's request bodies that can be sent once more
+    replayable: type
 
 
 class Call:
     """One request."""
 
-    # Most calls never change these: class attributes spare them the assignment.
-    hedge = False
-    #: wait when nobody takes connections
-    patient = True
-    attempts = 0
-    tried: tuple[Slot, ...] = ()
-    parked: tuple[Slot, Any] | None = None
-    #: while nobody takes connections: what ends the waiting, and what led to it
-    news: Future[None] | None = None
-    trouble: Exception | None = None
-    lulls = 0
-    seen = 0
+    __slots__ = (
+        "attempts",
+        "deadline_s",
+        "hedge",
+        "idempotent",
+        "library",
+        "limit",
+        "lulls",
+        "news",
+        "origin",
+        "parked",
+        "patient",
+        "repeatable",
+        "replayable",
+        "request",
+        "seen",
+        "tried",
+        "trouble",
+        "window_s",
+    )
 
     def __init__(self, policy: Policy, origin: Origin, request: Any, now: float) -> None:
         self.library = policy.library
@@ -69,8 +79,16 @@ class Call:
         self.window_s = policy.window_s
         self.origin = origin
         self.request = request
-        self.replayable = isinstance(request.stream, policy.library.client.ByteStream)
+        self.attempts = self.seen = self.lulls = 0
+        self.tried: tuple[Slot, ...] = ()
+        #: a connection to another endpoint than the one whose turn it was
+        self.parked: tuple[Slot, Any] | None = None
+        #: while nobody takes connections: what ends the waiting, and what led to it
+        self.news: Future[None] | None = None
+        self.trouble: Exception | None = None
+        self.replayable = isinstance(request.stream, policy.replayable)
         options, marked = request.extensions.get("resilient"), None
+        self.hedge, self.patient = False, True  # patient: wait when nobody takes connections
         if options:
             marked = options.get("idempotent")
             self.hedge = bool(options.get("hedge"))
@@ -78,34 +96,22 @@ class Call:
             self.deadline_s = now + float(options.get("deadline_s", policy.deadline_s))
         else:
             self.deadline_s = now + policy.deadline_s
-        self.idempotent = is_idempotent(request.method, marked, request.headers)
+        known = marked is None and request.method in IDEMPOTENT
+        self.idempotent = known or is_idempotent(request.method, marked, request.headers)
         self.repeatable = self.idempotent and self.replayable
 
     # -- attempts
 
     def attempt(self, now: float) -> Attempt:
-        """The next attempt; `NoEndpointAvailable` when the name has no address."""
+        """The next attempt; `NameNotFound` when the name is gone, with all its endpoints."""
         if self.parked is not None:
             slot, trial = self.parked[0], False
         else:
             picked = self.origin.pick(now, self.tried, self.repeatable)
             if picked is None:
-                raise self._nobody()
+                raise self._nobody() from self.trouble
             slot, trial = picked
-        return self._begin(slot, trial, now)
-
-    def _begin(self, slot: Slot, trial: bool, now: float) -> Attempt:
-        self.attempts += 1
-        attempt = Attempt(self, slot, self.attempts, now)
-        origin = self.origin
-        self.seen = origin.improvements
-        origin.enter(slot, now, self.attempts == 1 and self.parked is None)
-        if self.repeatable and self.attempts < self.limit:
-            silence_s = self.window_s
-            if trial or self.hedge or self.deadline_s - now < 2 * silence_s:
-                silence_s = self.silence_s(trial, now)
-            attempt.silence_at = now + silence_s
-        return attempt
+        return Attempt(self, slot, trial, now)
 
     def silence_s(self, trial: bool, now: float) -> float:
         """Seconds of silence until another endpoint is asked as well."""
@@ -125,7 +131,7 @@ class Call:
             if silent.slot.silent_for(self.window_s, now):
                 self.origin.look_again(None, now)
             return None
-        return self._begin(slot, False, now)
+        return Attempt(self, slot, False, now)
 
     def _rival_slot(self, silent: Attempt, now: float) -> Slot | None:
         busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
@@ -139,7 +145,7 @@ class Call:
     def superseded(self, attempt: Attempt, now: float) -> None:
         """Another endpoint answered while this one stayed silent."""
         attempt.leave()
-        self._silent(attempt, now)
+        self._silent(attempt, now, outrun=not self.hedge)
 
     def redirected(self, attempt: Attempt) -> None:
         """The connect was won by another endpoint: that was no attempt."""
@@ -173,7 +179,7 @@ class Call:
         def withdraw() -> bool:
             return self._granted(attempt, self.tried, timeout)
 
-        verdict = decide(failure, random.random(), withdraw)
+        verdict = decide(failure, draw(), withdraw)
         if isinstance(verdict, Again):
             return self._again(verdict)
         if isinstance(verdict, Wait):
@@ -209,7 +215,7 @@ class Call:
             if not self.origin.withdraw():
                 self.lulls += 1
                 self.news = self.origin.news(self.seen)
-                return min(lull_s(self.lulls, random.random()), left_s)
+                return min(lull_s(self.lulls, draw()), left_s)
         return 0.0
 
     def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> float:
@@ -223,6 +229,10 @@ class Call:
 
     def answered(self, attempt: Attempt, status: int, headers: Any, now: float) -> float | None:
         """None: hand the response out.  Else drop it, and seconds until the next attempt."""
+        slot = attempt.slot
+        if status < 400 and slot.spotless:
+            slot.heard_at = now
+            return None
         self._heard(attempt, status, now)
         if status not in RETRIED_STATUS or not self.repeatable:
             return None
@@ -241,7 +251,7 @@ class Call:
             status,
             retry_after_s(headers.get("retry-after"), _seconds_until),
         )
-        verdict = decide(failure, random.random(), self.origin.withdraw)
+        verdict = decide(failure, draw(), self.origin.withdraw)
         return self._again(verdict) if isinstance(verdict, Again) else None
 
     def rival_answered(self, rival: Attempt, status: int, now: float) -> bool:
@@ -278,13 +288,14 @@ class Call:
         elif not slot.spotless:
             self.origin.apply(Succeeded(slot.endpoint, attempt.began_s), now)
 
-    def _silent(self, attempt: Attempt, now: float) -> None:
+    def _silent(self, attempt: Attempt, now: float, outrun: bool = False) -> None:
         slot = attempt.slot
         if slot.silent_for(self.window_s, now + SLACK_S):
             detail = f"no answer for {now - slot.asked_at:.1f} s"
             self.origin.apply(Lost(slot.endpoint, Trouble.SILENT, detail), now)
         elif not self.hedge and slot.heard_at < attempt.began_s:
-            self.origin.apply(Failed(slot.endpoint, "slow or silent"), now)
+            detail = f"no answer for {now - attempt.began_s:.2f} s"
+            self.origin.apply(Failed(slot.endpoint, detail, outrun), now)
 
     def _report(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
         if kind is Kind.CONNECT:  # reported by those who dial
@@ -319,6 +330,11 @@ class Call:
         return error
 
     def _nobody(self) -> Exception:
+        host = self.origin.host
+        if self.origin.snapshot.gone and not self.origin.snapshot.resolved:
+            text = f"{host}: no such name, and none of its endpoints answers any more"
+            error: Exception = self.library.errors.NameNotFound(text, name=host)
+            return error
         return self._without_endpoint(self.library.errors.NoEndpointAvailable, "")
 
     def _nobody_in_time(self) -> Exception:

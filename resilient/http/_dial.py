@@ -8,9 +8,10 @@ then it is known to be dead.
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from math import inf
 
-from ..core.upstream import Lost, Trouble
+from ..core.upstream_events import Lost, Trouble
 from ._attempt import STAGGER_S, Attempt, clock
 from ._origin import Slot
 
@@ -31,22 +32,27 @@ LOCAL = frozenset(
 BULK = 65536
 
 
-def targets(attempt: Attempt) -> tuple[Slot, ...]:
-    """Whom to dial, the attempt's own endpoint first."""
-    call = attempt.call
-    busy = {outer.slot for outer, _ in attempt.outer} | set(call.tried)
-    order = call.origin.order(clock())
-    rest = tuple(slot for slot in order if slot not in busy and not slot.retired)
-    return (attempt.slot, *(slot for slot in rest if slot is not attempt.slot))
+class Course:
+    """Whom a staggered connect dials: the attempt's own endpoint, then the others as they
+    are known by then, the families in turn."""
 
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._last = attempt.slot
+        self._past = {attempt.slot, *(outer.slot for outer, _ in attempt.outer)}
+        self._past.update(attempt.call.tried)
+        self._begun = False
 
-def newcomers(attempt: Attempt, known: set[Slot], now: float) -> list[Slot]:
-    """Endpoints that weren't there when the connect began; asks for news of the name."""
-    fresh = [slot for slot in targets(attempt) if slot not in known]
-    known.update(fresh)
-    if not fresh:
-        attempt.call.origin.look_again(None, now)
-    return fresh
+    def next(self, now: float) -> Slot | None:
+        """The next one; None: there is nobody else so far."""
+        if not self._begun:
+            self._begun = True
+            return self._last
+        slot = self._attempt.call.origin.next_dial(self._past, self._last, now)
+        if slot is not None:
+            self._past.add(slot)
+            self._last = slot
+        return slot
 
 
 def is_local(exc: BaseException) -> bool:
@@ -73,6 +79,14 @@ def handshake_failed(attempt: Attempt, exc: BaseException, silent_s: float | Non
     trouble = Trouble.REFUSED if silent_s is None else Trouble.SILENT
     detail = f"TLS: {exc}" if silent_s is None else f"TLS: no answer for {silent_s:.1f} s"
     attempt.call.origin.apply(Lost(slot.endpoint, trouble, detail), clock())
+
+
+def verified(name: str | None, tls_names: Mapping[str, str], attempt: Attempt | None) -> str | None:
+    """The name for SNI and verification: the caller's own `sni_hostname`, else what
+    `TLS_NAMES` says, else the URL's.  `name`: as the core library has it."""
+    if attempt is not None and attempt.call.request.extensions.get("sni_hostname"):
+        return name
+    return tls_names.get((name or "").rstrip(".").lower(), name)
 
 
 def bounded(attempt: Attempt, timeout: float | None) -> float:

@@ -20,8 +20,9 @@ from math import inf
 from typing import Literal, cast
 
 from ..core.budget import RetryBudget
-from ..core.model import Endpoint, Health
-from ..core.upstream import Answered, UpstreamConfig
+from ..core.model import Endpoint
+from ..core.upstream import UpstreamConfig
+from ..core.upstream_events import Answered, Gone
 from ..errors import NameNotFound, NameServersFailed, ResolutionError
 from ..monitor import thread
 from ..monitor.zone import own_zone
@@ -120,7 +121,7 @@ class Directory:
     def _create(self, key: Key) -> Record:
         scheme, host, port = key
         settings = self.settings
-        zone = settings.zone
+        zone, plain = settings.zone, host.rstrip(".").lower()
         config = UpstreamConfig(
             eject_after=settings.eject_after,
             eject_s=settings.eject_s,
@@ -129,7 +130,7 @@ class Directory:
             failure_threshold=settings.failure_threshold,
             success_threshold=settings.success_threshold,
             active=settings.http_health_path is not None,
-            mode=cast(Literal["strict", "rotating"] | None, settings.dns_mode.get(host.lower())),
+            mode=cast(Literal["strict", "rotating"] | None, settings.dns_mode.get(plain)),
             zone=None if zone == "auto" else zone,
         )
         now = time.monotonic()
@@ -229,30 +230,23 @@ class Directory:
     async def _look_up(self, record: Record) -> float:
         """Seconds until the next look-up is due."""
         fresh, record.fresh = record.fresh, False
-        source = cast(_addresses.AddressSource, self._source)
+        origin, source = record.origin, cast(_addresses.AddressSource, self._source)
         try:
-            answer = await source.lookup(record.origin.host, fresh)
+            answer = await source.lookup(origin.host, fresh, not origin.snapshot.resolved)
         except ResolutionError as exc:
-            # Endpoints that are known stay: the resolver's trouble isn't theirs.  But an
-            # address that never answered anything was only DNS's word, and that is gone.
+            # The resolver's trouble isn't the endpoints'.  But NXDOMAIN is an answer.
             if isinstance(exc, NameNotFound):
-                self._forget_unheard(record)
-            _settle(record, None if record.origin.snapshot.resolved else exc)
+                record.given = None
+                origin.apply(Gone(), time.monotonic())
+            origin.completed()
+            _settle(record, None if origin.snapshot.resolved else exc)
             return FAILED_PAUSE_S
+        origin.partial = origin.partial or answer.partial
         self._answer(record, answer)
+        if not answer.partial:
+            origin.completed()
         _settle(record, None)
-        return max(PAUSE_S, answer.ttl_s)
-
-    def _forget_unheard(self, record: Record) -> None:
-        origin = record.origin
-        current = [view for view in origin.snapshot.endpoints if not view.retired]
-        heard = [view for view in current if view.health is not Health.UNKNOWN]
-        if heard and len(heard) < len(current):
-            addresses = tuple(view.endpoint.address for view in heard)
-            zones = tuple(view.zone for view in heard)
-            event = Answered(addresses, zones, origin.snapshot.canonical, "strict")
-            origin.apply(event, time.monotonic())
-            record.given = None
+        return 0.0 if answer.partial else max(PAUSE_S, answer.ttl_s)
 
     async def _shut_down(self) -> None:
         tasks = [record.task for record in self._records.values() if record.task is not None]

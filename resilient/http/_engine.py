@@ -22,10 +22,13 @@ from ._origin import Origin, Slot
 from ._probe import ProbeFactory
 from ._probe_client import probe_factory
 
-#: set by a client around a request whose body it will read at once: then the body belongs
-#: to the attempt, and a connection lost in the middle of it can be repaired
-BUFFERED: ContextVar[bool] = ContextVar("resilient_http_buffered", default=False)
+#: set by a client around a request whose body it will read at once, or won't: in the first
+#: case the body belongs to the attempt, and a connection lost in the middle of it can be
+#: repaired.  None: `Engine.buffers` says it
+BUFFERED: ContextVar[bool | None] = ContextVar("resilient_http_buffered", default=None)
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+#: how many forks lie between this process and the one that imported us
+_forks = 0
 #: from this many endpoints on, idle connections are counted over all of them
 SWEEP_FROM = 16
 
@@ -42,14 +45,20 @@ class Engine:
         self.library = library
         self.settings = settings or from_environment()
         self.policy = Policy(
-            library, self.settings.deadline_s, self.settings.window_s, self.settings.retry_attempts
+            library,
+            self.settings.deadline_s,
+            self.settings.window_s,
+            self.settings.retry_attempts,
+            library.client.ByteStream,
         )
+        #: a client of ours has this engine for itself, and tells it of bodies that it streams
+        self.buffers = False
         self.fallbacks: Fallbacks | None = None
         if self.settings.http_fallbacks:
             self.fallbacks = Fallbacks(library, tuple(map(str, self.settings.http_fallbacks)))
         self._make_inner = make_inner
         self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._fork = _forks
         self._origins: dict[Key, Origin] = {}
         self._inners: dict[Slot, Any] = {}
         self._retired: list[Any] = []
@@ -68,9 +77,19 @@ class Engine:
         host = url.host
         return None if port is None or not host else (url.scheme, host, url.port or port)
 
+    def begin(self, request: Any, now: float) -> Call | None:
+        """The call, when it may go out at once; else take the longer way, over `origin`."""
+        url = request.url
+        host, scheme = url.host, url.scheme
+        origin = self._origins.get((scheme, host, url.port or PORTS.get(scheme, 0)))
+        if origin is None or not origin.live or self.fallbacks or self._fork != _forks:
+            return None
+        origin.used_at = now
+        return Call(self.policy, origin, request, now)
+
     def origin(self, key: Key, now: float) -> tuple[Origin, Future[None] | None]:
         """The origin, and what to wait for before it can be used."""
-        if self._pid != os.getpid():
+        if self._fork != _forks:
             self._forked()
         origin = self._origins.get(key)
         if origin is not None and origin.live:
@@ -83,9 +102,6 @@ class Engine:
             self._origins[key] = origin
         return origin, self._directory.wait(origin)
 
-    def call(self, origin: Origin, request: Any, now: float) -> Call:
-        return Call(self.policy, origin, request, now)
-
     def request_for(self, attempt: Attempt, inner: Any) -> Any:
         """The request as this attempt sends it: only the pool's timeout may differ."""
         call = attempt.call
@@ -93,7 +109,8 @@ class Engine:
         timeouts = request.extensions.get("timeout", {})
         pool_s, left_s = timeouts.get("pool"), call.deadline_s - attempt.began_s
         slot = attempt.slot
-        if slot.in_flight > _pools.size(inner) and call.origin.others((*call.tried, slot)):
+        flying = len(slot.flying)
+        if flying > 1 and flying > _pools.size(inner) and call.origin.others((*call.tried, slot)):
             # It will wait for a connection, perhaps behind requests that hang.
             left_s = min(left_s / 2, call.window_s)
         if pool_s is not None and pool_s <= left_s:
@@ -193,11 +210,19 @@ class Engine:
         """A forked child shares no connection, no lock and no thread with its parent."""
         self._lock = threading.RLock()
         with self._lock:
-            if self._pid == os.getpid():
+            if self._fork == _forks:
                 return
-            self._pid = os.getpid()
+            self._fork = _forks
             self._drop.detach()
             self._origins = {}
             with suppress(Exception):
                 self._discard(self.take_inners())
             self._hold()
+
+
+def _after_fork_in_child() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

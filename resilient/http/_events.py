@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from ..core.upstream import UpstreamEvent
+from ..core.upstream_events import UpstreamEvent
 
 OnEvent = Callable[[UpstreamEvent], None]
 

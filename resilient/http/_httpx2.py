@@ -80,11 +80,8 @@ class Transport(httpx2.HTTPTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         engine = self._engine
-        key = None if engine is None else engine.key(request)
-        if engine is None or key is None:
-            return super().handle_request(request)
-        response: httpx2.Response = engine.handle(key, request)
-        return response
+        response: httpx2.Response | None = None if engine is None else engine.handle(request)
+        return super().handle_request(request) if response is None else response
 
     def close(self) -> None:
         if self._engine is not None:
@@ -135,10 +132,10 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         engine = self._engine
-        key = None if engine is None else engine.key(request)
-        if engine is None or key is None:
+        answer = None if engine is None else engine.handle(request)
+        if answer is None:
             return await super().handle_async_request(request)
-        response: httpx2.Response = await engine.handle(key, request)
+        response: httpx2.Response = await answer
         return response
 
     async def aclose(self) -> None:
@@ -185,6 +182,7 @@ class Client(httpx2.Client):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
+        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -212,7 +210,10 @@ class Client(httpx2.Client):
     ) -> httpx2.BaseTransport:
         if transport is not None:
             return transport
-        return Transport(*args, **kwargs, settings=self._settings)
+        own = Transport(*args, **kwargs, settings=self._settings)
+        if own._engine is not None:
+            own._engine.buffers = self._quick
+        return own
 
     def send(
         self,
@@ -222,10 +223,12 @@ class Client(httpx2.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
+        if self._quick and not stream:
+            return httpx2.Client.send(self, request, auth=auth, follow_redirects=follow_redirects)
         token = BUFFERED.set(not stream)
         try:
-            return super().send(
-                request, stream=stream, auth=auth, follow_redirects=follow_redirects
+            return httpx2.Client.send(
+                self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
             BUFFERED.reset(token)
@@ -259,6 +262,7 @@ class AsyncClient(httpx2.AsyncClient):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
+        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -286,7 +290,10 @@ class AsyncClient(httpx2.AsyncClient):
     ) -> httpx2.AsyncBaseTransport:
         if transport is not None:
             return transport
-        return AsyncTransport(*args, **kwargs, settings=self._settings)
+        own = AsyncTransport(*args, **kwargs, settings=self._settings)
+        if own._engine is not None:
+            own._engine.buffers = self._quick
+        return own
 
     async def send(
         self,
@@ -296,6 +303,10 @@ class AsyncClient(httpx2.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
+        if self._quick and not stream:
+            return await httpx2.AsyncClient.send(
+                self, request, auth=auth, follow_redirects=follow_redirects
+            )
         token = BUFFERED.set(not stream)
         try:
             return await super().send(

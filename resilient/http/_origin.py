@@ -2,12 +2,12 @@
 
 `Origin.apply` is the one way to change the snapshot: the pure `step` under a lock, then,
 outside the lock, the events and the engines' housekeeping.  A request reads what was
-published and takes the lock only to count itself.
+published and takes no lock while nothing fails.
 """
 
 from __future__ import annotations
 
-import random
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -22,33 +22,33 @@ from ..core import upstream_story
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
 from ..core.model import Endpoint
-from ..core.upstream import (
+from ..core.upstream import UpstreamConfig, UpstreamSnapshot
+from ..core.upstream import step as advance
+from ..core.upstream_events import (
     EndpointLost,
     EndpointRetired,
     Input,
     TrialStarted,
-    UpstreamConfig,
     UpstreamEvent,
-    UpstreamSnapshot,
 )
-from ..core.upstream import step as advance
 from ..core.upstream_select import (
     due,
     fit,
     improved,
     least_of_two,
+    next_dial,
     not_retired,
     ranked,
     ready,
     ready_until,
 )
 from ..core.upstream_story import IN_USE_S
+from ._attempt import draw
 from ._events import emit
 
 clock = time.monotonic
 #: the shortest pause between two lookups that requests in trouble ask for, in seconds
 LOOK_PACE_S = 0.1
-draw = random.random
 
 
 class Keeper(Protocol):
@@ -59,7 +59,8 @@ class Keeper(Protocol):
 
 
 class Slot:
-    """One endpoint's counters.  `heard_at`, `asked_at`: monotonic seconds; `since`: when
+    """One endpoint's counters.  `flying`: the ids of the attempts in flight (a set, as its
+    methods are atomic and need no lock).  `heard_at`, `asked_at`: monotonic seconds; `since`: when
     its failures began, None while there are none."""
 
     __slots__ = (
@@ -67,8 +68,8 @@ class Slot:
         "asked_at",
         "blameless",
         "endpoint",
+        "flying",
         "heard_at",
-        "in_flight",
         "retired",
         "since",
         "spotless",
@@ -83,13 +84,17 @@ class Slot:
             f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
         )
         self.zone: str | None = None
-        self.in_flight = 0
+        self.flying: set[int] = set()
         self.heard_at = -inf
         self.asked_at = -inf
         self.spotless = False
         self.blameless = False
         self.retired = False
         self.since: float | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.flying)
 
     def silent_for(self, window_s: float, now: float) -> bool:
         """Asked a window ago or more, and nothing heard since."""
@@ -99,11 +104,17 @@ class Slot:
         """It has served requests, lately or right now."""
         if self.heard_at == -inf:
             return False
-        return self.in_flight > 0 or max(self.heard_at, self.asked_at) > now - IN_USE_S
+        return bool(self.flying) or max(self.heard_at, self.asked_at) > now - IN_USE_S
 
 
 def _in_flight(slot: Slot) -> int:
-    return slot.in_flight
+    return len(slot.flying)
+
+
+def _wake(waiting: Iterable[Future[None]]) -> None:
+    for news in waiting:
+        if news.set_running_or_notify_cancel():
+            news.set_result(None)
 
 
 class Origin:
@@ -125,7 +136,9 @@ class Origin:
         self.lock = threading.RLock()
         self._slots: dict[Endpoint, Slot] = {}
         self._budget = budget
-        self._calls = 0
+        #: first attempts; `next` counts one, without a lock
+        self.calls = itertools.count()
+        self._counted = 0
         self._ready: tuple[Slot, ...] = ()
         self._fit: tuple[Slot, ...] = ()
         self._due: tuple[Slot, ...] = ()
@@ -138,6 +151,8 @@ class Origin:
         self._looked_at = -inf
         #: who takes connections may change by itself: a name moves, health checks go on
         self.movable = False
+        #: addresses of one family only are known, the other's are being asked for
+        self.partial = False
 
     # -- what is known
 
@@ -151,10 +166,10 @@ class Origin:
             self.snapshot = after
             steps = self._tell(told, now) if told else ()
             self._publish(now)
+            if not after.resolved:
+                self.live = False
             waiting = self._improve() if improved(before, after) else ()
-        for news in waiting:
-            if news.set_running_or_notify_cancel():
-                news.set_result(None)
+        _wake(waiting)
         emit(told)
         for step in steps:
             telemetry.log_step(step)
@@ -171,6 +186,13 @@ class Origin:
         waiting = tuple(self._news)
         self._news = WeakSet()
         return waiting
+
+    def completed(self) -> None:
+        """Nobody is asked for further addresses any more: those who waited go on."""
+        with self.lock:
+            waiting = self._improve() if self.partial else ()
+            self.partial = False
+        _wake(waiting)
 
     def news(self, since: int) -> Future[None]:
         """Done when there is an endpoint to be tried that wasn't there when `improvements`
@@ -299,6 +321,17 @@ class Origin:
             views = ranked(self.snapshot, self.config.zone, now)
             return tuple(self._slots[view.endpoint] for view in views)
 
+    def next_dial(self, avoid: set[Slot], last: Slot, now: float) -> Slot | None:
+        """Whom a staggered connect dials after `last`."""
+        with self.lock:
+            views = tuple(
+                view
+                for view in not_retired(ranked(self.snapshot, self.config.zone, now))
+                if self._slots[view.endpoint] not in avoid
+            )
+            view = next_dial(views, last.endpoint)
+            return None if view is None else self._slots[view.endpoint]
+
     def others(self, avoid: Iterable[Slot]) -> int:
         """Endpoints in good standing beside those."""
         return sum(slot not in avoid for slot in self._fit)
@@ -309,22 +342,11 @@ class Origin:
 
     # -- counting
 
-    def enter(self, slot: Slot, now: float, first: bool) -> None:
-        with self.lock:
-            if slot.in_flight == 0 or slot.heard_at >= slot.asked_at:
-                slot.asked_at = now
-            slot.in_flight += 1
-            if first:
-                self._calls += 1
-
-    def leave(self, slot: Slot) -> None:
-        with self.lock:
-            slot.in_flight -= 1
-
     def withdraw(self) -> bool:
         """One retry from the budget."""
         with self.lock:
-            budget = self._budget.deposit(self._calls, clock())
-            self._calls = 0
+            calls = next(self.calls)  # which counts one more
+            budget = self._budget.deposit(calls - self._counted, clock())
+            self._counted = calls + 1
             self._budget, granted = budget.try_withdraw()
             return granted

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,8 +20,9 @@ from ..core.health import (
     silent_to_death,
     verdict_at,
 )
-from ..core.upstream import Lost, Probed, Trouble
+from ..core.upstream_events import Lost, Probed, Trouble
 from ..settings import Settings
+from ._attempt import draw
 from ._origin import Origin, Slot
 
 clock = time.monotonic
@@ -109,7 +109,7 @@ class EndpointProbe:
 
     def _due(self, now: float) -> float:
         burst_at = self._detector.burst_at
-        return next_probe_at(self._detector, self._config, burst_at, now, random.random())
+        return next_probe_at(self._detector, self._config, burst_at, now, draw())
 
     async def _pause(self) -> None:
         now = clock()

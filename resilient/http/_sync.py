@@ -12,7 +12,7 @@ from .. import errors
 from . import _pools
 from ._attempt import CURRENT, Attempt, Elsewhere, Superseded, clock
 from ._call import Call
-from ._engine import BUFFERED, Engine, Key
+from ._engine import BUFFERED, Engine
 from ._fallbacks import Relay
 from ._origin import Slot
 from ._sync_stream import SyncBackend
@@ -21,8 +21,16 @@ from ._sync_stream import SyncBackend
 class SyncEngine(Engine):
     """See `Engine`."""
 
-    def handle(self, key: Key, request: Any) -> Any:
-        """The response; raises as documented in the package."""
+    def handle(self, request: Any) -> Any:
+        """The response; None: the library itself is to handle it, or to complain.  Raises
+        as documented in the package."""
+        now = clock()
+        call = self.begin(request, now)
+        if call is not None:
+            return self._run(call, now)
+        key = self.key(request)
+        if key is None:
+            return None
         if self.fallbacks is not None:
             relay = self.fallbacks.relay(request, self.deadline_of(request))
             if relay is not None:
@@ -52,14 +60,14 @@ class SyncEngine(Engine):
         began_s = clock()
         origin, wait = self.origin(key, began_s)
         if wait is None:
-            return self._run(self.call(origin, request, began_s), began_s)
+            return self._run(Call(self.policy, origin, request, began_s), began_s)
         try:
             wait.result(self.deadline_of(request))
         except errors.ResolutionError as exc:
             raise self.resolution_error(exc, key[1]) from exc
         except TimeoutError as exc:
             raise self.resolution_late(key[1]) from exc
-        return self._run(self.call(origin, request, began_s), clock())
+        return self._run(Call(self.policy, origin, request, began_s), clock())
 
     def _run(self, call: Call, now: float) -> Any:
         try:
@@ -94,13 +102,16 @@ class SyncEngine(Engine):
 
     def once(self, attempt: Attempt) -> Any:
         """One attempt: the response with its head, and its body if that belongs to it."""
-        inner = self.inner(attempt.slot)
+        inner = self._inners.get(attempt.slot) or self.inner(attempt.slot)
         token = CURRENT.set(attempt)
         try:
             response = inner.handle_request(self.request_for(attempt, inner))
         finally:
             CURRENT.reset(token)
-        if attempt.call.repeatable and BUFFERED.get() and response.status_code != 101:
+        buffered = BUFFERED.get()
+        if buffered is None:
+            buffered = self.buffers
+        if buffered and attempt.call.repeatable and response.status_code != 101:
             try:
                 body = b"".join(response.stream)
             finally:

@@ -15,9 +15,9 @@ from typing import Any
 from ._attempt import Attempt, Elsewhere, OuterReady, Superseded, clock
 
 
-def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | None) -> bytes:
-    """Bytes of the head.  Core's ReadTimeout at the deadline or after `timeout` seconds."""
-    user_until_s = inf if timeout is None else clock() + timeout
+def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float) -> bytes:
+    """Bytes of the head.  Core's ReadTimeout at the deadline or when the user's own timeout
+    is over."""
     while True:
         now = clock()
         until_s = min(user_until_s, attempt.until_s())
@@ -28,10 +28,7 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: float | No
         if attempt.outer:
             data = _receive_beside(stream, attempt, max_bytes, stop_s)
         else:
-            try:
-                data = stream.receive(max_bytes, max(0.001, stop_s - now))
-            except stream.library.core.ReadTimeout:
-                data = None
+            data = stream.take(max_bytes, max(0.001, stop_s - now))
         if data is not None:
             attempt.silence_at = inf
             return data
@@ -43,7 +40,7 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
     """Bytes, or None when there were none until `stop_s`."""
     data: bytes | None
     if isinstance(stream.sock, ssl.SSLSocket) and stream.sock.pending():
-        data = stream.receive_now(max_bytes)
+        data = stream.take_now(max_bytes)
         return data
     poll = select.poll()
     poll.register(stream.sock, select.POLLIN)
@@ -52,7 +49,7 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
         poll.register(fd, select.POLLIN)
     ready = [fd for fd, _ in poll.poll(max(0.0, stop_s - clock()) * 1000 + 0.5)]
     if stream.sock.fileno() in ready:
-        data = stream.receive_now(max_bytes)
+        data = stream.take_now(max_bytes)
         return data
     if ready:
         raise OuterReady(outer[ready[0]])

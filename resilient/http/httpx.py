@@ -83,11 +83,8 @@ class Transport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         engine = self._engine
-        key = None if engine is None else engine.key(request)
-        if engine is None or key is None:
-            return super().handle_request(request)
-        response: httpx.Response = engine.handle(key, request)
-        return response
+        response: httpx.Response | None = None if engine is None else engine.handle(request)
+        return super().handle_request(request) if response is None else response
 
     def close(self) -> None:
         if self._engine is not None:
@@ -138,10 +135,10 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         engine = self._engine
-        key = None if engine is None else engine.key(request)
-        if engine is None or key is None:
+        answer = None if engine is None else engine.handle(request)
+        if answer is None:
             return await super().handle_async_request(request)
-        response: httpx.Response = await engine.handle(key, request)
+        response: httpx.Response = await answer
         return response
 
     async def aclose(self) -> None:
@@ -188,6 +185,7 @@ class Client(httpx.Client):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
+        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -215,7 +213,10 @@ class Client(httpx.Client):
     ) -> httpx.BaseTransport:
         if transport is not None:
             return transport
-        return Transport(*args, **kwargs, settings=self._settings)
+        own = Transport(*args, **kwargs, settings=self._settings)
+        if own._engine is not None:
+            own._engine.buffers = self._quick
+        return own
 
     def send(
         self,
@@ -225,10 +226,12 @@ class Client(httpx.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
+        if self._quick and not stream:
+            return httpx.Client.send(self, request, auth=auth, follow_redirects=follow_redirects)
         token = BUFFERED.set(not stream)
         try:
-            return super().send(
-                request, stream=stream, auth=auth, follow_redirects=follow_redirects
+            return httpx.Client.send(
+                self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
             BUFFERED.reset(token)
@@ -262,6 +265,7 @@ class AsyncClient(httpx.AsyncClient):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
+        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -289,7 +293,10 @@ class AsyncClient(httpx.AsyncClient):
     ) -> httpx.AsyncBaseTransport:
         if transport is not None:
             return transport
-        return AsyncTransport(*args, **kwargs, settings=self._settings)
+        own = AsyncTransport(*args, **kwargs, settings=self._settings)
+        if own._engine is not None:
+            own._engine.buffers = self._quick
+        return own
 
     async def send(
         self,
@@ -299,6 +306,10 @@ class AsyncClient(httpx.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
+        if self._quick and not stream:
+            return await httpx.AsyncClient.send(
+                self, request, auth=auth, follow_redirects=follow_redirects
+            )
         token = BUFFERED.set(not stream)
         try:
             return await super().send(

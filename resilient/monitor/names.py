@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING
 
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
-from ..dns import Answer, AsyncResolver, Change
+from ..dns import Answer, Change
 from ..errors import NameNotFound, ResolutionError
 from ..settings import Settings
+from . import resolvers
+from .resolvers import SharedResolver
 
 if TYPE_CHECKING:
     from .cluster import ConfiguredName
@@ -80,7 +82,7 @@ class NameWatch:
         self._names = names
         self._settings = settings
         self._apply = apply
-        self._resolver: AsyncResolver | None = None
+        self._resolver: SharedResolver | None = None
         self._followed: list[_Followed] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._health: dict[str, Health] = {}
@@ -91,7 +93,7 @@ class NameWatch:
             if literal(name, self._settings) is not None:
                 continue  # see `literals`
             if self._resolver is None:
-                self._resolver = AsyncResolver(self._settings)
+                self._resolver = resolvers.hold(self._settings)
             followed = _Followed(name)
             self._followed.append(followed)
             self._tasks.append(loop.create_task(self._follow(followed, self._resolver)))
@@ -113,14 +115,18 @@ class NameWatch:
                 self._resolver.report_dead(address)
         if new.writer is not None and new.writer.health is Health.UP and not new.writer.retired:
             self._troubled_at = None
-        elif self._troubled_at is None:
+        elif self._troubled_at is None and any(
+            # Nobody has answered yet, nor failed to: a name that was just resolved is fine.
+            view.health is not Health.UNKNOWN
+            for view in new.endpoints
+        ):
             self._troubled_at = time.monotonic()
             for followed in self._followed:
                 followed.wake.set()
 
     # -- one configured name
 
-    async def _follow(self, followed: _Followed, resolver: AsyncResolver) -> None:
+    async def _follow(self, followed: _Followed, resolver: SharedResolver) -> None:
         while True:
             followed.wake.clear()
             try:
@@ -141,7 +147,7 @@ class NameWatch:
         long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
         return min(max(PAUSE_S, seconds), RETRY_S) if long else TROUBLED_S
 
-    async def _look(self, followed: _Followed, resolver: AsyncResolver) -> float:
+    async def _look(self, followed: _Followed, resolver: SharedResolver) -> float:
         """Resolve all there is to it; seconds until the first answer expires."""
         until = float("inf")
         failures = []
@@ -160,12 +166,10 @@ class NameWatch:
         self._note(followed.name.host, failures)
         return RETRY_S if failures else until - time.monotonic()
 
-    async def _list_places(self, followed: _Followed, resolver: AsyncResolver) -> float:
+    async def _list_places(self, followed: _Followed, resolver: SharedResolver) -> float:
         """The targets of a service, and until when that holds."""
         name = followed.name.host
-        if self._troubled_at is not None:
-            resolver.invalidate(name)
-        services = await resolver.resolve_srv(name)
+        services = await resolver.resolve_srv(name, fresh=self._troubled_at is not None)
         places = tuple((service.host, service.port) for service in services)
         old, followed.places = followed.places, places
         if sorted(old) != sorted(places):
@@ -177,7 +181,7 @@ class NameWatch:
                 self._apply(Resolved(target.key, ()))
         return min(service.expires_at for service in services)
 
-    def _target(self, followed: _Followed, place: Place, resolver: AsyncResolver) -> _Target:
+    def _target(self, followed: _Followed, place: Place, resolver: SharedResolver) -> _Target:
         target = followed.targets.get(place)
         if target is None:
 
@@ -190,7 +194,7 @@ class NameWatch:
             followed.targets[place] = target
         return target
 
-    async def _resolve(self, followed: _Followed, place: Place, resolver: AsyncResolver) -> float:
+    async def _resolve(self, followed: _Followed, place: Place, resolver: SharedResolver) -> float:
         """Take in the answer for one target; when it expires."""
         host, port = place
         target = self._target(followed, place, resolver)

@@ -8,6 +8,7 @@ from .errors import (
     FencedPrimary,
     NoEndpointAvailable,
     RetryBudgetExhausted,
+    TransactionReplayMismatch,
 )
 from .public import (
     AsyncConnectionPool,
@@ -26,4 +27,5 @@ __all__ = [
     "NoEndpointAvailable",
     "NullConnectionPool",
     "RetryBudgetExhausted",
+    "TransactionReplayMismatch",
 ]

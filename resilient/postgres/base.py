@@ -41,6 +41,7 @@ from .errors import (
     NoEndpointAvailable,
     TransactionReplayMismatch,
     WrongRole,
+    explained,
 )
 
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
@@ -231,6 +232,9 @@ class PoolCore(ClusterListener):
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
         link = getattr(conn, "_link", None)
+        journal = getattr(conn, "_journal", None)
+        if kind is not None and journal is not None and journal.hazard:
+            explained(exc, f"not replayed: {journal.hazard}")
         if isinstance(exc, CommitOutcomeUnknown):
             return kind  # whatever cut it: it may have taken effect, and says so
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:

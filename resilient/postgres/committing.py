@@ -16,9 +16,9 @@ from psycopg.pq.abc import PGresult
 from ..core.outcome import Mark, Outcome, Testimony, Verdict, resolve
 from ..core.reaction import Action, Sent, react
 from . import ledger
-from .errors import CommitOutcomeUnknown
+from .errors import CommitOutcomeUnknown, explained
 from .journal import Journal
-from .recovery import Gen, RecoveryMixin, explained, logger
+from .recovery import Gen, RecoveryMixin, logger
 from .role import lsn
 from .witness import CONFIRM, END_BACKEND, RIDER, ask, witness, xid_status
 
@@ -44,10 +44,6 @@ class CommitMixin(RecoveryMixin):
         """COMMIT of a recorded transaction; returns once it is durable, or raises."""
         journal = self._journal
         assert journal is not None
-        if self._due:  # nothing was ever sent
-            self._due = b""
-            journal.reset()
-            return None
         result = None
         while True:
             sent = False

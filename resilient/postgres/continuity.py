@@ -15,7 +15,6 @@ from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
-from psycopg._connection_info import ConnectionInfo
 
 from ..core.reaction import Action, Sent, react
 from .journal import Entry, Journal
@@ -30,23 +29,11 @@ _BAD = pq.ConnStatus.BAD
 _STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
 
 
-class DueInfo(ConnectionInfo):
-    """Inside a block whose BEGIN hasn't been sent yet."""
-
-    @property
-    def transaction_status(self) -> pq.TransactionStatus:
-        return _INTRANS
-
-
 class ContinuityMixin(MessageMixin):
     """A connection whose transactions survive their server."""
 
-    #: the statement under way is one that BEGIN may be merged with
+    #: the statement under way is one whose BEGIN is `perform`'s to send
     _may_defer = False
-
-    @property
-    def info(self) -> ConnectionInfo:
-        return DueInfo(self.pgconn) if self._due else super().info
 
     def _check_connection_ok(self) -> None:
         if self._journal is None or self._closed:
@@ -58,8 +45,11 @@ class ContinuityMixin(MessageMixin):
         journal = self._journal
         if command == b"DEALLOCATE ALL":
             self._rider_ready = False
-        if journal is None or not isinstance(command, bytes):
+        if journal is None:
             return super()._exec_command(command, *args, **kwargs)
+        if not isinstance(command, bytes):  # PREPARE TRANSACTION, and what follows it
+            journal.hazard = journal.hazard or "a two-phase transaction"
+            return self._two_phase(journal, super()._exec_command(command, *args, **kwargs))
         if command == b"COMMIT":
             return self._commit() if self._pipeline is None else self._commit_in_pipeline()
         if self._pipeline is not None:
@@ -68,9 +58,13 @@ class ContinuityMixin(MessageMixin):
             return self._roll_back(journal)
         if command.startswith(_STEPS):
             return self._step(journal, command)
-        if not command.startswith(b"DEALLOCATE"):
-            journal.hazard = journal.hazard or "a two-phase transaction"
         return super()._exec_command(command, *args, **kwargs)
+
+    def _two_phase(self, journal: Journal, gen: Gen) -> Gen:
+        result = yield from gen
+        if not self._in_block:
+            journal.reset()
+        return result
 
     def _commit_in_pipeline(self) -> Gen:
         """COMMIT is never one of many in flight: what became of it must be known."""
@@ -88,30 +82,21 @@ class ContinuityMixin(MessageMixin):
                 self.pgconn.enter_pipeline_mode()
 
     def _roll_back(self, journal: Journal) -> Gen:
-        self._due = b""
         journal.reset()
-        if self.pgconn.transaction_status == _IDLE:
-            return None
         return (yield from super()._exec_command(b"ROLLBACK"))
 
     def _step(self, journal: Journal, command: bytes) -> Gen:
         """BEGIN, SAVEPOINT and their like."""
-        yield from self._send_due()
         while True:
             try:
+                if command.startswith(b"BEGIN"):
+                    yield from self._meet()
                 result = yield from self._plain_command(command)
                 break
             except e.Error as exc:
                 yield from self._recover(exc, Sent.BLOCK)
         journal.command(command)
         return result
-
-    def _send_due(self) -> Gen:
-        """BEGIN that was put off, now."""
-        if self._due:
-            command, self._due = self._due, b""
-            assert self._journal is not None
-            yield from self._step(self._journal, command)
 
     def _deallocate(self, name: bytes | None) -> Gen:
         try:
@@ -121,23 +106,16 @@ class ContinuityMixin(MessageMixin):
             if self._journal is None or self.pgconn.status != _BAD:
                 raise
 
-    def _check_intrans_gen(self, attribute: str) -> Gen:
-        if self._due and not self._num_transactions:
-            self._due = b""
-        yield from self._send_due()
-        yield from super()._check_intrans_gen(attribute)
-
     def _start_query(self) -> Gen:
         journal = self._journal
         if journal is None:
             return super()._start_query()
-        if self._may_defer:
+        if self._may_defer:  # BEGIN is `perform`'s
             return iter(())  # type: ignore[return-value]
         return self._start_unrecorded(journal)
 
     def _start_unrecorded(self, journal: Journal) -> Gen:
         """COPY, stream(), a server-side cursor, a pipeline: seen to start, not recorded."""
-        yield from self._send_due()
         yield from super()._start_query()
         unseen = "COPY, stream() or a server-side cursor"
         what = unseen if self._pipeline is None else "a pipeline"
@@ -152,8 +130,6 @@ class ContinuityMixin(MessageMixin):
 
     def _begin(self) -> bytes:
         """BEGIN, when the next statement needs one before it."""
-        if self._due:
-            return self._due
         if self._autocommit or self.pgconn.transaction_status != _IDLE:
             return b""
         return self._begin_statement or self._get_tx_start_command()
@@ -171,11 +147,10 @@ class ContinuityMixin(MessageMixin):
             begin = self._begin()
             rider = b""
             try:
-                if begin and self._link is not None and self._link.witness is None:
-                    yield from self._call_witness()
+                if begin:
+                    yield from self._meet()
                 if begin and not what.merges:
-                    self._due = begin
-                    yield from self._send_due()
+                    yield from self._step(journal, begin)
                     begin, status = b"", _INTRANS
                 if what.rides and (begin or status != _IDLE):
                     rider = self._rider(journal)
@@ -187,14 +162,14 @@ class ContinuityMixin(MessageMixin):
             except e.Error as exc:
                 self._begun(journal, begin)
                 sent = self._sent(bool(begin), status, what)
-                if not self._lost and self._own(exc, sent):
-                    self._refused(journal, statement, exc)
+                if self._own(exc, sent):
+                    yield from self._refused(journal, statement, exc, begin)
                     raise
                 yield from self._deal_with(exc, sent, statement.entry().shown)
         if begin:
-            self._due = b""
             journal.entries.append(Entry(begin))
-        self._answered(journal, statement, bool(rider))
+        inside = bool(begin) or status != _IDLE
+        self._answered(journal, statement, bool(rider), inside)
 
     def _commit_by_hand(self, statement: Statement) -> Gen:
         """`execute("COMMIT")`: the same care, and a result for the cursor."""
@@ -204,10 +179,11 @@ class ContinuityMixin(MessageMixin):
         statement.cur._set_results([result])
 
     def _own(self, exc: e.Error, sent: Sent) -> bool:
-        """Is it the application's own error, on a server that is well?"""
+        """Is it the application's own error?  Also when the session ended behind it."""
+        said = exc.sqlstate is not None and exc.diag.severity_nonlocalized == "ERROR"
         found = react(
             *(exc.sqlstate, sent),
-            broken=False,
+            broken=self._lost and not said,
             read_only=bool(self._read_only),
             text=str(exc),
         )
@@ -242,21 +218,27 @@ class ContinuityMixin(MessageMixin):
     def _begun(self, journal: Journal, begin: bytes) -> None:
         """The BEGIN that travelled with a statement has arrived."""
         if begin and self.pgconn.transaction_status not in (_IDLE, pq.TransactionStatus.UNKNOWN):
-            self._due = b""
             journal.command(begin)
 
-    def _refused(self, journal: Journal, statement: Statement, exc: e.Error) -> None:
-        """The application's own error: part of the block, which may go on behind a savepoint."""
+    def _refused(self, journal: Journal, statement: Statement, exc: e.Error, begin: bytes) -> Gen:
+        """The application's own error: part of the block, which may go on behind a savepoint.
+        So the block has to stand when the error is raised, whatever happened behind it."""
         result = exc.pgresult
-        if result is not None and self.pgconn.transaction_status != _IDLE:
-            journal.add(statement.entry(), [result])
+        if result is None or not self._in_block:
+            return
+        lost = self._lost
+        if lost and begin:
+            journal.command(begin)
+        journal.add(statement.entry(), [result])
+        if lost and not self._unreplayable():
+            yield from self._reestablish(exc, self._deadline_at())
 
-    def _answered(self, journal: Journal, statement: Statement, rode: bool) -> None:
+    def _answered(self, journal: Journal, statement: Statement, rode: bool, inside: bool) -> None:
         """Record what was done."""
         what = statement.what
         if what.special:
             self._special(journal, what)
-        if self.pgconn.transaction_status == _IDLE:
+        if not self._in_block or (self._lost and not (inside or what.begins)):
             if what.session:
                 self._session.keep([statement.entry()])
             journal.reset()

@@ -28,17 +28,29 @@ else:
 
 
 class Batch(BasePipeline):
-    """The pipeline of one `executemany`, which remembers the answers in their order."""
+    """The pipeline of one `executemany`, which remembers the answers in their order, up to
+    `limit` of them."""
 
-    def __init__(self, conn: Any) -> None:
+    def __init__(self, conn: Any, limit: int) -> None:
         super().__init__(conn)
+        self.limit = limit
         self.entries: list[Entry] = []
         self.answers: list[Any] = []
 
+    @property
+    def over(self) -> bool:
+        return len(self.entries) > self.limit
+
     def _process_results(self, queued: Any, results: Any) -> None:
         super()._process_results(queued, results)
-        if queued is not None:
+        if queued is not None and not self.over:
             self.answers.append(results)
+
+    def remember(self, entry: Entry) -> None:
+        if not self.over:
+            self.entries.append(entry)
+        elif self.answers:
+            self.answers.clear()
 
 
 class RecordingCursor(CursorBase):
@@ -99,7 +111,7 @@ class RecordingCursor(CursorBase):
     ) -> Gen:
         batch = self._conn._pipeline
         if isinstance(batch, Batch):
-            batch.entries.append(Entry(pgq.query, pgq.params, pgq.types, pgq.formats, self.format))
+            batch.remember(Statement(self, pgq, prepare, binary).entry())
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
     def plainly(self, pgq: Any, prepare: bool | None, binary: bool | None) -> Gen:
@@ -115,10 +127,9 @@ class RecordingCursor(CursorBase):
         while True:
             begin = conn._begin()
             if begin:
-                conn._due = begin
-                yield from conn._send_due()
+                yield from conn._step(journal, begin)
             inside = not conn._autocommit or conn._in_block
-            batch = Batch(conn)
+            batch = Batch(conn, journal.max_statements)
             try:
                 yield from self._batch_gen(conn, batch, query, rows, returning)
             except e.Error as exc:
@@ -163,6 +174,8 @@ class RecordingCursor(CursorBase):
         if not conn._in_block:
             journal.reset()
             return
+        if batch.over:
+            journal.over_statements()
         for entry, results in zip(batch.entries, batch.answers, strict=False):
             what = traits(entry.query)
             journal.hazard = journal.hazard or what.hazard

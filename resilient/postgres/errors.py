@@ -45,3 +45,11 @@ class FencedPrimary(errors.FencedPrimary, psycopg.OperationalError):
 
 class WrongRole(errors.ResilientError, psycopg.OperationalError):
     """A connection was made, and its server is not what the intent needs."""
+
+
+def explained(exc: psycopg.Error, why: str) -> psycopg.Error:
+    """The same error, its text with the reason why it wasn't dealt with."""
+    text = str(exc)
+    if "not replayed" not in text:
+        exc.args = (f"{text}\n{why}", *exc.args[1:])
+    return exc

@@ -84,6 +84,7 @@ class Journal:
     __slots__ = (
         "blind",
         "entries",
+        "failed",
         "hazard",
         "mark",
         "marked_at",
@@ -104,6 +105,8 @@ class Journal:
         self.marked_at = 0.0
         self.blind = False
         self.replays = 0
+        #: the caller was told that it failed
+        self.failed = False
         #: it changed settings of the session
         self.sets = False
 
@@ -114,11 +117,13 @@ class Journal:
             self.size = 0
             self.hazard = ""
             self.mark = None
-            self.blind = self.sets = False
+            self.blind = self.sets = self.failed = False
             self.replays = 0
 
     def command(self, query: bytes) -> None:
         """BEGIN, SAVEPOINT and their like were done."""
+        if self.hazard and self.entries:
+            return
         self.entries.append(Entry(query))
         if query.startswith(b"ROLLBACK TO "):
             name = query[len(b"ROLLBACK TO ") :]
@@ -129,9 +134,11 @@ class Journal:
 
     def add(self, entry: Entry, results: list[PGresult]) -> None:
         """A statement was answered."""
-        self.entries.append(entry)
-        if self.hazard:
+        if self.hazard:  # only what outlives the transaction is of interest now
+            if self.sets and traits(entry.query).session:
+                self.entries.append(entry)
             return
+        self.entries.append(entry)
         size = len(entry.query) + sum(map(estimate, results))
         if entry.params:
             size += sum(len(value) for value in entry.params if value is not None)
@@ -142,14 +149,17 @@ class Journal:
             entry.results = results
         self.size += size
         if len(self.entries) > self.max_statements:
-            self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")
+            self.over_statements()
         elif self.size > self.max_bytes:
             self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+
+    def over_statements(self) -> None:
+        self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")
 
     def _forget(self, what: str, setting: str) -> None:
         """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
         self.hazard = f"{what} (RESILIENT_{setting})"
-        del self.entries[1:]
+        self.entries[1:] = self.settings() if self.sets else []
         self.size = 0
 
     def settings(self) -> list[Entry]:

@@ -12,6 +12,7 @@ from typing import Any
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg._preparing import Prepare
+from psycopg._queries import PostgresClientQuery
 
 from .committing import CommitMixin
 from .journal import Entry, Journal
@@ -35,7 +36,7 @@ _SYNC = pq.ExecStatus.PIPELINE_SYNC
 class Statement:
     """One execution of a cursor: psycopg's query, how it is sent, what its text tells."""
 
-    __slots__ = ("_entry", "cur", "fmt", "pgq", "prepare", "what")
+    __slots__ = ("_entry", "cur", "fmt", "merged_params", "pgq", "prepare", "what")
 
     def __init__(self, cur: Any, pgq: Any, prepare: bool | None, binary: bool | None) -> None:
         self.cur = cur
@@ -43,12 +44,16 @@ class Statement:
         self.prepare = prepare
         self.fmt = cur.format if binary is None else (_BINARY if binary else _TEXT)
         self.what = traits(pgq.query)
+        self.merged_params = isinstance(pgq, PostgresClientQuery)
+        if self.merged_params:  # its text may be anything, and goes by the simple protocol
+            self.what = self.what._replace(merges=False, rides=False)
         self._entry: Entry | None = None
 
     def entry(self) -> Entry:
         if self._entry is None:
             pgq = self.pgq
-            self._entry = Entry(pgq.query, pgq.params, pgq.types, pgq.formats, self.fmt)
+            params = None if self.merged_params else pgq.params
+            self._entry = Entry(pgq.query, params, pgq.types, pgq.formats, self.fmt)
         return self._entry
 
     def plainly(self) -> Gen:

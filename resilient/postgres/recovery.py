@@ -22,7 +22,12 @@ from ..core.reaction import Action, Sent, react
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
 from .connection import ResilientMixin
-from .errors import DeadlineExceeded, RetryBudgetExhausted, TransactionReplayMismatch
+from .errors import (
+    DeadlineExceeded,
+    RetryBudgetExhausted,
+    TransactionReplayMismatch,
+    explained,
+)
 from .journal import Entry, Journal, Session, difference
 from .witness import Witness, witness
 
@@ -62,8 +67,6 @@ class RecoveryMixin(ResilientMixin):
     _session: Session
     #: what the settings say
     _records = _asks = _keeps_ledger = False
-    #: BEGIN, to be sent together with the next statement
-    _due = b""
     _detour: Detour | None = None
     #: the rider is prepared in this session
     _rider_ready = False
@@ -87,7 +90,18 @@ class RecoveryMixin(ResilientMixin):
         if journal is not None:
             journal.reset()
             self._journal = None
-            self._due = b""
+
+    @property
+    def stranded(self) -> bool:
+        """The session is gone, a transaction is open, and nobody was told that it failed."""
+        journal = self._journal
+        return (
+            self.pgconn.status == _BAD
+            and not self._closed
+            and journal is not None
+            and bool(journal.entries)
+            and not journal.failed
+        )
 
     @property
     def _core(self) -> Any:
@@ -156,11 +170,23 @@ class RecoveryMixin(ResilientMixin):
         why = self._unreplayable()
         if why:
             logger.warning("step=not-replayed reason=%r", why)
+            if self._journal is not None:
+                self._journal.failed = True
             raise explained(exc, f"not replayed: {why}")
         yield from self._reestablish(exc, self._deadline_at())
 
     def _reestablish(self, exc: e.Error, deadline_at: float, fresh: Any = None) -> Gen:
         """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
+        try:
+            yield from self._try_to(exc, deadline_at, fresh)
+        except BaseException:
+            if self._journal is not None and self._journal.entries:
+                # Nobody may commit what is left of it.
+                self._journal.failed = True
+                self._journal.hazard = self._journal.hazard or "the transaction has failed before"
+            raise
+
+    def _try_to(self, exc: e.Error, deadline_at: float, fresh: Any) -> Gen:
         while True:
             if fresh is None:
                 self._spend(exc, deadline_at)
@@ -171,11 +197,11 @@ class RecoveryMixin(ResilientMixin):
             self._adopt(fresh)
             fresh = None
             try:
-                yield from self._call_witness()
+                yield from self._meet()
                 yield from self._replay()
                 return
-            except TransactionReplayMismatch:
-                raise
+            except TransactionReplayMismatch as mismatch:
+                raise mismatch from exc
             except e.OperationalError as again:
                 if not self._lost:
                     raise
@@ -274,13 +300,13 @@ class RecoveryMixin(ResilientMixin):
             f" statement {number} gave another result than before: {found} ({entry.shown})"
         )
 
-    def _call_witness(self) -> Gen:
+    def _meet(self) -> Gen:
         """Ask this session's server, once, what it takes to resolve a COMMIT."""
-        if self._core.settings.commit_resolver == "off":
+        link = self._link
+        if link is None or link.witness is not None or not self._asks:
             return
         seen = yield from witness(self.pgconn)
-        if self._link is not None:
-            self._link.witness = seen or False
+        link.witness = seen or False
 
     def _witness(self) -> Witness | None:
         """What is known of this session's server for resolving a COMMIT."""
@@ -291,11 +317,3 @@ class RecoveryMixin(ResilientMixin):
 def ends_session(error: e.Error) -> bool:
     """A failure of the server, not of the statement."""
     return react(error.sqlstate, Sent.BLOCK, broken=False).action is Action.REPLAY
-
-
-def explained(exc: e.Error, why: str) -> e.Error:
-    """The same error, its text with the reason why it wasn't dealt with."""
-    text = str(exc)
-    if why not in text:
-        exc.args = (f"{text}\n{why}", *exc.args[1:])
-    return exc

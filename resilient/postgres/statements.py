@@ -16,7 +16,8 @@ class Traits(NamedTuple):
     """`merges`: may be sent together with BEGIN.  `rides`: a query of ours may follow it in
     the same breath.  `writes`: may assign a transaction id.  `hazard`: why its transaction
     can't be replayed.  `lasting`: the hazard outlives the transaction.  `session`: it
-    changes a setting of the session.  `ends`: COMMIT, END.  `reads`: provably only reads.
+    changes a setting of the session.  `begins`: BEGIN, START.  `ends`: COMMIT, END.
+    `reads`: provably only reads.
     `forgets`: prepared statements of the session are gone after it.  `special`: any of
     hazard, session, forgets."""
 
@@ -26,6 +27,7 @@ class Traits(NamedTuple):
     hazard: str
     lasting: bool
     session: bool
+    begins: bool
     ends: bool
     reads: bool
     forgets: bool
@@ -105,6 +107,7 @@ def traits(query: bytes) -> Traits:
         hazard=hazard,
         lasting=lasting,
         session=sets,
+        begins=word in (b"BEGIN", b"START"),
         ends=word in (b"COMMIT", b"END") and not several and not hazard,
         reads=_only_reads(word, bare, several),
         forgets=forgets,

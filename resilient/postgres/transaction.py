@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import pq
-from psycopg.transaction import BaseTransaction
-
-from .recovery import Gen
-
-if TYPE_CHECKING:
-    from .continuity import ContinuityMixin
-
-    Base = BaseTransaction[Any]
-else:
-    Base = object
-
-_IDLE = pq.TransactionStatus.IDLE
 
 
-class Surviving(Base):
-    """Mixed in front of psycopg's transaction classes."""
+class Surviving:
+    """Mixed in front of psycopg's transaction classes: the session is the connection's."""
 
     if not TYPE_CHECKING:
 
@@ -33,26 +21,39 @@ class Surviving(Base):
         def pgconn(self, value: Any) -> None:
             pass
 
-    def _enter_gen(self) -> Gen:
-        """The outermost BEGIN waits for the first statement, and travels with it."""
-        conn = cast("ContinuityMixin", self._conn)
-        yield from conn._send_due()
-        if (
-            conn._journal is None
-            or conn._pipeline is not None
-            or self._savepoint_name
-            or self.pgconn.transaction_status != _IDLE
-        ):
-            yield from super()._enter_gen()
-            return
-        self.status = self.Status.ACTIVE
-        self._push_savepoint()
-        conn._due = conn._get_tx_start_command()
+
+# psycopg leaves a block in silence when its connection is broken.  But the last statement may
+# have been answered before the connection ended: nobody has been told of a failure, and the
+# block is still to be committed, on another session.
 
 
 class Transaction(Surviving, psycopg.Transaction):
     __module__ = "psycopg"
 
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool:
+        conn: Any = self._conn
+        if exc_type is None and conn.stranded:
+            with conn.lock:
+                return bool(conn.wait(self._exit_gen(None, None, None)))
+        return super().__exit__(exc_type, exc_val, exc_tb)
+
 
 class AsyncTransaction(Surviving, psycopg.AsyncTransaction):
     __module__ = "psycopg"
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool:
+        conn: Any = self._conn
+        if exc_type is None and conn.stranded:
+            async with conn.lock:
+                return bool(await conn.wait(self._exit_gen(None, None, None)))
+        return await super().__aexit__(exc_type, exc_val, exc_tb)

@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
@@ -39,31 +40,58 @@ GRACE_S = 0.3
 #: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
 INTERVAL_S = 0.1
 
+#: ready to be read and written, as psycopg's loop would say
+READY = waiting.Ready.RW
+#: reads until a socket at its end counts as endless
+MOST_READS = 10_000
+#: generators whose first step on a lost session leads to its recovery
+RECOVERING = frozenset({"_recorded_gen", "_many_gen", "_commit_gen", "_exit_gen"})
+
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _OK = pq.ConnStatus.OK
 
 
-class _Factories(ContinuityMixin):
-    """Cursors of any class are made as recording ones."""
+class _Shared(ContinuityMixin):
+    """What the sync and the async connection do alike."""
 
     if not TYPE_CHECKING:
 
-        @property
-        def cursor_factory(self) -> Any:
-            return self._cursor_factory
+        def cursor(self, *args: Any, **kwargs: Any) -> Any:
+            """As psycopg's; what it executes is recorded."""
+            cur = super().cursor(*args, **kwargs)
+            cur.__class__ = recording(type(cur))
+            return cur
 
-        @cursor_factory.setter
-        def cursor_factory(self, value: Any) -> None:
-            self._cursor_factory = recording(value)
-
-    def _descriptor(self) -> int:
-        """To wait on; of a session that is gone there is none, and its generators say so."""
+    def _descriptor(self, gen: Any) -> int:
+        """To wait on.  Of a session that is gone there is none; our own generators find that
+        out by themselves, before they wait, and recover."""
         try:
             return self.pgconn.socket
         except e.OperationalError:
-            if self._journal is None:
-                raise
-            return -1
+            recovers = self._journal is not None and self._pipeline is None and not self._closed
+            if recovers and gen.__name__ in RECOVERING:
+                return -1
+            raise
+
+    @staticmethod
+    def _stuck(gen: Any, exc: Exception) -> bool:
+        """psycopg's loop found the socket at its end and left the generator where it was."""
+        ended = isinstance(exc, e.OperationalError) and exc.sqlstate is None
+        return ended and getattr(gen, "gi_frame", None) is not None
+
+    def _hear_out(self, gen: Any) -> Detour:
+        """Let it read what is left, and the end: nothing of that has to be waited for.
+
+        A statement's answer may be among it, and a failure is then libpq's, raised where it
+        can be dealt with.  Raises `StopIteration` with the generator's value.
+        """
+        for _ in range(MOST_READS):
+            gen.send(READY)
+            detour = self._detour_due()
+            if detour is not None:
+                return detour
+        self.pgconn.finish()
+        raise e.OperationalError("the connection socket is closed")
 
     def _detour_due(self) -> Detour | None:
         """The detour that a generator has just asked for."""
@@ -74,13 +102,13 @@ class _Factories(ContinuityMixin):
         return detour
 
 
-class SyncWait(_Factories, SyncBase):
+class SyncWait(_Shared, SyncBase):
     """Mixed in front of a thread's connection class."""
 
     def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
-        fd = self._descriptor()
+        fd = self._descriptor(gen)
         while True:
             try:
                 return waiting.wait(gen, fd, interval=interval, timeout=timeout)
@@ -88,10 +116,15 @@ class SyncWait(_Factories, SyncBase):
                 if self.pgconn.transaction_status == _ACTIVE:
                     self._stop_query(gen)
                 raise
-            except Exception:
+            except Exception as exc:
                 detour = self._detour_due()
-                if detour is None:
+                if detour is None and not self._stuck(gen, exc):
                     raise
+            if detour is None:
+                try:
+                    detour = self._hear_out(gen)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
             try:
                 fd = self._take(detour, fd)
             except BaseException:
@@ -125,6 +158,16 @@ class SyncWait(_Factories, SyncBase):
             self.pgconn.finish()
             raise
 
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is None and self.stranded:
+            self.commit()
+        super().__exit__(exc_type, exc_val, exc_tb)
+
     @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
@@ -139,13 +182,13 @@ class SyncWait(_Factories, SyncBase):
                 yield tx
 
 
-class AsyncWait(_Factories, AsyncBase):
+class AsyncWait(_Shared, AsyncBase):
     """Mixed in front of an asyncio connection class."""
 
     async def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
-        fd = self._descriptor()
+        fd = self._descriptor(gen)
         while True:
             try:
                 return await waiting.wait_async(gen, fd, interval=interval, timeout=timeout)
@@ -153,10 +196,15 @@ class AsyncWait(_Factories, AsyncBase):
                 if self.pgconn.transaction_status == _ACTIVE:
                     await self._stop_query(gen)
                 raise
-            except Exception:
+            except Exception as exc:
                 detour = self._detour_due()
-                if detour is None:
+                if detour is None and not self._stuck(gen, exc):
                     raise
+            if detour is None:
+                try:
+                    detour = self._hear_out(gen)
+                except StopIteration as stop:
+                    return stop.value  # type: ignore[no-any-return]
             try:
                 fd = await self._take(detour, fd)
             except BaseException:
@@ -189,6 +237,16 @@ class AsyncWait(_Factories, AsyncBase):
         except BaseException:  # cancelled once more while cancelling
             self.pgconn.finish()
             raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is None and self.stranded:
+            await self.commit()
+        await super().__aexit__(exc_type, exc_val, exc_tb)
 
     @asynccontextmanager
     async def transaction(

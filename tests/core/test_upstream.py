@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resilient.core.model import Endpoint, Health
-from resilient.core.upstream import (
+from resilient.core.upstream import UpstreamConfig, UpstreamSnapshot, step
+from resilient.core.upstream_events import (
     Answered,
     EndpointAdded,
     EndpointBack,
@@ -18,20 +19,26 @@ from resilient.core.upstream import (
     EndpointLost,
     EndpointRetired,
     Failed,
+    Gone,
     Input,
     Lost,
     Probed,
     Succeeded,
     TrialStarted,
     Trouble,
-    UpstreamConfig,
-    UpstreamSnapshot,
-    step,
 )
-from resilient.core.upstream_select import due, least_of_two, ranked, ready, ready_until
+from resilient.core.upstream_select import (
+    due,
+    least_of_two,
+    next_dial,
+    ranked,
+    ready,
+    ready_until,
+)
 
 A, B, C = (Endpoint("svc", f"10.0.0.{n}", 80) for n in (1, 2, 3))
 CONFIG = UpstreamConfig()
+GONE = Gone()
 
 
 class World:
@@ -163,6 +170,14 @@ def test_probes_take_out_and_bring_back() -> None:
     assert world.told == ["EndpointLost 1", "EndpointBack 1"]
 
 
+def test_a_probe_that_succeeds_makes_known() -> None:
+    world = World(A, B, config=UpstreamConfig(active=True))(0.0, Probed(A, True))
+    assert world.view(A).health is Health.UP
+    before = world.snapshot
+    assert world(1.0, Probed(A, True)).snapshot is before
+    assert world(2.0, GONE).ready(2.0) == [A]
+
+
 def test_strict_retires_at_once_and_takes_back() -> None:
     world = World(A)(1.0, Answered((B.address,)))
     assert world.ready(1.0) == [B]
@@ -193,6 +208,98 @@ def test_the_configured_mode_wins() -> None:
     assert world(1.0, Answered((A.address, B.address))).ready(1.0) == [A, B]
     world = World(A, B, config=UpstreamConfig(mode="rotating"))
     assert world(1.0, Answered((A.address,))).ready(1.0) == [A, B]
+
+
+def test_a_name_that_is_gone_keeps_who_answers() -> None:
+    world = World(A, B, C)(1.0, Succeeded(A, 1.0), Succeeded(B, 1.0), refused(B))
+    assert world(2.0, GONE).ready(2.0) == [A]
+    assert world.told == ["EndpointLost 2", "EndpointRetired 2", "EndpointRetired 3"]
+    before = world.snapshot
+    assert world(3.0, GONE).snapshot is before
+    assert world(3.0, Failed(A), Succeeded(A, 3.0)).ready(3.0) == [A]
+    assert world.snapshot.resolved
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [refused(A), silent(A), *[Lost(A, trouble) for trouble in Trouble]],
+    ids=str,
+)
+def test_a_name_that_is_gone_loses_even_the_last_one(failure: Lost) -> None:
+    world = World(A)(1.0, Succeeded(A, 1.0))(2.0, GONE)(3.0, failure)
+    assert world.ready(3.0) == []
+    assert not ranked(world.snapshot, None, 3.0)
+    assert not world.snapshot.resolved
+    # Nothing but DNS brings it back.
+    world(4.0, Succeeded(A, 4.0), Probed(A, True), GONE)
+    assert world.view(A).retired
+    assert world(5.0, Answered((A.address,))).ready(5.0) == [A]
+    assert world.snapshot.resolved
+    assert not world.snapshot.gone
+
+
+def test_a_name_that_is_gone_forgives_single_failures() -> None:
+    world = World(A)(1.0, Succeeded(A, 1.0))(2.0, GONE)
+    assert world(3.0, *[Failed(A, "slow", outrun=True)] * 4).ready(3.0) == [A]
+    assert world(3.0, Failed(A)).ready(3.0) == []
+    assert world.told == ["EndpointEjected 1", "EndpointRetired 1"]
+
+
+def test_who_was_outrun_is_out_for_a_moment_and_longer_each_time() -> None:
+    world, now, pauses = World(A, B), 0.0, []
+    for _ in range(7):
+        world(now, Failed(A, "slow", outrun=True))
+        pauses.append(world.view(A).out_until_s - now)
+        now = world.view(A).out_until_s
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert world.told == ["EndpointEjected 1"]
+    assert [view.endpoint for view in due(world.snapshot, now)] == [A]
+    assert world(now, TrialStarted(A), Succeeded(A, now)).ready(now) == [A, B]
+
+
+def test_most_endpoints_stay_however_slow_they_are() -> None:
+    world = World(A, B, C)
+    for endpoint in (A, B, C):
+        world(0.0, Failed(endpoint, "slow", outrun=True))
+    assert len(world.ready(0.0)) == 2
+
+
+def test_dials_alternate_between_the_families() -> None:
+    six = [Endpoint("svc", f"2001:db8::{n}", 80) for n in (1, 2)]
+    world = World(A, B, C, *six)(0.0, refused(B))
+    left = list(ranked(world.snapshot, None, 0.0))
+    order, last = [], A
+    while left:
+        left = [view for view in left if view.endpoint != last]
+        order.append(last)
+        view = next_dial(tuple(left), last)
+        last = view.endpoint if view is not None else last
+    assert order == [A, six[0], C, six[1], B]
+
+
+def test_the_family_that_dns_puts_first_is_preferred_while_one_of_it_works() -> None:
+    six = Endpoint("svc", "2001:db8::1", 80)
+    world = World(six, A, B)
+    assert world.ready(0.0) == [six]
+    assert world(0.0, refused(six)).ready(0.0) == [A, B]
+    world(1.0, Succeeded(six, 1.0))
+    assert world.ready(1.0) == [six]
+    # The resolver changed its mind: there is no IPv6 route any more.
+    assert world(2.0, Answered((A.address, B.address, six.address))).ready(2.0) == [A, B]
+
+
+def test_the_zone_comes_before_the_family() -> None:
+    six = Endpoint("svc", "2001:db8::1", 80)
+    world = World()(0.0, Answered((six.address, A.address), ("az2", "az1")))
+    assert world.ready(0.0, "az1") == [A]
+    assert world.ready(0.0, "az2") == [six]
+
+
+def test_a_family_that_is_out_gets_no_turn() -> None:
+    six = Endpoint("svc", "2001:db8::1", 80)
+    world = World(A, B, six)(0.0, refused(six))
+    left = tuple(view for view in ranked(world.snapshot, None, 0.0) if view.endpoint != A)
+    assert next_dial(left, A) is world.view(B)
 
 
 def test_the_retired_are_forgotten_in_the_end() -> None:
@@ -234,7 +341,7 @@ EVENTS = st.one_of(
         .map(tuple),
     ),
     st.builds(Lost, st.sampled_from([A, B, C]), st.sampled_from(Trouble)),
-    st.builds(Failed, st.sampled_from([A, B, C])),
+    st.builds(Failed, st.sampled_from([A, B, C]), st.just(""), st.booleans()),
     st.builds(Succeeded, st.sampled_from([A, B, C]), st.just(inf)),
     st.builds(Probed, st.sampled_from([A, B, C]), st.booleans()),
     st.builds(TrialStarted, st.sampled_from([A, B, C])),
@@ -253,6 +360,25 @@ def test_whatever_happens_somebody_can_be_asked(
         assert (after.version > before.version) is (after is not before)
         assert ranked(after, None, now)
         assert any(not view.retired for view in after.endpoints)
+        now += pause_s
+
+
+@given(st.lists(st.tuples(st.one_of(EVENTS, st.just(GONE)), st.floats(0, 40)), max_size=40))
+def test_whoever_went_while_the_name_was_gone_stays_away(
+    history: list[tuple[Input, float]],
+) -> None:
+    world, now = World(A, B, C), 0.0
+    for event, pause_s in history:
+        before = world.snapshot
+        world(now, event)
+        after = world.snapshot
+        assert after.resolved is any(not view.retired for view in after.endpoints)
+        if after.gone and before.gone:
+            back = [view.endpoint for view in before.endpoints if view.retired]
+            assert all(world.view(endpoint).retired for endpoint in back)
+            assert all(not view.retired for view in ranked(after, None, now))
+        if isinstance(event, Answered):
+            assert not after.gone
         now += pause_s
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from resilient.core.model import Endpoint
-from resilient.core.upstream import (
+from resilient.core.upstream import UpstreamConfig, UpstreamSnapshot, step
+from resilient.core.upstream_events import (
     Answered,
     EndpointAdded,
     EndpointBack,
@@ -13,9 +14,6 @@ from resilient.core.upstream import (
     Lost,
     Succeeded,
     Trouble,
-    UpstreamConfig,
-    UpstreamSnapshot,
-    step,
 )
 from resilient.core.upstream_select import fit, improved, ready
 from resilient.core.upstream_story import answered, follow

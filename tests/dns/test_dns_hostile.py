@@ -70,6 +70,11 @@ def test_mutations_and_cuts(changes: list[tuple[int, int]], end: int) -> None:
     _judge(bytes(data[:end]))
 
 
+def test_edns_offers_1232_octets_and_no_more() -> None:
+    assert dns.message.from_wire(QUERY.wire).payload == 1232
+    assert dns.message.from_wire(make_query(ASKED, edns=False).wire).edns == -1
+
+
 def test_the_good_one_is_read() -> None:
     reply = parse_reply(GOOD, QUERY, ASKED)
     assert isinstance(reply, Reply)

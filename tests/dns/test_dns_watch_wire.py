@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from dns_lab import FakeClock, Lab, a, until_async
 
-from resilient.dns import Change, Resolver
+from resilient.dns import AsyncResolver, Change, Resolver
 from resilient.errors import NameNotFound, NameServersFailed
 
 # -- watch
@@ -170,6 +171,64 @@ async def test_silent_aaaa_costs_its_timeout_once_and_then_50_ms(
             clock.now += 20
         assert 0.3 < took[0] < 0.6
         assert 0.04 < took[1] < 0.3
+        await resolver.close()
+
+
+async def test_a_silent_aaaa_holds_back_no_connect() -> None:
+    """The first one neither: it goes on being asked for, and is kept (RFC 8305 section 3)."""
+    rules = [a("a.test", "192.0.2.1"), a("a.test", "2001:db8::1", delay_s=0.3)]
+    with Lab(rules) as lab:
+        resolver = AsyncResolver(lab.settings())
+        begun = time.monotonic()
+        early = await asyncio.gather(*(resolver.resolve_early("a.test") for _ in range(20)))
+        assert 0.05 <= time.monotonic() - begun < 0.2
+        assert {(answer.addresses, more) for answer, more in early} == {(("192.0.2.1",), True)}
+        both = {"192.0.2.1", "2001:db8::1"}
+        assert set((await resolver.resolve("a.test", "any")).addresses) == both
+        assert 0.3 <= time.monotonic() - begun < 0.5
+        answer, more = await resolver.resolve_early("a.test")
+        assert (set(answer.addresses), more) == (both, False)
+        assert lab.count == 2
+        await resolver.close()
+
+
+async def test_what_comes_early_and_what_not() -> None:
+    rules = [
+        a("six.test", "2001:db8::1"),
+        {"q": "six.test", "type": "A", "drop": True},
+        a("both.test", "192.0.2.1"),
+        a("both.test", "2001:db8::1", delay_s=0.02),
+        a("outside.test", "203.0.113.1"),
+        a("outside.test", "2001:db8::1", delay_s=0.2),
+    ]
+    with Lab(rules) as lab:
+        networks = ["192.0.2.0/24", "2001:db8::/32"]
+        settings = lab.settings(dns_allowed_networks=networks, dns_timeout_s=0.4, dns_tries=1)
+        resolver = AsyncResolver(settings)
+        answer, more = await resolver.resolve_early("six.test")
+        assert (answer.addresses, more) == (("2001:db8::1",), True)
+        answer, more = await resolver.resolve_early("both.test")
+        assert (set(answer.addresses), more) == ({"192.0.2.1", "2001:db8::1"}, False)
+        answer, more = await resolver.resolve_early("outside.test")
+        assert (answer.addresses, more) == (("2001:db8::1",), False)
+        with pytest.raises(NameNotFound):
+            await resolver.resolve_early("absent.test")
+        answer, more = await resolver.resolve_early("192.0.2.9")
+        assert (answer.addresses, more) == (("192.0.2.9",), False)
+        await resolver.close()
+
+
+async def test_chance_is_our_own(kind: Any) -> None:
+    """Who seeds or watches the global generator doesn't meet us there."""
+    records = [["_p._tcp.x.test", "SRV", 10, f"10 5 1 {host}.test"] for host in "ab"]
+    rules = [{"q": "_p._tcp.x.test", "type": "SRV", "answers": records}, a("a.test", "192.0.2.1")]
+    with Lab(rules) as lab:
+        resolver = kind(lab.settings(dns_refresh_ahead=0.8))
+        before = random.getstate()
+        await resolver.resolve("a.test")
+        for _ in range(2):
+            await resolver.resolve_srv("_p._tcp.x.test")
+        assert random.getstate() == before
         await resolver.close()
 
 

@@ -8,15 +8,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any, Self
 
+import httpx2
 import psycopg
 import pytest
 from pg_servers import Pool, Servers
 
 from resilient import Settings
 from resilient.errors import NoEndpointAvailable
+from resilient.http import AsyncClient
 from resilient.lab import DnsFaults, DnsServer
+from resilient.monitor import resolvers
+from resilient.postgres import NullConnectionPool
 
 WRITER = "writer.db.test"
 A, B = "127.0.61.1", "127.0.62.1"
@@ -235,14 +242,128 @@ async def test_a_rotating_name_by_its_setting(shell: str, servers: Servers, zone
         assert B in pool.addresses
 
 
+@pytest.fixture
+def web(servers: Servers) -> Iterator[int]:
+    """An HTTP server beside the database servers; its port."""
+
+    class Hello(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((A, 0), Hello) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+async def test_clusters_and_http_clients_ask_once(servers: Servers, zone: Zone, web: int) -> None:
+    zone.flip(WRITER, "a.db.test", 60)
+    zone.settle()
+    settings = zone.settings(dns_ttl_ceiling_s=60)
+    other = dsn(servers).replace("dbname=postgres", "dbname=template1")
+    async with (
+        Pool("sync", dsn(servers), settings) as pool,
+        Pool("async", other, settings, min_size=1) as second,
+        AsyncClient(base_url=f"http://{WRITER}:{web}", settings=settings) as client,
+    ):
+        assert pool.inner._core.cluster is not second.inner._core.cluster
+        assert [await pool.where(), await second.where()] == [A, A]
+        assert (await client.get("/")).status_code == 204
+        await asyncio.sleep(0.5)  # no straggler
+        asked = [(query.name, query.type) for query in zone.log]
+        assert sorted(asked) == [(WRITER, "A"), (WRITER, "AAAA")]
+        # The last user closes it, not the first.
+        await second.inner.close()
+        zone.flip(WRITER, "b.db.test")
+    assert not resolvers._shared
+
+
+async def test_trouble_asks_four_times_a_second_over_all_callers(
+    servers: Servers, zone: Zone, web: int
+) -> None:
+    """Past the cache, but once per name, type and 250 ms."""
+    zone.flip(WRITER, "a.db.test", 60)
+    zone.settle()
+    settings = zone.settings(dns_ttl_ceiling_s=60, eject_after=1)
+    other = dsn(servers).replace("dbname=postgres", "dbname=template1")
+    async with (
+        Pool("sync", dsn(servers), settings) as pool,
+        Pool("async", other, settings, min_size=1) as second,
+        AsyncClient(base_url=f"http://{WRITER}:{web}", settings=settings) as client,
+    ):
+        assert [await pool.where(), await second.where()] == [A, A]
+        servers.members[0].kill()
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            with suppress(httpx2.TransportError):  # nobody listens: a failed connect
+                await client.get(f"http://{WRITER}:1/")
+            await asyncio.sleep(0.02)
+        for kind in ("A", "AAAA"):
+            at = [query.at for query in zone.log if (query.name, query.type) == (WRITER, kind)]
+            assert len(at) >= 4
+            assert min(b - a for a, b in pairwise(at)) > 0.24
+
+
+async def test_a_service_is_asked_for_once(servers: Servers, zone: Zone) -> None:
+    service = "_postgresql._tcp.db.test"
+    zone.set_records(service, "SRV", [f"10 0 {servers.port} a.db.test."], 60)
+    zone.settle()
+    settings = zone.settings(dns_ttl_ceiling_s=60)
+    conninfo = dsn(servers, service)
+    other = conninfo.replace("dbname=postgres", "dbname=template1")
+    async with (
+        Pool("sync", conninfo, settings) as pool,
+        Pool("async", other, settings, min_size=1) as second,
+    ):
+        assert [await pool.where(), await second.where()] == [A, A]
+        assert zone.counts[service] == 1
+        servers.members[0].kill()
+        await asyncio.sleep(1.5)
+        at = [query.at for query in zone.log if query.name == service]
+        assert len(at) >= 4
+        assert min(b - a for a, b in pairwise(at)) > 0.24
+
+
+def test_addresses_of_a_name_are_dialled_one_at_a_time(servers: Servers, zone: Zone) -> None:
+    """Each connect costs a server a process: PostgreSQL isn't raced (HTTP is)."""
+    with (
+        Silent("127.0.63.1", servers.port, 0.2) as one,
+        Silent("127.0.64.1", servers.port, 0.2) as two,
+        Silent("127.0.65.1", servers.port, 0.2) as three,
+    ):
+        silent = (one, two, three)
+        zone.set_records("many.db.test", "A", [each.address for each in silent], 60)
+        zone.settle()
+        conninfo = dsn(servers, "many.db.test") + " sslmode=disable gssencmode=disable"
+        with (
+            NullConnectionPool(conninfo, settings=zone.settings(), max_size=1) as pool,
+            pytest.raises(psycopg.OperationalError),
+        ):
+            pool.getconn(2.0)
+    spans = sorted(span for each in silent for span in each.spans())
+    assert len(spans) >= 3  # each address had its turn
+    assert all(ended <= began + 0.02 for (_, ended), (began, _) in pairwise(spans))
+
+
 class Silent:
     """Something that takes connections and never says a word; counts them."""
 
-    def __init__(self, address: str, port: int) -> None:
+    def __init__(self, address: str, port: int, patience_s: float | None = None) -> None:
         self.address = address
+        self._patience_s = patience_s
         self.count = 0
         self._listener = socket.create_server((address, port))
         self._taken: list[socket.socket] = []
+        self._watchers: list[threading.Thread] = []
+        self._spans: list[tuple[float, float, bytes]] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -253,6 +374,23 @@ class Silent:
             except OSError:
                 return
             self.count += 1
+            self._watchers.append(threading.Thread(target=self._watch, args=(self._taken[-1],)))
+            self._watchers[-1].start()
+
+    def _watch(self, sock: socket.socket) -> None:
+        began, said = time.monotonic(), b""
+        sock.settimeout(self._patience_s)
+        with suppress(OSError):
+            while heard := sock.recv(4096):
+                said += heard
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        self._spans.append((began, time.monotonic(), said))
+
+    def spans(self) -> list[tuple[float, float]]:
+        """From when until when each connection was there that isn't a probe's.  At the end."""
+        assert all(not thread.is_alive() for thread in self._watchers)
+        return [(a, b) for a, b, said in self._spans if b"resilient-probe" not in said]
 
     def __enter__(self) -> Self:
         return self
@@ -260,6 +398,11 @@ class Silent:
     def __exit__(self, *exc: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        for sock in self._taken:
+            with suppress(OSError):  # the client has left already
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._watchers:
+            thread.join()
         for sock in (*self._taken, self._listener):
             sock.close()
 

@@ -108,7 +108,7 @@ class Names:
     def __call__(self, settings: Settings) -> Names:
         return self
 
-    async def lookup(self, name: str, fresh: bool) -> Addresses:
+    async def lookup(self, name: str, fresh: bool, hurry: bool) -> Addresses:
         self.lookups.append((name, fresh))
         if name not in self.answers:
             raise NameNotFound(f"{name} does not exist", name=name)

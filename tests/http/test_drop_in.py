@@ -6,8 +6,10 @@ import asyncio
 import gc
 import inspect
 import os
+import random
 import resource
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -20,7 +22,7 @@ from http_lab import NAME, Names, Shell, Upstream, facts, open_connections, sett
 import resilient.http
 import resilient.http.httpx
 from resilient import Settings
-from resilient.core.upstream import EndpointLost, UpstreamEvent
+from resilient.core.upstream_events import EndpointLost, UpstreamEvent
 from resilient.http import _pools
 
 Run = Callable[..., list[Upstream]]
@@ -306,3 +308,86 @@ def test_out_of_descriptors_is_no_fault_of_the_endpoints(
         unsubscribe()
     assert not [event for event in told if isinstance(event, EndpointLost)]
     assert shell.get(client, url).status_code == 200
+
+
+def test_chance_is_our_own(shell: Shell, names: Names, run_upstreams: Run, port: int) -> None:
+    """Who seeds or watches the global generator doesn't meet us there."""
+    upstreams = run_upstreams(3)
+    names.answers[NAME] = tuple(upstream.address for upstream in upstreams)
+    client = shell.client(Settings(http_health_path="/x"))
+    before = random.getstate()
+    for path in ("x", "x", "status?code=503"):
+        shell.get(client, f"http://{NAME}:{port}/{path}")
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+def test_the_socket_is_as_the_library_hands_it_out(
+    names: Names, run_upstreams: Run, port: int, library: str
+) -> None:
+    (one,) = run_upstreams(1)
+    names.answers[NAME] = (one.address,)
+    shell = Shell("sync", library)
+    client = shell.client()
+    ours = set()
+    for _ in range(3):
+        with client.stream("GET", f"http://{NAME}:{port}/slow?s=0.1") as response:
+            network = response.extensions["network_stream"]
+            assert network.get_extra_info("server_addr") == (one.address, port)
+            assert network.get_extra_info("socket").getblocking()
+            assert response.read().decode() == one.address
+            ours.add(network.get_extra_info("client_addr"))
+    assert len(ours) == 1  # and it can be used again
+    shell.finish()
+
+
+@pytest.mark.parametrize("how", ["own", "transport", "mounts"])
+def test_whose_body_it_is(
+    shell: Shell, names: Names, run_upstreams: Run, port: int, how: str
+) -> None:
+    """A body that the client reads at once belongs to the attempt; a streamed one doesn't."""
+    one, two = run_upstreams(2)
+    names.answers[NAME] = (one.address, two.address)
+    settings = Settings()
+    kind = shell.ours.Transport if shell.sync else shell.ours.AsyncTransport
+    given: dict[str, Any] = {}
+    if how != "own":
+        transport = kind(settings=settings)
+        given = (
+            {"transport": transport} if how == "transport" else {"mounts": {"all://": transport}}
+        )
+    client = shell.client(settings, **given)
+    for _ in range(5):
+        response = shell.get(client, f"http://{NAME}:{port}/cut?except={two.address}")
+        assert facts(response)["address"] == two.address
+    began = time.monotonic()
+    first = shell.run(lambda: _first_byte(client, f"http://{NAME}:{port}/drip?n=6&s=0.1"))
+    assert first == b"d"
+    assert time.monotonic() - began < 0.5  # of 0.6
+
+
+def _first_byte(client: Any, url: str) -> Any:
+    if hasattr(client, "aclose"):
+        return _first_byte_async(client, url)
+    with client.stream("GET", url) as response:
+        return next(response.iter_raw())
+
+
+async def _first_byte_async(client: Any, url: str) -> bytes:
+    async with client.stream("GET", url) as response:
+        part: bytes
+        async for part in response.aiter_raw():
+            return part
+    return b""
+
+
+def test_a_librarys_client_streams_through_our_transport(
+    names: Names, run_upstreams: Run, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    names.answers[NAME] = (one.address,)
+    transport = resilient.http.Transport(settings=Settings())
+    with httpx2.Client(transport=transport) as client:
+        began = time.monotonic()
+        assert _first_byte(client, f"http://{NAME}:{port}/drip?n=6&s=0.1") == b"d"
+        assert time.monotonic() - began < 0.5

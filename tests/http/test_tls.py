@@ -104,6 +104,29 @@ def test_a_name_map_gives_the_name_to_verify(
     assert facts(shell.get(client, f"https://{NAME}:{port}/x"))["sni"] == "real.test"
 
 
+@pytest.mark.parametrize("named", [NAME, "third.test", "mapped.test"])
+def test_the_callers_own_sni_hostname_wins_over_the_name_map(
+    shell: Shell,
+    names: Names,
+    run_upstreams: Run,
+    port: int,
+    authority: trustme.CA,
+    trust: ssl.SSLContext,
+    tmp_path: Path,
+    named: str,
+) -> None:
+    (one,) = run_upstreams(1, *pair(authority, tmp_path, named))
+    names.answers[NAME] = (one.address,)
+    tls_names = f"{NAME}=real.test,mapped.test=real.test"
+    client = shell.client(Settings(tls_names=tls_names), verify=trust)
+    url = f"https://{NAME}:{port}/x"
+    said = facts(shell.get(client, url, extensions={"sni_hostname": named}))
+    assert said["sni"] == named
+    assert said["host"] == f"{NAME}:{port}"
+    with pytest.raises(shell.lib.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        shell.get(shell.client(Settings(tls_names=tls_names), verify=trust), url)
+
+
 def test_a_hung_tls_endpoint_is_left(
     shell: Shell,
     names: Names,

@@ -194,3 +194,34 @@ def test_a_hung_upstream_of_the_own_zone_is_left(
     assert facts(response)["address"] == two.address
     assert time.monotonic() - began < 0.6
     one.go_on()
+
+
+@TIMED
+def test_a_hung_upstream_of_the_own_zone_costs_one_request_half_its_deadline(
+    shell: Shell, names: Names, run_upstreams: Run, port: int
+) -> None:
+    one, two = run_upstreams(2)
+    names.answers[NAME] = (one.address, two.address)
+    zones = f"az1={one.address}/32,az2={two.address}/32"
+    client = shell.client(Settings(zone="az1", zones=zones))  # window: 2 s
+    url = f"http://{NAME}:{port}/x"
+    assert facts(shell.get(client, url))["address"] == one.address
+    one.hang()
+    took = []
+    end = time.monotonic() + 1.8
+    while time.monotonic() < end:
+        began = time.monotonic()
+        response = shell.get(client, url, **options(deadline_s=0.8))
+        took.append(time.monotonic() - began)
+        assert facts(response)["address"] == two.address
+        time.sleep(0.02)
+    slow = [spent for spent in took if spent > 0.15]
+    assert 0.4 <= slow[0] < 0.6
+    # after a second somebody tries it again, with a hedge
+    assert len(slow) == 2
+    assert slow[1] < 0.4
+    one.go_on()
+    end = time.monotonic() + 4
+    while facts(shell.get(client, url))["address"] != one.address:
+        assert time.monotonic() < end  # the next trial brings it back
+        time.sleep(0.02)

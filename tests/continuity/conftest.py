@@ -1,0 +1,16 @@
+"""The lab, a proxy in front of its primary, and pools that go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from resilient.lab import Lab
+from resilient.lab.wire import WireProxy
+
+
+@pytest.fixture
+def proxy(lab: Lab) -> Iterator[WireProxy]:
+    with WireProxy(lab.primary.address, lab.port) as running:
+        yield running

@@ -1,0 +1,131 @@
+"""What the server says while, and after, it commits: only its first answer counts.
+
+A backend that is told to end while it flushes its commit record goes on to commit, answers,
+and ends at the next place that looks for such requests: the log line of a slow statement.  So
+a client reads COMMIT's completion and then a FATAL error.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from resilient.errors import CommitOutcomeUnknown
+from resilient.lab import Lab
+from resilient.postgres import ConnectionPool
+from resilient.settings import Settings
+
+pytestmark = pytest.mark.lab
+
+#: a flush takes 0.1 s, and what took that long is logged
+SLOW_AND_LOGGED = {
+    "commit_delay": "100000",
+    "commit_siblings": "0",
+    "log_min_duration_statement": "10",
+    "synchronous_commit": "local",
+}
+
+
+@pytest.fixture
+def dsn(lab: Lab) -> Iterator[str]:
+    for name, value in SLOW_AND_LOGGED.items():
+        lab.admin(None, f"alter role app set {name} = '{value}'")
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create table if not exists answers (id int)")
+        conn.execute("truncate answers")
+    yield dsn
+    lab.admin(None, "alter role app reset all")
+
+
+def end_while_it_commits(lab: Lab, how: str, query: str) -> threading.Thread:
+    """Ask the backend that runs `query` to end, or to cancel, as soon as it is there."""
+    find = f"select {how}(pid) from pg_stat_activity where usename = 'app' and state = 'active'"
+
+    def strike() -> None:
+        give_up_at = time.monotonic() + 5
+        with lab.primary.connect() as conn:
+            while not conn.execute(f"{find} and query like '{query}%'").fetchall():
+                assert time.monotonic() < give_up_at
+                time.sleep(0.002)
+
+    thread = threading.Thread(target=strike)
+    thread.start()
+    return thread
+
+
+def rows(lab: Lab) -> int:
+    dsn = f"host={lab.primary.address} port={lab.port} user=postgres dbname=app"
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select count(*) from answers").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def pool_to(dsn: str, **options: Any) -> ConnectionPool[Any]:
+    settings = Settings(deadline_s=10, standby_min_size=0)
+    return ConnectionPool(dsn, settings=settings, min_size=1, max_size=2, **options)
+
+
+@pytest.mark.parametrize("how", ["pg_terminate_backend", "pg_cancel_backend"])
+@pytest.mark.parametrize("way", ["block", "transaction", "run", "by hand"])
+def test_committed_and_then_ended(lab: Lab, dsn: str, how: str, way: str) -> None:
+    def write(conn: psycopg.Connection[Any]) -> None:
+        conn.execute("insert into answers values (1)")
+
+    with pool_to(dsn) as pool:
+        pool.wait()
+        thread = end_while_it_commits(lab, how, "COMMIT")
+        if way == "run":
+            pool.run(write)
+        else:
+            with pool.connection() as conn:
+                if way == "transaction":
+                    with conn.transaction():
+                        write(conn)
+                else:
+                    write(conn)
+                    if way == "by hand":
+                        conn.execute("COMMIT")
+        thread.join()
+        with pool.connection() as conn:  # the pool gives nobody the session that has ended
+            assert conn.execute("select 1").fetchone() == (1,)
+    assert rows(lab) == 1
+
+
+def test_ended_before_the_commit(lab: Lab, dsn: str) -> None:
+    """FATAL is COMMIT's first answer, or comes before it is sent: done again, once."""
+    with pool_to(dsn) as pool, pool.connection() as conn:
+        conn.execute("insert into answers values (1)")
+        lab.admin(None, f"select pg_terminate_backend({conn.info.backend_pid})")
+    assert rows(lab) == 1
+
+
+def test_a_statement_in_autocommit_that_is_ended_while_it_commits(lab: Lab, dsn: str) -> None:
+    """Its FATAL comes behind its completion: it is committed, and never sent again."""
+    with pool_to(dsn, kwargs={"autocommit": True}) as pool:
+        pool.wait()
+        thread = end_while_it_commits(lab, "pg_terminate_backend", "insert")
+        try:
+            with pool.connection() as conn:
+                conn.execute("insert into answers values (1)")
+        except CommitOutcomeUnknown:
+            pass
+        thread.join()
+    assert rows(lab) == 1
+
+
+def test_a_procedure_that_commits_on_its_way_and_is_ended(lab: Lab, dsn: str) -> None:
+    body = "insert into answers values (1); commit; perform pg_sleep(5)"
+    with pool_to(dsn, kwargs={"autocommit": True}) as pool:
+        pool.wait()
+        thread = end_while_it_commits(lab, "pg_sleep(0.5), pg_terminate_backend", "do")
+        with pytest.raises(CommitOutcomeUnknown), pool.connection() as conn:
+            conn.execute(f"do $$ begin {body}; end $$")
+        thread.join()
+    assert rows(lab) == 1

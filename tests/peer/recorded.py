@@ -1,0 +1,94 @@
+"""Runs psycopg's own tests of connections and cursors on connections that record.
+
+Loaded with `-p recorded` beside `plugin` by `make peer-tests`.  Every connection that the
+suite makes is one that a pool would have given out: BEGIN merged, statements recorded, the
+rider behind them.  (Not for the tests that list the session's prepared statements, which
+would find the rider there.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from resilient.core.model import Endpoint
+from resilient.monitor.sockets import Link
+from resilient.postgres.derived import derive
+from resilient.settings import Settings
+
+SETTINGS = Settings()
+WITHOUT_RIDER = Settings(commit_resolver="off")
+in_force = [SETTINGS]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    in_force[0] = WITHOUT_RIDER if "test_prepared" in item.nodeid else SETTINGS
+
+
+class Core:
+    """The pool's part, which these connections don't have."""
+
+    settings = SETTINGS
+
+    def note(self, conn: Any, exc: BaseException) -> None:
+        return None
+
+    def withdraw(self) -> bool:
+        return True
+
+
+class Mortal:
+    """There is nowhere to go: what is lost is lost, as psycopg has it."""
+
+    _core = Core()
+
+    def _recover(self, exc: Exception, sent: Any) -> Any:
+        raise exc
+        yield
+
+    def _commit_lost(self, exc: Exception) -> Any:
+        raise exc
+        yield
+
+
+def engage(conn: Any) -> Any:
+    conn._link = Link(Endpoint("", "127.0.0.1", 0), 0)
+    if conn.pgconn.status == 0:
+        conn._link.bind(conn.pgconn.socket)
+    conn.engage(in_force[0])
+    return conn
+
+
+class Recorded(Mortal, derive(psycopg.Connection)):  # type: ignore[misc]
+    __module__ = "psycopg"
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Any:
+        return engage(super().connect(*args, **kwargs))
+
+
+class AsyncRecorded(Mortal, derive(psycopg.AsyncConnection)):  # type: ignore[misc]
+    __module__ = "psycopg"
+
+    @classmethod
+    async def connect(cls, *args: Any, **kwargs: Any) -> Any:
+        return engage(await super().connect(*args, **kwargs))
+
+
+Recorded.__qualname__ = Recorded.__name__ = "Connection"
+AsyncRecorded.__qualname__ = AsyncRecorded.__name__ = "AsyncConnection"
+psycopg.Connection = Recorded
+psycopg.AsyncConnection = AsyncRecorded
+psycopg.connect = Recorded.connect
+
+
+@pytest.fixture(scope="session")
+def conn_cls() -> Any:
+    return Recorded
+
+
+@pytest.fixture(scope="session")
+def aconn_cls() -> Any:
+    return AsyncRecorded
