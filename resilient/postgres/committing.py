@@ -22,6 +22,8 @@ from .recovery import Gen, RecoveryMixin, logger
 from .role import lsn
 from .witness import CONFIRM, END_BACKEND, RIDER, ask, witness, xid_status
 
+#: how the reason begins when a commit is there, and no standby has acknowledged it
+UNCONFIRMED = "it is committed, and not acknowledged as durable"
 #: how often a COMMIT that is still running is asked for again, in seconds
 RUNNING_PAUSE_S = 0.05
 
@@ -123,11 +125,14 @@ class CommitMixin(RecoveryMixin):
             # buffer is no acknowledgement.
             raise e.OperationalError(link.condemned)
         if self._sync_rep_warned:
-            raise self._unknown(
-                "committed on this server, but the wait for its standbys was cancelled",
-                details={"committed_locally": True},
-            )
+            raise self._unconfirmed()
         return result
+
+    def _unconfirmed(self) -> CommitOutcomeUnknown:
+        return self._unknown(
+            "committed on this server, but the wait for its standbys was cancelled",
+            details={"committed_locally": True},
+        )
 
     def _committed(self, journal: Journal) -> None:
         if journal.sets:
@@ -174,32 +179,23 @@ class CommitMixin(RecoveryMixin):
     def _resolve(self, exc: e.Error, mark: Mark) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
         deadline_at = self._deadline_at()
-        fresh: Any = None
         verdict = Verdict(Outcome.UNKNOWN, "no primary could be asked")
-        while time.monotonic() < deadline_at:
+        fresh: Any = None
+        while fresh is None and time.monotonic() < deadline_at:
             try:
-                if fresh is None:
-                    fresh = yield from self._renewed(deadline_at)
-                verdict = yield from self._verdict(fresh, mark)
-                if verdict.outcome is Outcome.RUNNING:
-                    yield from self._pause(RUNNING_PAUSE_S)
-                    continue
-                if verdict.outcome is Outcome.COMMITTED:
-                    yield from self._confirm(fresh)
+                fresh = yield from self._renewed(deadline_at)
             except (e.Error, OSError) as failure:
-                if fresh is None:
-                    verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked: {failure}")
-                    break
-                self._core.note(fresh, failure)
+                verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked: {failure}")
+                break
+            try:
+                verdict = yield from self._hear_verdict(fresh, mark, deadline_at)
+            except BaseException as failure:
                 fresh.pgconn.finish()
+                if not isinstance(failure, e.Error | OSError):
+                    raise
+                self._core.note(fresh, failure)
                 fresh = None
-                verdict = Verdict(Outcome.UNKNOWN, f"the new primary was lost too: {failure}")
-                continue
-            except BaseException:
-                if fresh is not None:
-                    fresh.pgconn.finish()
-                raise
-            break
+                verdict = Verdict(Outcome.UNKNOWN, f"the primary was lost too: {failure}")
         if verdict.outcome is Outcome.COMMITTED:
             logger.info("step=resolved outcome=committed reason=%r", verdict.reason)
             self._adopt(fresh)
@@ -211,6 +207,21 @@ class CommitMixin(RecoveryMixin):
         if fresh is not None:
             fresh.pgconn.finish()
         raise self._unknown(str(exc), details=self._known(mark, verdict)) from exc
+
+    def _hear_verdict(self, fresh: Any, mark: Mark, deadline_at: float) -> Gen:
+        """What one server says, while the COMMIT runs again and again; confirmed."""
+        while True:
+            verdict = yield from self._verdict(fresh, mark)
+            if verdict.outcome is Outcome.COMMITTED:
+                try:
+                    yield from self._confirm(fresh, deadline_at)
+                except e.Error as failure:
+                    if time.monotonic() < deadline_at:
+                        raise
+                    return Verdict(Outcome.UNKNOWN, f"{UNCONFIRMED}: {failure}")
+            if verdict.outcome is not Outcome.RUNNING or time.monotonic() >= deadline_at:
+                return verdict
+            yield from self._pause(RUNNING_PAUSE_S)
 
     def _verdict(self, fresh: Any, mark: Mark) -> Gen:
         """One round of questions to the server behind `fresh`."""
@@ -229,20 +240,19 @@ class CommitMixin(RecoveryMixin):
             yield from ask(fresh.pgconn, END_BACKEND, [backend, xid])
         return verdict
 
-    def _confirm(self, fresh: Any) -> Gen:
+    def _confirm(self, fresh: Any, deadline_at: float) -> Gen:
         """Committed counts once something behind it is acknowledged as durable."""
-        self._sync_rep_warned = False
+        fresh._sync_rep_warned = False
+        link = fresh._link
+        link.connecting = True  # nothing is lost with it: the deadline may cut it
+        self._core.cluster.at(deadline_at, link, "the deadline for an acknowledgement passed")
         fresh.pgconn.send_query(CONFIRM)
-        fresh._committing = True
         (result,) = yield from generators.execute(fresh.pgconn)
-        fresh._committing = False
+        link.connecting = False
         if result.status != _TUPLES:
             raise e.error_from_result(result)
         if fresh._sync_rep_warned:
-            raise self._unknown(
-                "committed, but the wait for its standbys was cancelled",
-                details={"committed_locally": True},
-            )
+            raise self._unconfirmed()
 
     def _restore(self) -> Gen:
         """The settings of the session, on the new one; nothing else is left to do."""
@@ -263,4 +273,5 @@ class CommitMixin(RecoveryMixin):
             "timeline": mark.incarnation.timeline,
             "system_id": mark.incarnation.system_id,
             "resolver": verdict.reason,
+            "committed_locally": verdict.reason.startswith(UNCONFIRMED),
         }

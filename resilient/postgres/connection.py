@@ -229,9 +229,9 @@ class ResilientMixin(BaseConnection[Any]):
 def _noticed(
     reference: ref[ResilientMixin], handler: Callable[[Any], None], notice: pq.abc.PGresult
 ) -> None:
-    """A notice has come: during a COMMIT it may say that no standby has confirmed it."""
+    """A notice has come: it may say that no standby has confirmed a commit."""
     conn = reference()
-    if conn is not None and conn._committing:
+    if conn is not None:
         source = notice.error_field(pq.DiagnosticField.SOURCE_FUNCTION)
         conn._sync_rep_warned |= source == SYNC_REP
     handler(notice)

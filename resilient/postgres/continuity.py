@@ -53,6 +53,7 @@ class ContinuityMixin(MessageMixin):
         if command == b"COMMIT":
             return self._commit() if self._pipeline is None else self._commit_in_pipeline()
         if self._pipeline is not None:
+            self._queued(journal, command)
             return super()._exec_command(command, *args, **kwargs)
         if command == b"ROLLBACK":
             return self._roll_back(journal)
@@ -80,6 +81,14 @@ class ContinuityMixin(MessageMixin):
             pipeline.pgconn = self.pgconn
             if self.pgconn.status != _BAD:
                 self.pgconn.enter_pipeline_mode()
+
+    @staticmethod
+    def _queued(journal: Journal, command: bytes) -> None:
+        """A command was put into a pipeline."""
+        if command == b"ROLLBACK":
+            journal.reset()
+        elif command.startswith(_STEPS):
+            journal.command(command)
 
     def _roll_back(self, journal: Journal) -> Gen:
         journal.reset()
@@ -115,11 +124,11 @@ class ContinuityMixin(MessageMixin):
         return self._start_unrecorded(journal)
 
     def _start_unrecorded(self, journal: Journal) -> Gen:
-        """COPY, stream(), a server-side cursor, a pipeline: seen to start, not recorded."""
+        """COPY, stream(), a server-side cursor: seen to start, not recorded.  In a pipeline:
+        recorded when it is queued."""
         yield from super()._start_query()
-        unseen = "COPY, stream() or a server-side cursor"
-        what = unseen if self._pipeline is None else "a pipeline"
-        journal.hazard = journal.hazard or what
+        if self._pipeline is None:
+            journal.hazard = journal.hazard or "COPY, stream() or a server-side cursor"
         journal.blind = True
 
     # -- statements
@@ -139,6 +148,7 @@ class ContinuityMixin(MessageMixin):
         journal = self._journal
         assert journal is not None
         what = statement.what
+        self._sync_rep_warned = False
         if what.ends and self._in_block:
             yield from self._commit_by_hand(statement)
             return
@@ -168,6 +178,8 @@ class ContinuityMixin(MessageMixin):
                 yield from self._deal_with(exc, sent, statement.entry().shown)
         if begin:
             journal.entries.append(Entry(begin))
+        if self._sync_rep_warned:
+            raise self._unconfirmed()
         inside = bool(begin) or status != _IDLE
         self._answered(journal, statement, bool(rider), inside)
 
@@ -193,6 +205,8 @@ class ContinuityMixin(MessageMixin):
         """What a failure of a statement that was sent in this status leaves open."""
         if status == _UNKNOWN:  # the session had gone before
             return Sent.BLOCK if begins or not self._autocommit else Sent.NOTHING
+        if what.control:  # it may have ended the transaction before its answer was lost
+            return Sent.AUTOCOMMIT
         if begins or status != _IDLE:
             return Sent.BLOCK
         return Sent.READ if what.reads or self._read_only else Sent.AUTOCOMMIT
@@ -256,3 +270,8 @@ class ContinuityMixin(MessageMixin):
                 self._session.hazard = self._session.hazard or what.hazard
         if what.forgets:
             self._rider_ready = False
+        if what.discards and not self._in_block:
+            self._session.clear()
+        if what.undoes and journal.sets:
+            why = "settings of the session around a savepoint that was rolled back"
+            journal.hazard = self._session.hazard = why

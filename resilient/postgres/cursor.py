@@ -16,6 +16,7 @@ from ..core.reaction import Sent
 from .continuity import ContinuityMixin
 from .journal import Entry
 from .message import Statement
+from .pipeline import RecordingPipeline
 from .recovery import Gen
 from .statements import traits
 
@@ -110,7 +111,7 @@ class RecordingCursor(CursorBase):
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
         batch = self._conn._pipeline
-        if isinstance(batch, Batch):
+        if isinstance(batch, Batch | RecordingPipeline):
             batch.remember(Statement(self, pgq, prepare, binary).entry())
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 

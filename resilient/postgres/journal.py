@@ -30,7 +30,17 @@ _TEXT = pq.Format.TEXT
 class Entry:
     """One statement that was answered, in the form in which it is sent again."""
 
-    __slots__ = ("digest", "fmt", "formats", "params", "query", "results", "types", "undone")
+    __slots__ = (
+        "digest",
+        "fmt",
+        "formats",
+        "params",
+        "query",
+        "results",
+        "types",
+        "undone",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -50,6 +60,8 @@ class Entry:
         self.digest: bytes | None = None
         #: inside a savepoint that was rolled back
         self.undone = False
+        #: queued in a pipeline: whatever it gives is its answer
+        self.waiting = False
 
     def send(self, pgconn: pq.abc.PGconn) -> None:
         """Send it again; through the simple protocol where that was used."""
@@ -139,6 +151,9 @@ class Journal:
                 self.entries.append(entry)
             return
         self.entries.append(entry)
+        self._hold(entry, results)
+
+    def _hold(self, entry: Entry, results: list[PGresult]) -> None:
         size = len(entry.query) + sum(map(estimate, results))
         if entry.params:
             size += sum(len(value) for value in entry.params if value is not None)
@@ -152,6 +167,21 @@ class Journal:
             self.over_statements()
         elif self.size > self.max_bytes:
             self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+
+    def queued(self, entry: Entry) -> None:
+        """A statement was put into a pipeline."""
+        what = traits(entry.query)
+        self.sets |= what.session
+        self.hazard = self.hazard or what.hazard
+        self.blind = True
+        if not self.hazard:
+            self.entries.append(entry)
+
+    def answered(self, entry: Entry, results: list[PGresult]) -> None:
+        """The answer to a queued statement came."""
+        entry.waiting = False
+        if not self.hazard:
+            self._hold(entry, results)
 
     def over_statements(self) -> None:
         self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")

@@ -287,6 +287,9 @@ class RecoveryMixin(ResilientMixin):
         pgconn: PGconn = self.pgconn
         entry.send(pgconn)
         results = yield from generators.execute(pgconn)
+        if entry.waiting:
+            entry.results = results
+            return
         found = difference(entry, results)
         if not found:
             return

@@ -2,7 +2,9 @@
 
 The text can't tell whether a statement writes (`nextval`, functions): that is asked of the
 server.  It does tell what can't be repeated on another server, what outlives a transaction,
-and whether the statement may travel in one message with others.
+and whether the statement may travel in one message with others.  A text in which something
+never closes is taken for several statements, of which nothing good is assumed.  Lexical rules:
+PostgreSQL manual 4.1, with `standard_conforming_strings` on.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ class Traits(NamedTuple):
     the same breath.  `writes`: may assign a transaction id.  `hazard`: why its transaction
     can't be replayed.  `lasting`: the hazard outlives the transaction.  `session`: it
     changes a setting of the session.  `begins`: BEGIN, START.  `ends`: COMMIT, END.
-    `reads`: provably only reads.
-    `forgets`: prepared statements of the session are gone after it.  `special`: any of
-    hazard, session, forgets."""
+    `control`: it may end the transaction on its way.  `undoes`: ROLLBACK TO.  `reads`:
+    provably only reads.  `forgets`: prepared statements of the session are gone after it.
+    `discards`: so is all else of the session.  `special`: any of the rarer ones."""
 
     merges: bool
     rides: bool
@@ -29,13 +31,18 @@ class Traits(NamedTuple):
     session: bool
     begins: bool
     ends: bool
+    control: bool
+    undoes: bool
     reads: bool
     forgets: bool
+    discards: bool
     special: bool
 
 
-_LEAD = re.compile(rb"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.S)
-_WORD = re.compile(rb"[A-Za-z_]+")
+#: longer texts aren't kept: with parameters merged in, each is another one
+CACHED_BYTES = 4096
+
+_WORD = re.compile(rb"\s*([A-Za-z_]+)")
 _PLAIN = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"MERGE", b"VALUES"))
 #: these take no snapshot of their own: a query that follows them would take one too early
 _QUIET = frozenset((b"SET", b"SHOW", b"RESET", b"LOCK"))
@@ -43,6 +50,8 @@ _CONTROL = re.compile(
     rb"\b(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE|LISTEN|DECLARE|COPY)\b",
     re.I,
 )
+_CHAIN = re.compile(rb"\bAND\s+CHAIN\b", re.I)
+_LASTING = re.compile(rb"\b(?:LISTEN|PREPARE)\b", re.I)
 _TEMPORARY = re.compile(
     rb"\b(?:CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?"
     rb"|INTO\s+(?:TABLE\s+)?TEMP(?:ORARY)?|pg_temp)\b",
@@ -52,15 +61,9 @@ _SESSION_LOCK = re.compile(rb"\bpg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)
 _SET_CONFIG = re.compile(rb"\bset_config\s*\(", re.I)
 _SET_CONFIG_LOCAL = re.compile(rb"\bset_config\s*\([^()]*,\s*true\s*\)", re.I)
 _SET_LOCAL = re.compile(rb"\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.I)
-_PREPARE_TRANSACTION = re.compile(rb"\s+(?:TRANSACTION|PREPARED)\b", re.I)
-#: a literal, a quoted identifier or a comment: nothing inside counts
-_OPAQUE = re.compile(
-    rb"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/"
-    rb"|\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$",
-    re.S,
-)
-_CHAIN = re.compile(rb"\bAND\s+CHAIN\b", re.I)
-_LASTING = re.compile(rb"\b(?:LISTEN|PREPARE)\b", re.I)
+_SET_AMONG = re.compile(rb"(?:^|;)\s*(?:SET|RESET)\b", re.I)
+_TWO_PHASE = re.compile(rb"\s+(?:TRANSACTION|PREPARED)\b", re.I)
+_TO = re.compile(rb"\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b", re.I)
 _WRITING = re.compile(
     rb"\b(?:INTO|INSERT|UPDATE|DELETE|MERGE|FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE|KEY\s+SHARE))\b",
     re.I,
@@ -84,22 +87,72 @@ _HARMLESS = frozenset(
     pg_current_xact_id_if_assigned""".split()
 )
 
+_NAME = rb"A-Za-z0-9_$\x80-\xff"
+#: where something opaque begins
+_OPENS = re.compile(
+    rb"(?<![" + _NAME + rb"])[eE]'|'|\"|--|/\*"
+    rb"|(?<![" + _NAME + rb"])\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
+)
+_LITERAL = re.compile(rb"[^']*(?:''[^']*)*'")
+_ESCAPED = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*)*'", re.S)
+_QUOTED = re.compile(rb"[^\"]*(?:\"\"[^\"]*)*\"")
+_LINE = re.compile(rb"[^\r\n]*")
+_NESTS = re.compile(rb"/\*|\*/")
 
-@lru_cache(maxsize=4096)
+
+def bared(query: bytes) -> bytes | None:
+    """The text without literals, quoted names and comments; None when it isn't clear."""
+    parts: list[bytes] = []
+    at = 0
+    while opening := _OPENS.search(query, at):
+        parts.append(query[at : opening.start()])
+        start, token = opening.end(), opening.group()
+        end = _closing(query, start, token)
+        if end < 0:
+            return None
+        at = end
+        parts.append(b" " if token in (b"--", b"/*") else b'""' if token == b'"' else b"''")
+    parts.append(query[at:])
+    return b"".join(parts)
+
+
+def _closing(query: bytes, start: int, token: bytes) -> int:
+    """Where what `token` opened ends; -1 when it doesn't."""
+    if token == b"/*":
+        depth = 1
+        for found in _NESTS.finditer(query, start):
+            depth += 1 if found.group() == b"/*" else -1
+            if not depth:
+                return found.end()
+        return -1
+    if token.startswith(b"$"):
+        found_at = query.find(token, start)
+        return found_at + len(token) if found_at >= 0 else -1
+    pattern = {b"'": _LITERAL, b'"': _QUOTED, b"--": _LINE}.get(token, _ESCAPED)
+    match = pattern.match(query, start)
+    return match.end() if match else -1
+
+
 def traits(query: bytes) -> Traits:
     """What the statement's text tells (PostgreSQL manual, part VI)."""
-    lead = _LEAD.match(query)
-    start = lead.end() if lead else 0
-    match = _WORD.match(query, start)
-    word = match.group().upper() if match else b""
-    rest = query[match.end() :] if match else query[start:]
-    bare = _OPAQUE.sub(b"''", query)
-    several = b";" in bare.rstrip(b"; \t\r\n")
-    hazard, lasting = _hazard(word, rest, bare, several)
+    return _cached(query) if len(query) <= CACHED_BYTES else _examine(query)
+
+
+def _examine(query: bytes) -> Traits:
+    clear = bared(query)
+    bare = query if clear is None else clear
+    match = _WORD.match(bare)
+    word = match.group(1).upper() if match else b""
+    rest = bare[match.end() :] if match else bare
+    several = clear is None or b";" in bare.rstrip(b"; \t\r\n\f\v")
+    # A procedure's body may hold anything.
+    hazard, lasting = _hazard(word, rest, query if word in (b"DO", b"CALL") else bare, several)
     plain = word in _PLAIN and not several
     quiet = word in _QUIET and not several
-    sets = _sets_session(word, rest, bare)
-    forgets = word in (b"DISCARD", b"DEALLOCATE")
+    sets = not several and _sets_session(word, rest, bare)
+    control = hazard.startswith((SEVERAL, TWO_PHASE))
+    undoes = word == b"ROLLBACK" and bool(_TO.match(rest))
+    forgets = word in (b"DISCARD", b"DEALLOCATE") or (several and b"DEALLOCATE" in bare.upper())
     return Traits(
         merges=(plain or quiet) and not hazard,
         rides=plain and not hazard,
@@ -109,36 +162,51 @@ def traits(query: bytes) -> Traits:
         session=sets,
         begins=word in (b"BEGIN", b"START"),
         ends=word in (b"COMMIT", b"END") and not several and not hazard,
+        control=control,
+        undoes=undoes,
         reads=_only_reads(word, bare, several),
         forgets=forgets,
-        special=bool(hazard) or sets or forgets,
+        discards=word == b"DISCARD" and not several,
+        special=bool(hazard) or sets or forgets or undoes,
     )
+
+
+_cached = lru_cache(maxsize=4096)(_examine)
+
+SEVERAL = "several statements in one, with transaction control"
+TWO_PHASE = "a two-phase transaction"
 
 
 def _hazard(word: bytes, rest: bytes, bare: bytes, several: bool) -> tuple[str, bool]:
     """(why a transaction with this statement can't be replayed, does that last?)"""
-    if word == b"COPY":
-        return "COPY", False
-    if word in (b"DECLARE", b"FETCH", b"MOVE", b"CLOSE"):
-        return "a server-side cursor", b"HOLD" in rest.upper()
-    if word == b"LISTEN":
-        return "LISTEN", True
-    if word == b"LOAD":
-        return "LOAD", True
-    if word in (b"PREPARE", b"EXECUTE") or (
-        word in (b"COMMIT", b"ROLLBACK") and rest.upper().lstrip().startswith(b"PREPARED")
-    ):
-        if _PREPARE_TRANSACTION.match(rest):
-            return "a two-phase transaction", False
-        return "PREPARE", True
-    if word in (b"COMMIT", b"END", b"ROLLBACK", b"ABORT") and _CHAIN.search(rest):
-        return "a chained transaction", False
+    if several and _CONTROL.search(bare):
+        return SEVERAL, bool(_LASTING.search(bare))
+    if several and (_SET_AMONG.search(bare) or _SET_CONFIG.search(bare)):
+        return "a setting of the session, changed among other statements", True
     if _TEMPORARY.search(bare):
         return "a temporary table", True
     if _SESSION_LOCK.search(bare):
         return "a session-level advisory lock", True
-    if several and _CONTROL.search(bare):
-        return "several statements in one, with transaction control", bool(_LASTING.search(bare))
+    if word in (b"DO", b"CALL") and (_SET_CONFIG.search(bare) or _LASTING.search(bare)):
+        return "a procedure that changes the session", True
+    return _by_word(word, rest)
+
+
+def _by_word(word: bytes, rest: bytes) -> tuple[str, bool]:
+    if word == b"COPY":
+        return "COPY", False
+    if word in (b"DECLARE", b"FETCH", b"MOVE", b"CLOSE"):
+        return "a server-side cursor", b"HOLD" in rest.upper()
+    if word in (b"LISTEN", b"LOAD"):
+        return word.decode(), True
+    if word in (b"PREPARE", b"COMMIT", b"ROLLBACK") and _TWO_PHASE.match(rest):
+        prepared = word == b"PREPARE" or rest.upper().lstrip().startswith(b"PREPARED")
+        if prepared:
+            return TWO_PHASE, False
+    if word in (b"PREPARE", b"EXECUTE"):
+        return "PREPARE", True
+    if word in (b"COMMIT", b"END", b"ROLLBACK", b"ABORT") and _CHAIN.search(rest):
+        return "a chained transaction", False
     return "", False
 
 

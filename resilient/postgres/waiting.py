@@ -25,6 +25,7 @@ from psycopg.abc import RV, PQGen
 
 from .continuity import ContinuityMixin
 from .cursor import recording
+from .pipeline import AsyncPipeline, Pipeline
 from .recovery import Detour
 from .transaction import AsyncTransaction, Transaction
 
@@ -158,6 +159,24 @@ class SyncWait(_Shared, SyncBase):
             self.pgconn.finish()
             raise
 
+    @contextmanager
+    def pipeline(self) -> Iterator[Pipeline]:
+        """As psycopg's; the block survives its server."""
+        if self._pipeline is None and not self._in_block and self._journal is not None:
+            with self.lock:
+                self.wait(self._meet())
+        with self.lock:
+            self._check_connection_ok()
+            if (pipeline := self._pipeline) is None:
+                pipeline = self._pipeline = Pipeline(self)
+        try:
+            with pipeline:
+                yield pipeline  # type: ignore[misc]
+        finally:
+            if pipeline.level == 0:
+                with self.lock:
+                    self._pipeline = None
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -237,6 +256,24 @@ class AsyncWait(_Shared, AsyncBase):
         except BaseException:  # cancelled once more while cancelling
             self.pgconn.finish()
             raise
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
+        """As psycopg's; the block survives its server."""
+        if self._pipeline is None and not self._in_block and self._journal is not None:
+            async with self.lock:
+                await self.wait(self._meet())
+        async with self.lock:
+            self._check_connection_ok()
+            if (pipeline := self._pipeline) is None:
+                pipeline = self._pipeline = AsyncPipeline(self)
+        try:
+            async with pipeline:
+                yield pipeline  # type: ignore[misc]
+        finally:
+            if pipeline.level == 0:
+                async with self.lock:
+                    self._pipeline = None
 
     async def __aexit__(
         self,

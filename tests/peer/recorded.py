@@ -2,12 +2,13 @@
 
 Loaded with `-p recorded` beside `plugin` by `make peer-tests`.  Every connection that the
 suite makes is one that a pool would have given out: BEGIN merged, statements recorded, the
-rider behind them.  (Not for the tests that list the session's prepared statements, which
-would find the rider there.)
+rider behind them.  (Not for the tests that list the session's prepared statements or
+messages, which would find the rider there.)
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg
@@ -20,11 +21,13 @@ from resilient.settings import Settings
 
 SETTINGS = Settings()
 WITHOUT_RIDER = Settings(commit_resolver="off")
+#: tests that list what the session holds, or sends
+LISTING = re.compile(r"test_prepared|trace|implicit_begin")
 in_force = [SETTINGS]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    in_force[0] = WITHOUT_RIDER if "test_prepared" in item.nodeid else SETTINGS
+    in_force[0] = WITHOUT_RIDER if LISTING.search(item.nodeid) else SETTINGS
 
 
 class Core:
