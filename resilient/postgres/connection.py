@@ -164,16 +164,10 @@ class ResilientMixin(BaseConnection[Any]):
         self._check_connection_ok()
         pgconn = self.pgconn
         pgconn.send_query(b"COMMIT")
-        yield from generators.send(pgconn)
-        first = result = yield from generators.fetch(pgconn)
-        try:
-            while result is not None:
-                result = yield from generators.fetch(pgconn)
-        except e.OperationalError:
-            if first is None:
-                raise
-        if first is None:
+        results = yield from generators.execute(pgconn)
+        if not results:
             raise e.InternalError("no answer to COMMIT")
+        first = results[0]
         if first.status != pq.ExecStatus.COMMAND_OK:
             raise e.error_from_result(first, encoding=pgconn._encoding)
         return first

@@ -252,7 +252,7 @@ class ContinuityMixin(MessageMixin):
         what = statement.what
         if what.special:
             self._special(journal, what)
-        if not self._in_block or (self._lost and not (inside or what.begins)):
+        if not self._in_block or (not (inside or what.begins) and self._lost):
             if what.session:
                 self._session.keep([statement.entry()])
             journal.reset()
