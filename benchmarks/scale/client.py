@@ -1,0 +1,361 @@
+"""One client in virtual time: the monitor's loop and the pool's, around the real core.
+
+What decides is `resilient.core`'s own: `topology.step` and `due`, `connect.connecting`,
+`pace.Bucket`, `budget.RetryBudget`, `dns_cache.Cache`.  What is written here are the shells, as
+thin as they can be: connections are counted, not made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from resilient.core import connect, failover
+from resilient.core.budget import RetryBudget, backoff_s
+from resilient.core.dns import Found
+from resilient.core.dns_cache import Cache, CacheLimits
+from resilient.core.health import ProbeConfig
+from resilient.core.model import Endpoint, FailureKind, Health, Observation
+from resilient.core.pace import Bucket
+from resilient.core.topology import (
+    Event,
+    Evidence,
+    Observed,
+    ProbeFailed,
+    ProbeSent,
+    Resolved,
+    State,
+    Tick,
+    due,
+    step,
+)
+
+from .world import Server, World
+
+__all__ = ["Client", "Tally"]
+
+#: defaults of the settings that matter here
+CONNECT_RATE_S, RETRY_BUDGET, RETRY_FLOOR_S, ATTEMPTS = 10.0, 0.2, 10.0, 3
+DEADLINE_S, WORKERS, RETRY_DELAY_S = 30.0, 3, 1.0
+#: names are asked around the cache this often while nobody may write
+TROUBLED_S, MIN_PAUSE_S = 0.25, 0.05
+#: a name is asked for both families
+QUESTIONS = 2
+#: round trips of one operation (BEGIN, statement, COMMIT)
+ROUND_TRIPS = 3
+NAME = "db.test"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all clients did together; an operation's attempts include its first."""
+
+    operations: int = 0
+    attempts: int = 0
+    failed: int = 0
+    #: of those that began before the promotion: when they were done
+    held: list[float] = field(default_factory=list)
+
+    def done(self, began_at: float, now: float, promoted_at: float) -> None:
+        """An operation came to its good end."""
+        if began_at < promoted_at <= now:
+            self.held.append(now)
+
+
+@dataclass(slots=True)
+class Operation:
+    """One under way."""
+
+    began_at: float
+    attempts: int = 0
+
+
+class Client:
+    """A process with one pool of `size` connections for writing, one warm on each replica."""
+
+    def __init__(self, world: World, number: int, tally: Tally) -> None:
+        self.world, self.zone, self.tally = world, number % len(world.servers), tally
+        self.rng = random.Random(number)
+        self.state = State(ProbeConfig())
+        self.ready_at: float | None = None
+        self.full_at: float | None = None
+        self._where: Server | None = None
+        self._idle = self._lent = 0
+        self._generation = 0
+        self._warm: dict[Endpoint, int] = {}
+        self._missing = 0
+        self._busy_workers = 0
+        self._retry_at: float | None = None
+        self._waiting: deque[Operation] = deque()
+        self._story = failover.Tracker()
+        self._bucket: Bucket | None = None
+        self._probe = self._timer = 0
+        self._budget = RetryBudget.full(RETRY_BUDGET, RETRY_FLOOR_S, world.now)
+        self._cache = Cache(CacheLimits(), self.rng.random)
+        self._named: Endpoint | None = None
+        self._troubled = False
+        self._name_timer = 0
+        self._begin()
+
+    # -- the beginning: all is well, everything is connected
+
+    def _begin(self) -> None:
+        world, params = self.world, self.world.params
+        if params.ttl_s:
+            servers = world.servers[:1]
+            self._named = servers[0].endpoint
+            self.apply(Resolved(NAME, (self._named,)))
+            world.at(world.now + self.rng.random() * params.ttl_s, self._follow_name)
+        else:
+            servers = world.servers
+            for server in servers:
+                self.apply(Resolved(server.endpoint.name, (server.endpoint,)))
+        for server in servers:
+            self.apply(Observed(server.endpoint, server.observation()))
+            server.open += 1  # the monitor's own
+            if server is not world.servers[0]:
+                self._warm[server.endpoint] = 1
+                server.open += 1
+        self._where, self._idle = world.servers[0], params.size
+        self._where.open += params.size
+        self._missing = 0
+        world.at(world.now + self.rng.random(), self._tick)
+        for _ in range(params.size):
+            self._think()
+
+    # -- the monitor
+
+    def apply(self, event: Event) -> None:
+        """Fold an event, act on a new snapshot, look when to look again."""
+        old = self.state.topology
+        self.state = step(self.state, event, self.world.now)
+        new = self.state.topology
+        if new.version != old.version:
+            self._published(old, new)
+        if not isinstance(event, ProbeSent):
+            self._schedule()
+
+    def _schedule(self) -> None:
+        probes, again = due(self.state, self.world.now, self.rng.random())
+        self._timer += 1
+        number = self._timer
+        when = self.world.now if probes else again
+        self.world.at(when, lambda: self._tick() if number == self._timer else None)
+
+    def _tick(self) -> None:
+        self.apply(Tick())
+        probes, _ = due(self.state, self.world.now, self.rng.random())
+        for endpoint in probes:
+            self._probe += 1
+            self.state = step(self.state, ProbeSent(endpoint, self._probe), self.world.now)
+            server = self.world.at_endpoint[endpoint]
+            if server.alive:
+                answer = partial(self._answered, endpoint, self._probe)
+                self.world.probe(self.zone, server, answer)
+            else:  # its connection is gone: the monitor dials
+                again = partial(self._redialled, endpoint, self._probe)
+                self.world.dial(self.zone, server, again)
+        self._schedule()
+
+    def _answered(self, endpoint: Endpoint, probe: int, what: Observation | FailureKind) -> None:
+        if isinstance(what, FailureKind):
+            self.apply(ProbeFailed(endpoint, probe, what))
+        else:
+            self.apply(Observed(endpoint, what, probe))
+
+    def _redialled(self, endpoint: Endpoint, probe: int, failure: FailureKind | None) -> None:
+        server = self.world.at_endpoint[endpoint]
+        what: Observation | FailureKind = failure or server.observation()
+        self._answered(endpoint, probe, what)
+
+    def _published(self, old: Any, new: Any) -> None:
+        where = self._where
+        if where is not None and not new.live(where.endpoint, self._generation):
+            self._lose()
+        self._story, steps = failover.follow(self._story, old, new, self.world.now)
+        if any(item.name == "promoted" for item in steps):
+            self._bucket = Bucket(CONNECT_RATE_S, float(self.world.params.size), self.world.now)
+        if new.writer is not None and self._where is None:
+            self._move(self.world.at_endpoint[new.writer.endpoint], new.writer.generation)
+        self._note_trouble()
+
+    def _lose(self) -> None:
+        """All connections to the writer are gone; who used one finds out by itself."""
+        self._missing += self._idle
+        self._idle, self._where = 0, None
+
+    def _move(self, server: Server, generation: int) -> None:
+        """Another writer: a promoted replica's warm connections are there at once."""
+        self._where, self._generation = server, generation
+        warm = self._warm.pop(server.endpoint, 0)
+        self._missing -= warm
+        self._idle += warm
+        self._story, _ = failover.reconnected(self._story, server.endpoint, self.world.now)
+        self._serve()
+        self._work()
+
+    # -- names
+
+    def _follow_name(self) -> None:
+        """As the monitor follows a name: when its TTL is nearly over, or often while in trouble."""
+        world = self.world
+        target = world.named.endpoint
+        world.queries[world.bin()] += QUESTIONS
+        found = Found((NAME, target.name), (target.address,), world.params.ttl_s)
+        self._cache.store_found(NAME, 4, found, world.now)
+        self._cache.hit(NAME, 4, world.now)  # a use: what is used is refreshed ahead
+        if target != self._named:
+            self._named = target
+            self.apply(Resolved(NAME, (target,)))
+        again_s = (self._cache.next_refresh() or world.now) - world.now
+        self._name_timer += 1
+        number = self._name_timer
+        pause_s = TROUBLED_S if self._troubled else max(MIN_PAUSE_S, again_s)
+        world.at(
+            world.now + pause_s,
+            lambda: self._follow_name() if number == self._name_timer else None,
+        )
+
+    def _note_trouble(self) -> None:
+        writer = self.state.topology.writer
+        troubled = writer is None or writer.health is not Health.UP
+        if troubled and not self._troubled and self._named is not None:
+            self.world.at(self.world.now, self._follow_name)
+        self._troubled = troubled
+
+    # -- the pool's workers
+
+    def _work(self) -> None:
+        while self._missing > self._busy_workers and self._busy_workers < WORKERS:
+            self._busy_workers += 1
+            self._drive(connect.connecting(patient=False), None)
+
+    def _drive(self, commands: Generator[connect.Command, Any, None], answer: Any) -> None:
+        """Until the generator is done, or waits for something that takes time."""
+        try:
+            command = commands.send(answer)
+            while isinstance(command, connect.Look):
+                command = commands.send((self.state.topology, DEADLINE_S))
+        except StopIteration:
+            self._busy_workers -= 1
+            return
+        if isinstance(command, connect.Await):
+            then = partial(self._drive, commands, None)
+            self.world.at(self.world.now + command.seconds, then)
+            return
+        wait_s = self._pause(command.endpoint)
+        self.world.at(self.world.now + wait_s, partial(self._dial, commands, command.endpoint))
+
+    def _pause(self, endpoint: Endpoint) -> float:
+        writer = self.state.topology.writer
+        mine = writer is not None and writer.endpoint == endpoint
+        if self._bucket is None or not mine:
+            return 0.0
+        self._bucket, wait_s = self._bucket.take(self.world.now)
+        return wait_s
+
+    def _dial(self, commands: Generator[connect.Command, Any, None], endpoint: Endpoint) -> None:
+        server = self.world.at_endpoint[endpoint]
+        self.world.dial(self.zone, server, partial(self._dialled, commands, server))
+
+    def _dialled(
+        self,
+        commands: Generator[connect.Command, Any, None],
+        server: Server,
+        failure: FailureKind | None,
+    ) -> None:
+        if failure is None and server is self._where:
+            self._busy_workers -= 1
+            self._missing -= 1
+            self._give_back()
+            self._work()
+            return
+        if failure is None:  # the world moved on meanwhile
+            server.open -= 1
+        elif failure is not FailureKind.CROWDED:
+            view = self.state.topology.find(server.endpoint)
+            if view is not None:
+                self.apply(Evidence(server.endpoint, failure, view.generation))
+        self._drive(commands, False)
+        if self._missing and self._retry_at is None:
+            self._retry_at = self.world.now + RETRY_DELAY_S * self.rng.random()
+            self.world.at(self._retry_at, self._retry)
+
+    def _retry(self) -> None:
+        self._retry_at = None
+        self._work()
+
+    def _give_back(self) -> None:
+        self._idle += 1
+        self._serve()
+        if not self._missing and self.full_at is None and self._where is not self.world.servers[0]:
+            self.full_at = self.world.now
+
+    # -- the sessions
+
+    def _think(self) -> None:
+        params = self.world.params
+        pause_s = self.rng.expovariate(params.ops_rate_s / params.size)
+        self.world.at(self.world.now + pause_s, self._operate)
+
+    def _operate(self) -> None:
+        self.tally.operations += 1
+        self._budget = self._budget.deposit(1, self.world.now)
+        self._waiting.append(Operation(self.world.now))
+        self._serve()
+
+    def _serve(self) -> None:
+        """Idle connections go to those who wait, in order."""
+        if self._idle and self.ready_at is None and self._where is not self.world.servers[0]:
+            self.ready_at = self.world.now
+        while self._waiting and self._idle and self._where is not None:
+            if not self._where.alive:
+                # an idle connection's socket says so before anything is sent
+                self._evidence(self._where)
+                return
+            self._idle -= 1
+            self._lent += 1
+            operation = self._waiting.popleft()
+            operation.attempts += 1
+            self.tally.attempts += 1
+            rtt_s = self.world.rtt_s(self.zone, self._where) * ROUND_TRIPS
+            done = partial(self._finished, operation, self._where)
+            self.world.at(self.world.now + rtt_s, done)
+
+    def _evidence(self, server: Server) -> None:
+        view = self.state.topology.find(server.endpoint)
+        if view is not None:
+            self.apply(Evidence(server.endpoint, FailureKind.LOST, view.generation))
+        if self._where is server:
+            self._lose()
+
+    def _finished(self, operation: Operation, server: Server) -> None:
+        self._lent -= 1
+        if server.alive:
+            promoted_at = self.world.params.promote_after_s
+            self.tally.done(operation.began_at, self.world.now, promoted_at)
+            if server is self._where:
+                self._give_back()
+            else:
+                self._missing += 1
+                self._work()
+            self._think()
+            return
+        self._missing += 1
+        self._evidence(server)
+        self._again(operation)
+
+    def _again(self, operation: Operation) -> None:
+        """It broke in the middle: retried as the budget allows."""
+        self._budget, granted = self._budget.try_withdraw()
+        if not granted or operation.attempts >= ATTEMPTS:
+            self.tally.failed += 1
+            self._think()
+            return
+        self._waiting.append(operation)
+        pause_s = min(0.01, backoff_s(operation.attempts, self.rng.random()))
+        self.world.at(self.world.now + pause_s, self._serve)

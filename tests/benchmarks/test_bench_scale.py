@@ -1,0 +1,95 @@
+"""The simulation of many clients: what the core promises, at any number of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.rows import Rows
+from benchmarks.scale.report import report
+from benchmarks.scale.sim import simulate
+from benchmarks.scale.soak import flat
+from benchmarks.scale.world import Params
+
+
+@pytest.fixture(scope="module")
+def crowds() -> dict[int, dict[str, Any]]:
+    return {clients: simulate(Params(clients)) for clients in (10, 40)}
+
+
+@pytest.mark.parametrize("clients", [10, 40])
+def test_everybody_comes_back(crowds: dict[int, dict[str, Any]], clients: int) -> None:
+    told = crowds[clients]
+    assert told["full_all_s"] is not None
+    assert told["held"] > clients / 2
+    assert told["held_longest_s"] < 1.0
+    assert told["failed"] == 0
+
+
+@pytest.mark.parametrize("clients", [10, 40])
+def test_no_more_attempts_than_the_budget_allows(
+    crowds: dict[int, dict[str, Any]], clients: int
+) -> None:
+    assert 1.0 <= crowds[clients]["amplification"] <= 1.2
+
+
+def test_the_new_primary_is_dialled_once_for_each_connection(
+    crowds: dict[int, dict[str, Any]],
+) -> None:
+    for clients, told in crowds.items():
+        # one of four was warm
+        assert told["dials_new"] == clients * (told["size"] - 1)
+        assert told["refused_53300"] == 0
+
+
+def test_load_grows_with_the_clients_and_no_faster(crowds: dict[int, dict[str, Any]]) -> None:
+    few, many = crowds[10], crowds[40]
+    for column in ("probes_quiet_s", "probes_peak_s"):
+        assert many[column] <= 1.5 * 4 * few[column], column
+
+
+def test_one_name_is_asked_for_in_bounds() -> None:
+    told = simulate(Params(20, ttl_s=5.0))
+    assert told["full_all_s"] is not None
+    # two questions, four times a second, from everybody in trouble
+    assert 0 < told["queries_peak_s"] <= 20 * 2 * 5
+    assert simulate(Params(20, ttl_s=5.0)) | {"took_s": 0} == told | {"took_s": 0}  # no chance
+
+
+def test_a_full_server_is_no_failover() -> None:
+    """There is room for half of what is wanted; nobody storms, and who has one goes on."""
+    told = simulate(Params(10, max_connections=40), look_s=10.0)
+    assert told["failed"] == 0
+    assert told["held_longest_s"] is not None
+
+
+def test_who_searches_alone_storms() -> None:
+    """The comparison that the curves show: many dials for each connection."""
+    ours, naive = simulate(Params(40)), simulate(Params(40), "naive")
+    assert naive["amplification"] > ours["amplification"]
+    assert naive["dials_new"] > naive["size"] * 40
+
+
+def test_the_report(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "scale-sim.jsonl")
+    for clients in (3, 6):
+        for kind in ("ours", "naive"):
+            rows.add(simulate(Params(clients), kind) | {"key": f"{kind}/{clients}"})
+    text = report(tmp_path)
+    assert "Amplification of ours at most" in text
+    assert json.loads((tmp_path / "scale.json").read_text())["simulated"]
+    assert (tmp_path / "scale.svg").read_text().startswith("<svg")
+
+
+def minute(**more: float) -> dict[str, Any]:
+    return {"rss_mb": 50.0, "threads": 9, "sockets": 8, "files": 12, **more}
+
+
+def test_what_grows_is_said() -> None:
+    level = [minute(rss_mb=50.0 + n % 3) for n in range(20)]
+    assert flat(level) == []
+    assert flat([minute(files=12 + n) for n in range(20)]) == ["files grew from 12 to 27"]
+    assert flat([*level, {"broken": {"lost": 2}, "rss_mb": "–"}]) == ["the judge found {'lost': 2}"]
