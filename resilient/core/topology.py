@@ -376,6 +376,9 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
         detector = item.detector
         burst_at = detector.burst_at if detector.burst_at is not None else state.burst_at
         at = next_probe_at(detector, state.config, burst_at, now, jitter)
+        if item.view.health is Health.DEAD and state.topology.writer and detector.sent_at:
+            # Nobody waits for it any more: its return is news within an interval.
+            at = max(at, detector.sent_at + state.config.interval_s)
         if at <= now + 1e-4:
             probes.append(item.view.endpoint)
             if len(detector.outstanding) == 1 and missed(detector, state.config, now):

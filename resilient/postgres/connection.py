@@ -25,7 +25,7 @@ from ..monitor.sockets import Link
 from .errors import CommitOutcomeUnknown
 from .role import RoleError, observe, with_descriptor
 
-#: the SQLSTATE of a COMMIT's *reply* that proves it did not happen although the session
+#: the SQLSTATE of a COMMIT's *first reply* that proves it did not happen although the session
 #: ended: the server handles a termination request only outside the critical part of a
 #: commit, and inside of it ends without any reply (PostgreSQL: CommitTransaction,
 #: SyncRepWaitForLSN)

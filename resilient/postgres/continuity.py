@@ -92,7 +92,12 @@ class ContinuityMixin(MessageMixin):
 
     def _roll_back(self, journal: Journal) -> Gen:
         journal.reset()
-        return (yield from super()._exec_command(b"ROLLBACK"))
+        try:
+            return (yield from super()._exec_command(b"ROLLBACK"))
+        except e.OperationalError:
+            if not self._lost:
+                raise
+            return None  # the server has done it, with the session
 
     def _step(self, journal: Journal, command: bytes) -> Gen:
         """BEGIN, SAVEPOINT and their like."""

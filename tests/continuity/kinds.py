@@ -329,6 +329,7 @@ KINDS: dict[str, Kind] = {
     "sequence": Kind(sequence),
     "two": Kind(two),
     "abandoned": Kind(abandoned),
+    "pipeline": Kind(pipeline),
     "run": Kind(run),
     "by-hand": Kind(by_hand),
     # psycopg's rollback() says so when the connection is lost; the server rolls back as well.
@@ -337,8 +338,6 @@ KINDS: dict[str, Kind] = {
     "autocommit-block": Kind(autocommit_block, WELL, _AUTOCOMMIT),
     # A lost reply of a statement that is its own transaction: nothing is known of it.
     "autocommit": Kind(autocommit, OR_UNKNOWN, _AUTOCOMMIT),
-    # Its statements aren't recorded, nor is the server asked about them.
-    "pipeline": Kind(pipeline, ANY),
     # What was copied, and where a server's cursor stood, is gone with the session.
     "copy": Kind(copy, ANY),
     "server-side": Kind(server_side, ANY),
