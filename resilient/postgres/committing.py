@@ -58,8 +58,8 @@ class CommitMixin(RecoveryMixin):
                 sent = True
                 result = yield from self._send_commit(journal)
             except e.Error as exc:
-                if not self._lost:  # the server refused it: the application's own
-                    journal.reset()
+                if not self._lost and not self._ends(exc):
+                    journal.reset()  # the server refused it: the application's own
                     raise
                 if not sent:
                     yield from self._recover(exc, Sent.BLOCK)
@@ -69,6 +69,11 @@ class CommitMixin(RecoveryMixin):
             break
         self._committed(journal)
         return result
+
+    @staticmethod
+    def _ends(exc: e.Error) -> bool:
+        """The session has ended, though its connection doesn't show it yet."""
+        return react(exc.sqlstate, Sent.COMMIT, broken=False).action is Action.REPLAY
 
     def _hear(self) -> None:
         """Read what the server said unasked.  Raises when it ended the session."""
@@ -113,7 +118,8 @@ class CommitMixin(RecoveryMixin):
         self._token = b""
         self._backend_pid = self.pgconn.backend_pid
         try:
-            if journal.mark is not None and self._keeps_ledger:
+            writes = journal.mark is not None and self.pgconn.transaction_status == _INTRANS
+            if writes and self._keeps_ledger:
                 result = yield from ledger.commit(self, journal)
             else:
                 result = yield from self._commit_answer()
@@ -127,6 +133,16 @@ class CommitMixin(RecoveryMixin):
         if self._sync_rep_warned:
             raise self._unconfirmed()
         return result
+
+    def _unknown(
+        self, reason: str, details: dict[str, object] | None = None
+    ) -> CommitOutcomeUnknown:
+        """The error; and what may have taken effect is never done again."""
+        journal = self._journal
+        if journal is not None:
+            journal.failed = True
+            journal.hazard = "the outcome of what was done before is unknown"
+        return super()._unknown(reason, details)
 
     def _unconfirmed(self) -> CommitOutcomeUnknown:
         return self._unknown(

@@ -256,7 +256,7 @@ class ContinuityMixin(MessageMixin):
         """Record what was done."""
         what = statement.what
         if what.special:
-            self._special(journal, what)
+            self._special(journal, statement)
         if not self._in_block or (not (inside or what.begins) and self._lost):
             if what.session:
                 self._session.keep([statement.entry()])
@@ -266,8 +266,9 @@ class ContinuityMixin(MessageMixin):
             journal.blind = True
         journal.add(statement.entry(), statement.cur._results)
 
-    def _special(self, journal: Journal, what: Traits) -> None:
+    def _special(self, journal: Journal, statement: Statement) -> None:
         """A statement that does more than most."""
+        what = statement.what
         journal.sets |= what.session
         if what.hazard:
             journal.hazard = journal.hazard or what.hazard
@@ -277,6 +278,5 @@ class ContinuityMixin(MessageMixin):
             self._rider_ready = False
         if what.discards and not self._in_block:
             self._session.clear()
-        if what.undoes and journal.sets:
-            why = "settings of the session around a savepoint that was rolled back"
-            journal.hazard = self._session.hazard = why
+        if what.undoes:
+            journal.undo(statement.pgq.query)

@@ -7,6 +7,7 @@ kept as a digest of its values, so that a discarded cursor's memory isn't held.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from psycopg import pq
@@ -21,6 +22,12 @@ DIGEST_BYTES = 256 * 1024
 SAMPLE_ROWS = 8
 #: a statement's text in an error is cut to this many characters
 SHOWN_CHARS = 120
+
+_SAVEPOINT = re.compile(rb"\s*SAVEPOINT\s+(\"(?:[^\"]|\"\")+\"|\w+)", re.I)
+_BACK_TO = re.compile(
+    rb"\s*ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO\s+(?:SAVEPOINT\s+)?(\"(?:[^\"]|\"\")+\"|\w+)",
+    re.I,
+)
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
@@ -124,13 +131,14 @@ class Journal:
 
     def reset(self) -> None:
         """The transaction is over."""
-        if self.entries or self.hazard or self.blind:
+        if self.entries or self.hazard or self.blind or self.replays:
             self.entries = []
             self.size = 0
             self.hazard = ""
             self.mark = None
-            self.blind = self.sets = self.failed = False
+            self.blind = self.sets = False
             self.replays = 0
+        self.failed = False
 
     def command(self, query: bytes) -> None:
         """BEGIN, SAVEPOINT and their like were done."""
@@ -138,11 +146,16 @@ class Journal:
             return
         self.entries.append(Entry(query))
         if query.startswith(b"ROLLBACK TO "):
-            name = query[len(b"ROLLBACK TO ") :]
-            for entry in reversed(self.entries):
-                if entry.query == b"SAVEPOINT " + name:
-                    break
-                entry.undone = True
+            self.undo(query)
+
+    def undo(self, query: bytes) -> None:
+        """ROLLBACK TO was done: settings made behind its savepoint are gone."""
+        wanted = _BACK_TO.match(query)
+        for entry in reversed(self.entries):
+            point = _SAVEPOINT.match(entry.query)
+            if wanted and point and _folded(point.group(1)) == _folded(wanted.group(1)):
+                return
+            entry.undone = True
 
     def add(self, entry: Entry, results: list[PGresult]) -> None:
         """A statement was answered."""
@@ -292,6 +305,11 @@ def _differs(old: PGresult, new: PGresult) -> str:
             if get_old(row, col) != get_new(row, col):
                 return f"another value in row {row}, column {_text(old.fname(col))!r}"
     return ""
+
+
+def _folded(name: bytes) -> bytes:
+    """Two names of one savepoint are equal (manual 4.1.1)."""
+    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name.lower()
 
 
 def _name(status: int) -> str:

@@ -35,6 +35,8 @@ logger = logging.getLogger("resilient.failover")
 
 #: a statement's own conflict with others, met during a replay: it is tried again
 CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+#: one transaction is done again this often at most: then something else is wrong
+MAX_REPLAYS = 10
 #: what such a replay waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02
 
@@ -188,8 +190,13 @@ class RecoveryMixin(ResilientMixin):
 
     def _try_to(self, exc: e.Error, deadline_at: float, fresh: Any) -> Gen:
         while True:
-            if fresh is None:
+            try:
                 self._spend(exc, deadline_at)
+            except e.Error:
+                if fresh is not None:
+                    fresh.pgconn.finish()
+                raise
+            if fresh is None:
                 try:
                     fresh = yield from self._renewed(deadline_at)
                 except Exception as failure:
@@ -230,9 +237,10 @@ class RecoveryMixin(ResilientMixin):
             journal.replays += 1
         # The first replay adds nothing to anybody's load: what it repeats went to a server
         # that is gone, and the pool's size bounds how many there are.  Further ones retry.
-        if again and not self._core.withdraw():
+        if again and (again >= MAX_REPLAYS or not self._core.withdraw()):
             raise RetryBudgetExhausted(
-                "the transaction isn't replayed: retries would exceed their share of the"
+                f"the transaction was done again {again} times: one more would exceed the"
+                " share of retries in the"
                 " traffic (RESILIENT_RETRY_BUDGET, RESILIENT_RETRY_BUDGET_FLOOR)"
             ) from exc
 

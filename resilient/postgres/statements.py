@@ -68,7 +68,7 @@ _WRITING = re.compile(
     rb"\b(?:INTO|INSERT|UPDATE|DELETE|MERGE|FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE|KEY\s+SHARE))\b",
     re.I,
 )
-_CALL = re.compile(rb"([A-Za-z_][\w.$]*|\")\s*\(")
+_CALL = re.compile(rb"([A-Za-z_\x80-\xff][\w.$\x80-\xff]*|\")\s*\(")
 #: what may stand before a parenthesis in a statement that is sure to write nothing:
 #: keywords, and functions that are immutable or stable
 _HARMLESS = frozenset(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,12 @@ class _Shared(ContinuityMixin):
         self.pgconn.finish()
         raise e.OperationalError("the connection socket is closed")
 
+    def _abandon(self, gen: Any) -> None:
+        """The caller stopped waiting in the middle of a recovery."""
+        self.pgconn.finish()
+        with suppress(RuntimeError):  # psycopg's pipelines want to read on when closed
+            gen.close()
+
     def _detour_due(self) -> Detour | None:
         """The detour that a generator has just asked for."""
         detour = self._detour
@@ -129,7 +135,7 @@ class SyncWait(_Shared, SyncBase):
             try:
                 fd = self._take(detour, fd)
             except BaseException:
-                gen.close()
+                self._abandon(gen)
                 raise
 
     def _take(self, detour: Detour, fd: int) -> int:
@@ -227,7 +233,7 @@ class AsyncWait(_Shared, AsyncBase):
             try:
                 fd = await self._take(detour, fd)
             except BaseException:
-                gen.close()
+                self._abandon(gen)
                 raise
 
     async def _take(self, detour: Detour, fd: int) -> int:
