@@ -2,8 +2,9 @@
 
     python benchmarks/overhead.py [--rounds N] [--json]
 
-Batches alternate between the two, so that a noisy machine hits both; the ratio is that of
-the medians.  Everything runs against one real server of the embedded lab.
+Small batches alternate in a random order, so that a noisy machine hits all alike; the ratio is
+that of the medians.  Everything runs against one real server of the embedded lab, which flushes
+its WAL.  `transaction` is an INSERT and a SELECT in a plain block.
 """
 
 from __future__ import annotations
@@ -12,43 +13,66 @@ import argparse
 import asyncio
 import gc
 import json
+import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
+import psycopg
 import psycopg_pool
 
 from resilient.lab import Lab, LabOptions
-from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres import AsyncConnectionPool, ConnectionPool, ledger
 from resilient.settings import Settings
 
 #: case → operations per batch
-CASES = {"checkout": 1000, "query": 200, "transaction": 100}
+CASES = {"checkout": 400, "autocommit": 200, "query": 60, "transaction": 20}
+#: how a lost COMMIT would be resolved → its settings
+WAYS = {"lsn": {}, "ledger": {"commit_resolver": "ledger"}, "off": {"commit_resolver": "off"}}
 
 
 def sync_case(pool: Any, case: str, count: int) -> float:
     """Seconds per operation."""
+    if case == "autocommit":
+        with pool.connection() as conn:
+            conn.autocommit = True
+            start = time.perf_counter()
+            for _ in range(count):
+                conn.execute("select 1").fetchone()
+            spent = time.perf_counter() - start
+            conn.autocommit = False
+        return spent / count
     start = time.perf_counter()
     for _ in range(count):
         with pool.connection() as conn:
-            if case != "checkout":
-                conn.execute("select 1").fetchone()
             if case == "transaction":
                 conn.execute("insert into bench values (1)")
+            if case != "checkout":
+                conn.execute("select 1").fetchone()
     return (time.perf_counter() - start) / count
 
 
 async def async_case(pool: Any, case: str, count: int) -> float:
+    if case == "autocommit":
+        async with pool.connection() as conn:
+            await conn.set_autocommit(True)
+            start = time.perf_counter()
+            for _ in range(count):
+                await (await conn.execute("select 1")).fetchone()
+            spent = time.perf_counter() - start
+            await conn.set_autocommit(False)
+        return spent / count
     start = time.perf_counter()
     for _ in range(count):
         async with pool.connection() as conn:
-            if case != "checkout":
-                await (await conn.execute("select 1")).fetchone()
             if case == "transaction":
                 await conn.execute("insert into bench values (1)")
+            if case != "checkout":
+                await (await conn.execute("select 1")).fetchone()
     return (time.perf_counter() - start) / count
 
 
@@ -64,40 +88,61 @@ def row(shell: str, case: str, bare: list[float], ours: list[float]) -> dict[str
     }
 
 
+def rows_of(shell: str, samples: dict[tuple[str, str], list[float]]) -> list[dict[str, Any]]:
+    """One row for each case and way; `transaction` with every way, the others with `lsn`."""
+    return [
+        row(shell, case if way == "lsn" else f"{case}, {way}", samples[case, "bare"], taken)
+        for (case, way), taken in samples.items()
+        if way != "bare"
+    ]
+
+
+def wanted(rounds: int) -> list[tuple[str, str]]:
+    """Every (case, way) `rounds` times, shuffled within a round: noise hits all alike."""
+    pairs = [(case, way) for case in CASES for way in ("bare", "lsn")]
+    pairs += [("transaction", way) for way in WAYS if way != "lsn"]
+    order: list[tuple[str, str]] = []
+    for _ in range(rounds):
+        order += random.sample(pairs, len(pairs))
+    return order
+
+
+def prepare(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create table if not exists bench (i int)")
+        conn.execute("grant all on bench to public")
+        conn.execute(ledger.DDL.encode())
+
+
 def measure_sync(dsn: str, rounds: int) -> list[dict[str, Any]]:
-    rows = []
-    with (
-        psycopg_pool.ConnectionPool(dsn, min_size=2, open=True) as bare,
-        ConnectionPool(dsn, min_size=2, open=True, settings=Settings()) as ours,
-    ):
-        bare.wait()
-        ours.wait()
-        with bare.connection() as conn:
-            conn.execute("create unlogged table if not exists bench (i int)")
-        for case, count in CASES.items():
-            one, two = [], []
-            for _ in range(rounds):
-                one.append(sync_case(bare, case, count))
-                two.append(sync_case(ours, case, count))
-            rows.append(row("sync", case, one, two))
-    return rows
+    samples: dict[tuple[str, str], list[float]] = {}
+    with ExitStack() as stack:
+        pools = {"bare": psycopg_pool.ConnectionPool(dsn, min_size=2, open=True)}
+        for way, kwargs in WAYS.items():
+            pools[way] = ConnectionPool(dsn, min_size=2, open=True, settings=Settings(**kwargs))
+        for pool in pools.values():
+            stack.enter_context(pool)
+            pool.wait()
+        for case, way in wanted(rounds):
+            taken = sync_case(pools[way], case, CASES[case])
+            samples.setdefault((case, way), []).append(taken)
+    return rows_of("sync", samples)
 
 
 async def measure_async(dsn: str, rounds: int) -> list[dict[str, Any]]:
-    rows = []
-    async with (
-        psycopg_pool.AsyncConnectionPool(dsn, min_size=2, open=False) as bare,
-        AsyncConnectionPool(dsn, min_size=2, open=False, settings=Settings()) as ours,
-    ):
-        await bare.wait()
-        await ours.wait()
-        for case, count in CASES.items():
-            one, two = [], []
-            for _ in range(rounds):
-                one.append(await async_case(bare, case, count))
-                two.append(await async_case(ours, case, count))
-            rows.append(row("async", case, one, two))
-    return rows
+    samples: dict[tuple[str, str], list[float]] = {}
+    async with AsyncExitStack() as stack:
+        pools = {"bare": psycopg_pool.AsyncConnectionPool(dsn, min_size=2, open=False)}
+        for way, kwargs in WAYS.items():
+            settings = Settings(**kwargs)
+            pools[way] = AsyncConnectionPool(dsn, min_size=2, open=False, settings=settings)
+        for pool in pools.values():
+            await stack.enter_async_context(pool)
+            await pool.wait()
+        for case, way in wanted(rounds):
+            taken = await async_case(pools[way], case, CASES[case])
+            samples.setdefault((case, way), []).append(taken)
+    return rows_of("async", samples)
 
 
 def import_seconds(statement: str) -> float:
@@ -121,11 +166,12 @@ def measure_import(rounds: int) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with Lab(LabOptions(zones=2, sync=False, http=False)) as lab:
         dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+        prepare(f"host={lab.primary.address} port={lab.port} user=postgres dbname=app")
         gc.disable()
         rows = measure_sync(dsn, options.rounds)
         run: Callable[[Awaitable[Any]], Any] = asyncio.run  # type: ignore[assignment]

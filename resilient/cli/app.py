@@ -6,6 +6,7 @@ import typer
 
 from .budget import budget
 from .drill import drill
+from .install_ledger import install_ledger
 
 __all__ = ["app"]
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(drill)
 app.command()(budget)
+app.command()(install_ledger)
 
 
 @app.callback()

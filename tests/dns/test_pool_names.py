@@ -292,7 +292,7 @@ async def test_trouble_asks_four_times_a_second_over_all_callers(
     """Past the cache, but once per name, type and 250 ms."""
     zone.flip(WRITER, "a.db.test", 60)
     zone.settle()
-    settings = zone.settings(dns_ttl_ceiling_s=60, eject_after=1)
+    settings = zone.settings(dns_ttl_ceiling_s=60, deadline_s=0.2)
     other = dsn(servers).replace("dbname=postgres", "dbname=template1")
     async with (
         Pool("sync", dsn(servers), settings) as pool,
