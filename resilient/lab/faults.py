@@ -25,6 +25,8 @@ __all__ = ["FaultRun", "Plan", "play"]
 PROMOTION_TIMEOUT_S = 30.0
 #: how long after the promotion a synchronous standby may need to be back
 DURABLE_TIMEOUT_S = 15.0
+#: a standby that doesn't stream by then, after a promotion, won't by itself
+STREAM_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,9 @@ def _primary_fault(lab: Lab, run: FaultRun) -> None:
     run.sleep_until(writable_at + plan.dns_after_s)
     run.dns_changed_at = lab.flip_writer(avoid=old.zone)
     run.note(f"writer name points to {run.new_primary}", run.dns_changed_at)
+    _await_durable(lab, run, until=writable_at + STREAM_PATIENCE_S)
+    if run.durable_at is None and lab.options.sync:
+        _repair(lab, run)
     _await_durable(lab, run, until=writable_at + DURABLE_TIMEOUT_S)
     if run.fault == "switchover":
         run.note(f"{old.zone} follows by {lab.cluster.rejoin(old, diverged=False)}")
@@ -187,6 +192,18 @@ def _promote(lab: Lab, run: FaultRun, old: Member) -> float:
         run.durable_at = writable_at
     run.writable(writable_at)
     return writable_at
+
+
+def _repair(lab: Lab, run: FaultRun) -> None:
+    """Bring back the standbys that can't follow.
+
+    A primary that dies in the middle of a record at the end of a WAL segment leaves its
+    standbys with half of it; the new timeline begins before that, and the other standby asks
+    for what the new primary never had.
+    """
+    for standby in lab.standbys:
+        if not lab.cluster.is_streaming(standby):
+            run.note(f"{standby.zone} follows by {lab.cluster.rejoin(standby)}")
 
 
 def _await_durable(lab: Lab, run: FaultRun, *, until: float) -> None:

@@ -28,7 +28,7 @@ SINS = {
     "read what was rolled back": ("forked", "backwards"),
     "write what nobody asked for": ("strangers",),
 }
-EVERY = 7
+EVERY = 3
 
 
 class Denied(Exception):

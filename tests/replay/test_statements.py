@@ -1,0 +1,171 @@
+"""What a statement's text tells: a table, and properties that hold for any bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from resilient.postgres.statements import traits
+
+from .scanner import several_statements
+
+PLAIN = {"merges": True, "rides": True, "hazard": "", "session": False, "ends": False}
+ALONE = {"merges": False, "rides": False, "hazard": "", "session": False, "ends": False}
+
+TABLE: list[tuple[str, dict[str, object]]] = [
+    # what may travel with BEGIN, and take the rider along
+    ("select 1", {**PLAIN, "reads": True}),
+    ("  -- why\n /* and\n how */ Select 1 ; ", {**PLAIN, "reads": True}),
+    ("insert into t values (';')", {**PLAIN, "reads": False}),
+    ("update t set a = $$;$$", {**PLAIN, "reads": False}),
+    ('delete from t where ";" = 1', {**PLAIN, "reads": False}),
+    ("with a as (select 1) select * from a", {**PLAIN, "reads": True}),
+    ("merge into t using u on t.a = u.a when matched then delete", PLAIN),
+    ("values (1), (2)", {**PLAIN, "reads": True}),
+    ("set local lock_timeout = 1", {"merges": True, "rides": False, "session": False}),
+    ("lock table t", {"merges": True, "rides": False, "writes": False}),
+    ("show all", {"merges": True, "rides": False, "reads": True}),
+    # what goes alone
+    ("select 1; select 2", ALONE),
+    ("insert into t values (1); select 1", ALONE),
+    ("create table t (n int)", ALONE),
+    ("explain analyze insert into t values (1)", {**ALONE, "reads": False}),
+    ("call p()", {**ALONE, "reads": False, "writes": True}),
+    ("do $$ begin end $$", {**ALONE, "writes": True}),
+    ("(select 1)", {"hazard": "", "merges": False}),
+    ("", {"hazard": "", "merges": False}),
+    # what only reads, and so may be sent twice
+    ("table t", {"reads": True}),
+    ("select lower(a), count(*) from t where a in (1, 2) group by (a)", {"reads": True}),
+    ("select f(1)", {"reads": False}),
+    ("select nextval('s')", {"reads": False}),
+    ("select pg_catalog.nextval ('s')", {"reads": False}),
+    ("select * from t for update", {"reads": False}),
+    ("select * from t for no key update skip locked", {"reads": False}),
+    ("select 1 into t2", {"reads": False}),
+    ("with a as (insert into t values (1) returning 1) select * from a", {"reads": False}),
+    ("select pg_notify('a', 'b')", {"reads": False}),
+    ("select 'nextval(''s'')'", {"reads": True}),
+    # comments, quoted names, E strings, dollars in names
+    ("select schü()", {"reads": False}),
+    ("select \"nextval\"('s')", {"reads": False}),
+    ('select app."fn"()', {"reads": False}),
+    ("select nextval/**/('s')", {"reads": False}),
+    ("select nextval -- why\n ('s')", {"reads": False}),
+    ("select 1 -- a\r; select 2", {"merges": False}),
+    ("select E'\\''; select '1'", {"merges": False}),
+    ("select a$x$ ; select 1 $x$", {"merges": False}),
+    ("select /* /* */ ' */ 1; select '2'", {"merges": False}),
+    ("create /**/ temp table t (n int)", {"hazard": "a temporary table"}),
+    # settings of the session
+    ("set search_path = x", {"session": True, "merges": True}),
+    ("set session lock_timeout = 1", {"session": True}),
+    ("set role x", {"session": True}),
+    ("reset all", {"session": True}),
+    ("set time zone 'UTC'", {"session": True}),
+    ("set session characteristics as transaction read only", {"session": True}),
+    ("set transaction isolation level serializable", {"session": False}),
+    ("set constraints all deferred", {"session": False}),
+    ("select set_config('a.b', 'c', false)", {"session": True, "reads": False}),
+    ("select set_config('a.b', 'c', true)", {"session": False}),
+    ("select pg_catalog.set_config($1, $2, $3)", {"session": True}),
+    ("select 'set_config(1)'", {"session": False}),
+    # what can't be done again
+    ("copy t from stdin", {"hazard": "COPY", "merges": False}),
+    ("declare c cursor for select 1", {"hazard": "a server-side cursor", "lasting": False}),
+    ("declare c cursor with hold for select 1", {"lasting": True}),
+    ("fetch c", {"hazard": "a server-side cursor"}),
+    ("listen a", {"hazard": "LISTEN", "lasting": True}),
+    ("notify a", {"hazard": ""}),
+    ("load 'x'", {"hazard": "LOAD", "lasting": True}),
+    ("prepare a as select 1", {"hazard": "PREPARE", "lasting": True}),
+    ("execute a", {"hazard": "PREPARE"}),
+    ("prepare transaction 'x'", {"hazard": "a two-phase transaction", "ends": False}),
+    ("commit prepared 'x'", {"hazard": "a two-phase transaction", "ends": False}),
+    ("rollback prepared 'x'", {"hazard": "a two-phase transaction"}),
+    ("commit and chain", {"hazard": "a chained transaction", "ends": False}),
+    ("rollback and chain", {"hazard": "a chained transaction"}),
+    ("create temp table t (n int)", {"hazard": "a temporary table", "lasting": True}),
+    ("create global temporary table t (n int)", {"hazard": "a temporary table"}),
+    ("create or replace temporary view v as select 1", {"hazard": "a temporary table"}),
+    ("select 1 as n into temporary table t", {"hazard": "a temporary table"}),
+    ("create table pg_temp.t (n int)", {"hazard": "a temporary table"}),
+    ("select 'create temp table'", {"hazard": ""}),
+    ("select pg_advisory_lock(1)", {"hazard": "a session-level advisory lock", "lasting": True}),
+    ("select pg_try_advisory_lock_shared (1, 2)", {"hazard": "a session-level advisory lock"}),
+    ("select pg_advisory_unlock_all()", {"hazard": "a session-level advisory lock"}),
+    ("select pg_advisory_xact_lock(1)", {"hazard": ""}),
+    ("commit; begin", {"hazard": "several statements in one, with transaction control"}),
+    ("select 1; listen a", {"lasting": True, "special": True}),
+    # the end of a block
+    ("commit", {"ends": True, "hazard": ""}),
+    ("  COMMIT WORK ;", {"ends": True}),
+    ("/* why */ end transaction", {"ends": True}),
+    ("rollback", {"ends": False, "hazard": ""}),
+    ("select 'commit'", {"ends": False}),
+    # prepared statements of the session
+    ("discard all", {"forgets": True, "special": True}),
+    ("deallocate all", {"forgets": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    TABLE,
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_table(text: str, expected: dict[str, object]) -> None:
+    found = traits(text.encode())._asdict()
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_a_setting_behind_another_statement_is_not_lost() -> None:
+    found = traits(b"select 1; set search_path = x")
+    assert found.session or found.lasting
+
+
+#: what SQL is made of, so that random texts are more than noise
+PIECES = [
+    "select", "insert", "commit", "prepare", "set", "listen", "with", "end", "x", "1", " ", "\n",
+    "\r", ";", "'", "''", "E'", "e'", "\\", '"', "--", "/*", "*/", "$$", "$a$", "$1", "(", ")", "é",
+    "temp", "create ", " and chain", "for update",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join).map(str.encode)
+
+
+@given(st.binary(max_size=200) | TEXTS)
+@settings(max_examples=400, deadline=None)
+def test_any_bytes_are_understood(query: bytes) -> None:
+    found = traits(query)
+    assert found.special == bool(found.hazard or found.session or found.forgets)
+    if found.hazard:
+        assert not found.merges
+        assert not found.rides
+        assert not found.ends
+    if found.rides:
+        assert found.merges
+    if found.ends:
+        assert not found.merges
+    if found.lasting:
+        assert found.hazard
+
+
+@given(TEXTS.map(lambda text: b"select " + text))
+@settings(max_examples=1000, deadline=None)
+@example(b"select E'\\''; select '1'")
+def test_several_statements_are_never_merged_nor_called_one(query: bytes) -> None:
+    """libpq takes one statement with parameters, and a COMMIT must be seen."""
+    found = traits(query)
+    if several_statements(query):
+        assert not found.merges
+        assert not found.ends
+        assert not found.reads
+
+
+@pytest.mark.parametrize("inside", ["x", "''", ";", "\\"])
+def test_a_long_literal(inside: str) -> None:
+    """Of any size; a client-side cursor puts its parameters into the text."""
+    found = traits(f"insert into t values ('{inside * 100_000}')".encode())
+    assert found.merges
+    assert not found.hazard
