@@ -202,7 +202,8 @@ def _repair(lab: Lab, run: FaultRun) -> None:
     for what the new primary never had.
     """
     for standby in lab.standbys:
-        if not lab.cluster.is_streaming(standby):
+        hit = standby.zone == run.old_primary or not standby.is_standby
+        if not hit and not lab.cluster.is_streaming(standby):
             run.note(f"{standby.zone} follows by {lab.cluster.rejoin(standby)}")
 
 
