@@ -13,17 +13,18 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test soak bench-failover bench-http bench-scale lint types peer-tests clean
+.PHONY: help drill test soak bench-failover bench-continuity bench-http bench-scale \
+  bench-overhead lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='--runs 5 --json')
 	@$(BIN)/resilient drill $(ARGS)
 
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
-	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest $(ARGS)
+	@$(PY) -m tests.side_by_side $(ARGS)
 
 soak: $(VENV)/.dev  ## the long tests
 	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest -m soak $(ARGS)
@@ -31,11 +32,17 @@ soak: $(VENV)/.dev  ## the long tests
 bench-failover: $(VENV)/.bench  ## failovers beside the peers, PostgreSQL (ARGS='--quick'); hours, resumes
 	@$(PY) -m benchmarks.failover $(ARGS)
 
-bench-http: $(VENV)/.bench  ## the same for HTTP clients (ARGS='--quick')
+bench-continuity: $(VENV)/.bench  ## writers that never pause, beside the peers: lost, twice, ghosts (ARGS='--failovers 4'); resumes
+	@$(PY) -m benchmarks.continuity $(ARGS)
+
+bench-http: $(VENV)/.bench  ## failovers beside the peers, HTTP (ARGS='--quick')
 	@$(PY) -m benchmarks.http_failover $(ARGS)
 
 bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
 	@$(PY) -m benchmarks.scale $(ARGS)
+
+bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--quick --round-trip-ms 0.5')
+	@$(PY) -m benchmarks.overhead $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .

@@ -23,11 +23,17 @@ class Entry:
     no_cname: str = ""
     #: ours are drawn apart from the peers
     ours: bool = False
+    #: no part of a whole plan: it has to be named
+    only_named: bool = False
 
     def make(self, target: Any) -> Any:
         """The client, not yet open."""
+        return self.load()(target, **self.options)
+
+    def load(self) -> Any:
+        """Its class."""
         module, name = self.place.split(":")
-        return getattr(import_module(module), name)(target, **self.options)
+        return getattr(import_module(module), name)
 
     def missing(self) -> str:
         """The first distribution that isn't installed; empty if all are."""

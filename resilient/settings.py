@@ -163,13 +163,13 @@ class Settings(BaseSettings):
     probe_burst_interval_s: float = Field(
         0.05,
         gt=0,
-        description="an endpoint under suspicion is probed this often while it answers",
+        description="an endpoint under suspicion is probed this often while it answers quickly",
         json_schema_extra=_tier(RARE, _SECONDS),
     )
     connect_rate: float = Field(
         10.0,
         gt=0,
-        description="new connections per second, process and endpoint (burst: max_size)",
+        description="connections per second, process and endpoint after a loss (burst: max_size)",
         json_schema_extra=_tier(RARE, "a number > 0"),
     )
     retry_budget_floor: float = Field(

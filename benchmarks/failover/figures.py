@@ -18,7 +18,7 @@ from typing import Any
 from ..judge.history import Op
 from .faults import PROMOTING, Story
 
-__all__ = ["figures", "is_new"]
+__all__ = ["figures", "is_new", "told_errors"]
 
 
 def figures(
@@ -41,7 +41,7 @@ def figures(
         "writable_s": _ms(_between(since, story.writable_at)),
         "detect_s": _ms(_between(since, _reaction(ops, log, new, since))),
         "watched_s": _ms(ended_at - since),
-        **_errors(ops, since),
+        **told_errors(ops, since),
     }
 
 
@@ -84,7 +84,7 @@ def _reaction(
     return min((at for at in signs if at >= since), default=None)
 
 
-def _errors(ops: Sequence[Op], since: float) -> dict[str, Any]:
+def told_errors(ops: Sequence[Op], since: float) -> dict[str, Any]:
     """`errors`: attempts that failed; `told`: operations that did, for the caller."""
     hit = [op for op in ops if op.ended_at >= since]
     failed = [op for op in hit if op.outcome != "ok"]

@@ -90,7 +90,9 @@ def _cases(fault: str, endpoint: str, choice: Choice) -> Iterable[tuple[Case, in
         delays = choice.promote_after_s
     for number in range(1, max(_rounds(len(delays), ours, choice) for ours in (True, False)) + 1):
         for delay in delays:
-            for name in choice.clients or [name for name in CLIENTS if name != "broken"]:
+            for name in choice.clients or [
+                name for name in CLIENTS if not CLIENTS[name].only_named
+            ]:
                 entry = CLIENTS[name]
                 if number > _rounds(len(delays), entry.ours, choice):
                     continue

@@ -28,7 +28,7 @@ from .sessions import Sizes
 from .subject import Job
 from .work import CREATE
 
-__all__ = ["Runner"]
+__all__ = ["Runner", "pump_for"]
 
 READY_S = 25.0
 #: good load before the fault, and after the recovery
@@ -88,7 +88,7 @@ class Runner:
             verdict = judge(ops, [n for n, servers in rows.items() for _ in servers], lists)
             row |= _row(case, ops, subject.log, story, accepted, verdict, ended_at)
             if verdict.broken:
-                self._keep(case, {"rows": rows, "lists": lists, "ops": [*map(to_wire, ops)]})
+                self._keep(case.key, {"rows": rows, "lists": lists, "ops": [*map(to_wire, ops)]})
         self.lab.rejoin()
         return row | {"trouble": trouble}
 
@@ -113,7 +113,7 @@ class Runner:
             subject.pump(0.02)
             good = [op.session for op in subject.ops if op.outcome == "ok"]
             wanted = {name for name in wanted if good.count(name) < RUNNING}
-        _pump_for(subject, WARM_S)
+        pump_for(subject, WARM_S)
 
     def _follow(self, case: Case, subject: Subject, play: Play) -> None:
         """Until all has happened that was planned, and the client has recovered or never will."""
@@ -153,10 +153,10 @@ class Runner:
             lists = connection.execute("SELECT key, items FROM public.bench_lists").fetchall()
         return rows, dict(lists)
 
-    def _keep(self, case: Case, what: dict[str, Any]) -> None:
+    def _keep(self, key: str, what: dict[str, Any]) -> None:
         if self._histories is not None:
             self._histories.mkdir(parents=True, exist_ok=True)
-            path = self._histories / f"{case.key.replace('/', '_')}.json"
+            path = self._histories / f"{key.replace('/', '_')}.json"
             path.write_text(json.dumps(what))
 
     def _recreate(self) -> None:
@@ -203,7 +203,7 @@ def _row(
     }
 
 
-def _pump_for(subject: Subject, seconds: float) -> None:
+def pump_for(subject: Subject, seconds: float) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         subject.pump(min(left, 0.05))

@@ -6,6 +6,7 @@ python -m benchmarks.failover.subject JOB             (JOB: the fields of `Job` 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -21,13 +22,17 @@ __all__ = ["Job"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Which client, what it is told, and how it is used."""
+    """Which client, what it is told, and how it is used.
+
+    `listen`: the logger whose lines are wanted, instead of the client's own.
+    """
 
     client: str
     way: str
     hosts: tuple[str, ...]
     port: int
     sizes: Sizes = field(default_factory=Sizes)
+    listen: str = ""
 
     def to_json(self) -> str:
         """For the command line."""
@@ -47,6 +52,8 @@ def main(argv: list[str]) -> None:
 
     def make() -> tuple[Any, Callable[[Any], Any]]:
         client = CLIENTS[job.client].make(Target(job.hosts, job.port, job.sizes.sessions))
+        if job.listen:
+            client.log = (job.listen, logging.INFO)
         return client, (perform_async if client.asynchronous else perform)(client, job.way)
 
     serve(job.way, make, sessions(job.sizes))

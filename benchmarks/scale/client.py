@@ -1,16 +1,15 @@
 """One client in virtual time: the monitor's loop and the pool's, around the real core.
 
 What decides is `resilient.core`'s own: `topology.step` and `due`, `connect.connecting`,
-`pace.Bucket`, `budget.RetryBudget`, `dns_cache.Cache`.  What is written here are the shells, as
+`pace.Pacing`, `budget.RetryBudget`, `dns_cache.Cache`.  What is written here are the shells, as
 thin as they can be: connections are counted, not made.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,8 +18,8 @@ from resilient.core.budget import RetryBudget, backoff_s
 from resilient.core.dns import Found
 from resilient.core.dns_cache import Cache, CacheLimits
 from resilient.core.health import ProbeConfig
-from resilient.core.model import Endpoint, FailureKind, Health, Observation
-from resilient.core.pace import Bucket
+from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
+from resilient.core.pace import Pacing
 from resilient.core.topology import (
     Event,
     Evidence,
@@ -34,9 +33,10 @@ from resilient.core.topology import (
     step,
 )
 
+from .tally import ROUND_TRIPS, Operation, Tally
 from .world import Server, World
 
-__all__ = ["Client", "Tally"]
+__all__ = ["Client"]
 
 #: defaults of the settings that matter here
 CONNECT_RATE_S, RETRY_BUDGET, RETRY_FLOOR_S, ATTEMPTS = 10.0, 0.2, 10.0, 3
@@ -45,33 +45,9 @@ DEADLINE_S, WORKERS, RETRY_DELAY_S = 30.0, 3, 1.0
 TROUBLED_S, MIN_PAUSE_S = 0.25, 0.05
 #: a name is asked for both families
 QUESTIONS = 2
-#: round trips of one operation (BEGIN, statement, COMMIT)
-ROUND_TRIPS = 3
 NAME = "db.test"
-
-
-@dataclass(slots=True)
-class Tally:
-    """What all clients did together; an operation's attempts include its first."""
-
-    operations: int = 0
-    attempts: int = 0
-    failed: int = 0
-    #: of those that began before the promotion: when they were done
-    held: list[float] = field(default_factory=list)
-
-    def done(self, began_at: float, now: float, promoted_at: float) -> None:
-        """An operation came to its good end."""
-        if began_at < promoted_at <= now:
-            self.held.append(now)
-
-
-@dataclass(slots=True)
-class Operation:
-    """One under way."""
-
-    began_at: float
-    attempts: int = 0
+#: a side connection that nobody needs closes after this long
+SIDE_S = 5.0
 
 
 class Client:
@@ -92,14 +68,18 @@ class Client:
         self._retry_at: float | None = None
         self._waiting: deque[Operation] = deque()
         self._story = failover.Tracker()
-        self._bucket: Bucket | None = None
+        self._pacing = Pacing()
+        self._losses = 0
+        self._sides: dict[Endpoint, float] = {}
+        self._flying: Counter[Endpoint] = Counter()
+        self._later: list[tuple[Server, int]] = []
         self._probe = self._timer = 0
         self._budget = RetryBudget.full(RETRY_BUDGET, RETRY_FLOOR_S, world.now)
         self._cache = Cache(CacheLimits(), self.rng.random)
         self._named: Endpoint | None = None
         self._troubled = False
         self._name_timer = 0
-        self._begin()
+        world.at(world.now + self.rng.random(), self._begin)
 
     # -- the beginning: all is well, everything is connected
 
@@ -116,14 +96,13 @@ class Client:
                 self.apply(Resolved(server.endpoint.name, (server.endpoint,)))
         for server in servers:
             self.apply(Observed(server.endpoint, server.observation()))
-            server.open += 1  # the monitor's own
             if server is not world.servers[0]:
                 self._warm[server.endpoint] = 1
                 server.open += 1
         self._where, self._idle = world.servers[0], params.size
         self._where.open += params.size
         self._missing = 0
-        world.at(world.now + self.rng.random(), self._tick)
+        self._tick()
         for _ in range(params.size):
             self._think()
 
@@ -152,14 +131,28 @@ class Client:
         for endpoint in probes:
             self._probe += 1
             self.state = step(self.state, ProbeSent(endpoint, self._probe), self.world.now)
-            server = self.world.at_endpoint[endpoint]
-            if server.alive:
-                answer = partial(self._answered, endpoint, self._probe)
-                self.world.probe(self.zone, server, answer)
-            else:  # its connection is gone: the monitor dials
-                again = partial(self._redialled, endpoint, self._probe)
-                self.world.dial(self.zone, server, again)
+            self._ask(self.world.at_endpoint[endpoint], self._probe)
         self._schedule()
+
+    def _ask(self, server: Server, probe: int) -> None:
+        """Over an idle connection of the pool's, or a side connection that may have to be made."""
+        where, now = server.endpoint, self.world.now
+        view = self.state.topology.find(where)
+        if view is not None and view.health is Health.UNKNOWN and self._flying[where]:
+            self._later.append((server, probe))  # a pool's dial will tell
+            return
+        rides = bool(self._warm.get(where)) or (server is self._where and self._idle > 0)
+        used_at = self._sides.get(where)
+        if used_at is not None and (not server.alive or (rides and now - used_at > SIDE_S)):
+            del self._sides[where]
+            server.side(-1)
+            used_at = None
+        if server.alive and (rides or used_at is not None):
+            if not rides:
+                self._sides[where] = now
+            self.world.probe(self.zone, server, partial(self._answered, where, probe))
+        else:
+            self.world.dial(self.zone, server, partial(self._beside, server, probe))
 
     def _answered(self, endpoint: Endpoint, probe: int, what: Observation | FailureKind) -> None:
         if isinstance(what, FailureKind):
@@ -167,20 +160,34 @@ class Client:
         else:
             self.apply(Observed(endpoint, what, probe))
 
-    def _redialled(self, endpoint: Endpoint, probe: int, failure: FailureKind | None) -> None:
-        server = self.world.at_endpoint[endpoint]
-        what: Observation | FailureKind = failure or server.observation()
-        self._answered(endpoint, probe, what)
+    def _ask_now(self) -> None:
+        later, self._later = self._later, []
+        for server, probe in later:
+            view = self.state.topology.find(server.endpoint)
+            if view is not None and view.health is Health.UNKNOWN:
+                self._ask(server, probe)
 
-    def _published(self, old: Any, new: Any) -> None:
+    def _beside(self, server: Server, probe: int, failure: FailureKind | None) -> None:
+        if failure is not None:
+            self._answered(server.endpoint, probe, failure)
+            return
+        if server.endpoint in self._sides:  # two were under way
+            server.open -= 1
+        else:
+            self._sides[server.endpoint] = self.world.now
+            server.side(0)
+        self._answered(server.endpoint, probe, server.observation())
+
+    def _published(self, old: Topology, new: Topology) -> None:
         where = self._where
         if where is not None and not new.live(where.endpoint, self._generation):
             self._lose()
         self._story, steps = failover.follow(self._story, old, new, self.world.now)
-        if any(item.name == "promoted" for item in steps):
-            self._bucket = Bucket(CONNECT_RATE_S, float(self.world.params.size), self.world.now)
+        self._pacing = self._pacing.follow((item.name for item in steps), self.world.now)
         if new.writer is not None and self._where is None:
             self._move(self.world.at_endpoint[new.writer.endpoint], new.writer.generation)
+        elif self._missing and _possible(new):
+            self._work()
         self._note_trouble()
 
     def _lose(self) -> None:
@@ -238,8 +245,13 @@ class Client:
         """Until the generator is done, or waits for something that takes time."""
         try:
             command = commands.send(answer)
-            while isinstance(command, connect.Look):
-                command = commands.send((self.state.topology, DEADLINE_S))
+            while not isinstance(command, connect.Await | connect.Dial):
+                answer = (
+                    self._may_dial(command.endpoint)
+                    if isinstance(command, connect.Ask)
+                    else (self.state.topology, DEADLINE_S)
+                )
+                command = commands.send(answer)
         except StopIteration:
             self._busy_workers -= 1
             return
@@ -247,32 +259,40 @@ class Client:
             then = partial(self._drive, commands, None)
             self.world.at(self.world.now + command.seconds, then)
             return
-        wait_s = self._pause(command.endpoint)
-        self.world.at(self.world.now + wait_s, partial(self._dial, commands, command.endpoint))
+        self._dial(commands, command.endpoint)
 
-    def _pause(self, endpoint: Endpoint) -> float:
-        writer = self.state.topology.writer
-        mine = writer is not None and writer.endpoint == endpoint
-        if self._bucket is None or not mine:
-            return 0.0
-        self._bucket, wait_s = self._bucket.take(self.world.now)
+    def _may_dial(self, endpoint: Endpoint) -> float:
+        first, self._losses = self._losses != self._pacing.losses, self._pacing.losses
+        size, now = self.world.params.size, self.world.now
+        self._pacing, wait_s = self._pacing.ask(endpoint, CONNECT_RATE_S, size, now, first)
         return wait_s
 
     def _dial(self, commands: Generator[connect.Command, Any, None], endpoint: Endpoint) -> None:
         server = self.world.at_endpoint[endpoint]
-        self.world.dial(self.zone, server, partial(self._dialled, commands, server))
+        self._flying[endpoint] += 1
+        answer = partial(self._dialled, commands, server, self.world.now)
+        self.world.dial(self.zone, server, answer)
 
     def _dialled(
         self,
         commands: Generator[connect.Command, Any, None],
         server: Server,
+        began_at: float,
         failure: FailureKind | None,
     ) -> None:
+        now, draw = self.world.now, self.rng.random()
+        self._pacing = self._pacing.ended(
+            server.endpoint, now - began_at, failure is None, now, draw
+        )
+        self._flying[server.endpoint] -= 1
+        if failure is None:
+            self.apply(Observed(server.endpoint, server.observation()))
         if failure is None and server is self._where:
             self._busy_workers -= 1
             self._missing -= 1
             self._give_back()
             self._work()
+            self._ask_now()
             return
         if failure is None:  # the world moved on meanwhile
             server.open -= 1
@@ -280,6 +300,7 @@ class Client:
             view = self.state.topology.find(server.endpoint)
             if view is not None:
                 self.apply(Evidence(server.endpoint, failure, view.generation))
+        self._ask_now()
         self._drive(commands, False)
         if self._missing and self._retry_at is None:
             self._retry_at = self.world.now + RETRY_DELAY_S * self.rng.random()
@@ -359,3 +380,11 @@ class Client:
         self._waiting.append(operation)
         pause_s = min(0.01, backoff_s(operation.attempts, self.rng.random()))
         self.world.at(self.world.now + pause_s, self._serve)
+
+
+def _possible(topology: Topology) -> bool:
+    """As the pool's shell: is there anybody whom a worker that gave up might dial?"""
+    return topology.writer is not None or any(
+        view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
+        for view in topology.endpoints
+    )

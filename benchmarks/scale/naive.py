@@ -11,7 +11,7 @@ from functools import partial
 
 from resilient.core.model import FailureKind, Role
 
-from .client import ROUND_TRIPS, Tally
+from .tally import ROUND_TRIPS, Tally
 from .world import Server, World
 
 __all__ = ["Naive"]

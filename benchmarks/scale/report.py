@@ -33,7 +33,7 @@ PANELS = (
 )
 SIMULATED = ("clients", "kind", "ttl_s", "ready_median_s", "ready_all_s", "held_median_s",
              "held_longest_s", "full_all_s", "amplification", "dials", "peak_dials_s",
-             "probes_quiet_s", "probes_peak_s", "queries_peak_s")  # fmt: skip
+             "probes_quiet_s", "probes_peak_s", "sides_peak", "queries_peak_s")  # fmt: skip
 MEASURED = ("clients", "held", "held_median_s", "held_longest_s", "full_all_s", "opened",
             "peak_accepted_s", "refused_53300", "errors", "unknown", "acked", "lost",
             "duplicated", "busy_cores")  # fmt: skip

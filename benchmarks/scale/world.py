@@ -74,6 +74,8 @@ class Server:
     timeline: int = 1
     alive: bool = True
     open: int = 0
+    sides: int = 0
+    sides_peak: int = 0
     free_at: float = float("-inf")
     answers_at: float = float("-inf")
     dials: Counter[int] = field(default_factory=Counter)
@@ -81,6 +83,12 @@ class Server:
     probes: Counter[int] = field(default_factory=Counter)
     refused: int = 0
     full: int = 0
+
+    def side(self, left: int) -> None:
+        """A side connection of a monitor's came (0), or went (-1)."""
+        self.open += left
+        self.sides += left or 1
+        self.sides_peak = max(self.sides_peak, self.sides)
 
     def observation(self) -> Observation:
         """What it says of itself."""
@@ -177,7 +185,7 @@ class World:
     def crash(self) -> None:
         """The primary is gone, with all its connections."""
         self.servers[0].alive = False
-        self.servers[0].open = 0
+        self.servers[0].open = self.servers[0].sides = 0
 
     def promote(self) -> None:
         """The second one takes writes; the third follows."""

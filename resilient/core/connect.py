@@ -3,13 +3,14 @@
 The shell answers each command and sends the answer back:
 
     Look()                 → (Topology, seconds left)
+    Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next
     Dial(endpoint)         → True when connected (the generator is done), False when not
     Await(version, s)      → None, once the topology's version differs or the time is over
 
 It ends with `GivenUp`: the shell raises what the last dial raised, or, when nothing was
 dialled, that no endpoint is available.  A worker of a pool is impatient: it gives up as soon
 as nobody is left to dial, because its work is taken up again at the next topology.  A caller
-that connects itself is patient until its deadline.
+that connects itself is patient until its deadline; it waits for nobody's leave to dial.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     endpoint: Endpoint
 
@@ -42,7 +48,7 @@ class Await:
     seconds: float
 
 
-Command = Look | Dial | Await
+Command = Look | Ask | Dial | Await
 
 
 def unheard(topology: Topology) -> bool:
@@ -93,6 +99,10 @@ def connecting(patient: bool) -> Generator[Command, Any, None]:
             continue
         view = to_dial(topology, tried)
         if view is not None:
+            if not patient and (pause_s := (yield Ask(view.endpoint))) > 0:
+                # Looked at again then: it may be another, or a warm one may have come.
+                yield Await(topology.version, min(left_s, pause_s))
+                continue
             tried.add(try_of(view))
             if (yield Dial(view.endpoint)):
                 return

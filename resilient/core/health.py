@@ -10,6 +10,19 @@ dead.  A probe that stays unanswered for `probe_timeout_s / 2` doesn't hold back
 the first such miss sends two at once (over connections of their own), so that six
 independent probes fit into the default window.  Probability that an endpoint which loses a
 share p of its probes looks dead: about p⁶ per window.
+
+Three rules bound what many processes ask of one server:
+
+* In a burst, time in its queue (an answer's time beyond 15 ms, and beyond twice the least
+  ever) stretches the spacing: `LOAD` × that time, up to the interval.  Of two answers the
+  quicker one counts, so one that was late by chance changes nothing.  N processes that ask a
+  server which answers c probes a second keep it busy, but its queue settles near
+  15 ms + 4 N / (3 · LOAD · c) seconds.
+* Of a server that has become so slow, a probe is a miss after twice what its answers take, up
+  to the whole timeout, and the first miss sends only one.  So its verdict comes later: at most
+  by 1.5 s with the defaults.
+* An endpoint that was never heard of is asked over a connection that is yet to be made, and
+  is nobody's writer: the n-th unanswered probe is given n intervals.
 """
 
 from __future__ import annotations
@@ -23,6 +36,12 @@ BURST_S = 10.0
 BURST_DECAY = 1.5
 #: a probe younger than this had no chance yet to be answered: it doesn't count as missed
 GRACE_S = 0.05
+#: seconds between two probes of a burst for a second that the last answers were queued
+LOAD = 8.0
+#: an answer that takes no longer wasn't queued: a busy client is as late
+QUICK_S = 0.015
+#: answers of which the quickest counts
+LOOKED_AT = 2
 #: shares of the interval between which a quiet endpoint's next probe is drawn
 JITTER = (0.9, 1.0)
 
@@ -54,7 +73,8 @@ class Detector:
     `heard_at`: the last answer (or, before any, the first probe).  `outstanding`: send
     times of probes without an answer, by id, oldest first.  `unanswered`: probes sent
     since `heard_at`.  `answers`: answers in a row.  `burst_at`: when the present burst
-    began.
+    began.  `known`: it was heard of, ever.  `took_s`: what the last answers took, `least_s`
+    what the quickest ever did.
     """
 
     heard_at: float | None = None
@@ -63,6 +83,27 @@ class Detector:
     unanswered: int = 0
     answers: int = 0
     burst_at: float | None = None
+    known: bool = False
+    took_s: tuple[float, ...] = ()
+    least_s: float | None = None
+
+    @property
+    def queued_s(self) -> float:
+        """How long an answer takes at present beyond what is usual."""
+        if self.least_s is None or len(self.took_s) < LOOKED_AT:
+            return 0.0
+        return max(0.0, min(self.took_s) - max(QUICK_S, 2 * self.least_s))
+
+    def late_s(self, config: ProbeConfig) -> float:
+        """An unanswered probe older than this is a miss: of a server that has become slow twice
+        what its answers take, at most the timeout."""
+        if not self.slow(config):
+            return config.miss_s
+        return min(2 * min(self.took_s), config.timeout_s)
+
+    def slow(self, config: ProbeConfig) -> bool:
+        """Do its answers take unusually long, and about as long as an answer may?"""
+        return self.queued_s > 0 and 2 * min(self.took_s) > config.miss_s
 
     def sent(self, probe: int, now: float) -> Detector:
         kept = self.outstanding[-(MAX_OUTSTANDING - 1) :]
@@ -76,8 +117,13 @@ class Detector:
 
     def heard(self, probe: int | None, now: float) -> Detector:
         """An answer came: whatever was asked before it is no longer a miss."""
-        asked = next((at for known, at in self.outstanding if known == probe), now)
-        left = tuple(item for item in self.outstanding if item[1] > asked)
+        asked = next((at for known, at in self.outstanding if known == probe), None)
+        took_s, least_s = self.took_s, self.least_s
+        if asked is not None:
+            took_s = (*took_s, now - asked)[-LOOKED_AT:]
+            least_s = now - asked if least_s is None else min(least_s, now - asked)
+        until = now if asked is None else asked
+        left = tuple(item for item in self.outstanding if item[1] > until)
         return replace(
             self,
             heard_at=now,
@@ -85,6 +131,9 @@ class Detector:
             unanswered=len(left),
             answers=self.answers + 1,
             burst_at=None,
+            known=True,
+            took_s=took_s,
+            least_s=least_s,
         )
 
     def failed(self, probe: int | None) -> Detector:
@@ -98,7 +147,15 @@ class Detector:
 
 def missed(detector: Detector, config: ProbeConfig, now: float) -> bool:
     """True when the oldest unanswered probe is late enough to start a burst."""
-    return bool(detector.outstanding) and now - detector.outstanding[0][1] >= config.miss_s - 1e-9
+    late_s = detector.late_s(config)
+    return bool(detector.outstanding) and now - detector.outstanding[0][1] >= late_s - 1e-9
+
+
+def doubled(detector: Detector, config: ProbeConfig, now: float) -> bool:
+    """Are two sent at once?  At the first miss of one that was heard before, so that six fit
+    into the window."""
+    lone = detector.known and len(detector.outstanding) == 1 and not detector.slow(config)
+    return lone and missed(detector, config, now)
 
 
 def silent_to_death(detector: Detector, config: ProbeConfig, now: float) -> bool:
@@ -141,10 +198,12 @@ def next_probe_at(
     low, high = JITTER
     if detector.outstanding:
         # The slowed pace of a long burst holds for unanswered probes as well.
-        pace = config.miss_s
+        known = detector.known
+        pace = detector.late_s(config) if known else config.interval_s * detector.unanswered
         if burst_at is not None:
             pace = max(pace, burst_spacing(config, burst_at, now))
         return last + pace
     if burst_at is None:
         return last + config.interval_s * (low + (high - low) * jitter)
-    return last + burst_spacing(config, burst_at, now) * (0.5 + jitter / 2)
+    loaded_s = min(LOAD * detector.queued_s, config.interval_s)
+    return last + max(burst_spacing(config, burst_at, now), loaded_s) * (0.5 + jitter / 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 
 
 class Role(StrEnum):
@@ -69,7 +70,7 @@ class Observation:
     """What one server said of itself, at one moment.
 
     `timeline` is exact on a primary and a lower bound on a replica.  `incarnation` is
-    `pg_postmaster_start_time()` as text: two addresses with the same one are one server.
+    `pg_postmaster_start_time()` in µs, as text: two addresses with the same one are one server.
     `lag_s` is None when it is not known, 0 when everything received is replayed and the
     receiver streams.
     """
@@ -142,6 +143,9 @@ class EndpointView:
         return ""
 
 
+_SHOWN = attrgetter(*(f.name for f in fields(EndpointView) if f.name not in ("lag_s", "reason")))
+
+
 @dataclass(frozen=True, slots=True)
 class Topology:
     """The snapshot that the monitor publishes.  `version` grows with every change of an
@@ -167,6 +171,12 @@ class Topology:
         """May a connection that was made to the endpoint in that generation still be used?"""
         view = self.find(endpoint)
         return view is not None and view.usable and view.generation == generation
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What makes a new version when it changes."""
+        views = tuple(_SHOWN(view) for view in self.endpoints)
+        return views, self.epoch, self.conflict, self.writer and self.writer.endpoint
 
     def reasons(self, intent: Intent) -> dict[str, str]:
         """Endpoint → why it was refused."""

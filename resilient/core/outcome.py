@@ -29,6 +29,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
+def lsn_text(position: int) -> str:
+    """A WAL position as PostgreSQL writes it (manual 8.20): `16/B374D848`."""
+    return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
+
+
 class Outcome(StrEnum):
     """What may be said of the transaction."""
 
@@ -105,10 +110,8 @@ def resolve(mark: Mark, seen: Testimony, flushed_lsn: int) -> Verdict:
         return Verdict(Outcome.NOT_COMMITTED, "the surviving history has it as aborted")
     if seen.status is XidStatus.FUTURE:
         return Verdict(Outcome.NOT_COMMITTED, "the surviving history never reached its id")
-    if now.timeline != then.timeline + 1:
-        return Verdict(Outcome.UNKNOWN, f"timeline {then.timeline} became {now.timeline}")
-    if now.recovered_lsn is None or not seen.received:
-        return Verdict(Outcome.UNKNOWN, "the new primary restarted: its switch point is gone")
+    if now.timeline != then.timeline + 1 or now.recovered_lsn is None or not seen.received:
+        return Verdict(Outcome.UNKNOWN, _no_switch_point(then, now))
     if mark.lsn > now.recovered_lsn:
         return Verdict(Outcome.NOT_COMMITTED, "the surviving history ends before its records")
     if seen.status is not XidStatus.COMMITTED:
@@ -120,6 +123,23 @@ def resolve(mark: Mark, seen: Testimony, flushed_lsn: int) -> Verdict:
             " old one, which may have lost them and given the id again",
         )
     return Verdict(Outcome.COMMITTED, "its records were flushed, and its id is committed")
+
+
+def _no_switch_point(then: Incarnation, now: Incarnation) -> str:
+    if now.timeline == then.timeline:
+        return (
+            f"the server restarted on timeline {now.timeline}: what it had not flushed is gone,"
+            " and its ids are given again"
+        )
+    if now.timeline > then.timeline + 1:
+        return (
+            f"timeline {then.timeline} became {now.timeline}: there was more than one promotion,"
+            " and the first one's switch point isn't known"
+        )
+    return (
+        f"the new primary has restarted since it was promoted to timeline {now.timeline}: its"
+        " switch point isn't known any more"
+    )
 
 
 def _same(status: XidStatus) -> Verdict:

@@ -17,7 +17,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .health import Detector, ProbeConfig, missed, next_probe_at, silent_to_death, verdict_at
+from .health import (
+    Detector,
+    ProbeConfig,
+    doubled,
+    missed,
+    next_probe_at,
+    silent_to_death,
+    verdict_at,
+)
 from .model import Endpoint, EndpointView, FailureKind, Health, Observation, Role, Topology
 
 Key = tuple[str, int, str]
@@ -333,33 +341,31 @@ def _publish(state: State, now: float) -> State:
         if item.view.epoch is not None and item.system_id == state.system_id
     ]
     highest = max([*epochs, state.highest or 0])
-    state = replace(state, highest=highest or None)
+    state = state if highest == (state.highest or 0) else replace(state, highest=highest)
     old = state.topology
     fenced = sorted((_fence(item, state) for _, item in state.known), key=lambda k: k.order)
-    items = [replace(item, view=_demoted(item.view, old)) for item in fenced]
-    state = replace(state, known=tuple((key_of(item.view.endpoint), item) for item in items))
+    items = [_demoted(item, old) for item in fenced]
+    known = tuple((key_of(item.view.endpoint), item) for item in items)
+    if known != state.known:
+        state = replace(state, known=known)
     views = tuple(item.view for item in items)
     writer, conflict = _decide(state)
     current = next((v for v in views if writer and v.endpoint == writer.endpoint), None)
     troubled = current is None or current.health is not Health.UP
     burst_at = (state.burst_at if state.burst_at is not None else now) if troubled else None
     new = Topology(old.version, views, current, state.highest, conflict)
-    if _shape(new) != _shape(old):
+    if new.shape != old.shape:
         new = replace(new, version=old.version + 1)
     return replace(state, topology=new, burst_at=burst_at)
 
 
-def _demoted(view: EndpointView, old: Topology) -> EndpointView:
+def _demoted(item: Known, old: Topology) -> Known:
     """A primary that now says replica: its connections were opened for writing."""
+    view = item.view
     before = old.find(view.endpoint)
     if before and before.role is Role.PRIMARY and view.role is Role.REPLICA:
-        return replace(view, generation=view.generation + 1)
-    return view
-
-
-def _shape(topology: Topology) -> object:
-    views = [replace(view, lag_s=None, reason="") for view in topology.endpoints]
-    return views, topology.epoch, topology.conflict, topology.writer and topology.writer.endpoint
+        return replace(item, view=replace(view, generation=view.generation + 1))
+    return item
 
 
 # -- scheduling
@@ -381,8 +387,8 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
             at = max(at, detector.sent_at + state.config.interval_s)
         if at <= now + 1e-4:
             probes.append(item.view.endpoint)
-            if len(detector.outstanding) == 1 and missed(detector, state.config, now):
-                probes.append(item.view.endpoint)  # see core.health: six fit the window
+            if doubled(detector, state.config, now):
+                probes.append(item.view.endpoint)
             # What follows is reckoned anew once these are sent.
         else:
             again = min(again, at)
@@ -390,5 +396,5 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
         if verdict is not None and verdict > now:
             again = min(again, verdict)
         if detector.outstanding and not missed(detector, state.config, now):
-            again = min(again, detector.outstanding[0][1] + state.config.miss_s)
+            again = min(again, detector.outstanding[0][1] + detector.late_s(state.config))
     return probes, max(again, now + 1e-3)

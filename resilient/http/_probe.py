@@ -83,7 +83,7 @@ class EndpointProbe:
 
     def __init__(self, origin: Origin, slot: Slot, path: str, config: ProbeConfig) -> None:
         self._origin, self._slot, self._path, self._config = origin, slot, path, config
-        self._detector = Detector()
+        self._detector = Detector(known=True)  # one more connection costs a web server little
         self._news = asyncio.Event()
         self._flights: set[asyncio.Task[None]] = set()
 

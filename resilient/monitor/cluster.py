@@ -20,7 +20,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .. import telemetry
@@ -29,39 +29,19 @@ from ..core import topology as core
 from ..core.drain import Fate, fate
 from ..core.health import MAX_OUTSTANDING, ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
-from ..core.pace import Bucket
+from ..core.pace import Pacing
 from ..settings import Settings
 from . import thread
 from .names import NameWatch, literals
+from .prober import ClusterListener, ProbeError, Prober
 from .sockets import Link, LinkRegistry
 
 logger = logging.getLogger("resilient.monitor")
 
 #: how the reason of an abort begins that the deadline caused
 DEADLINE = "deadline"
-
-
-class ProbeError(Exception):
-    """A probe failed; `kind` says what that says of the endpoint."""
-
-    def __init__(self, kind: FailureKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-
-
-class Prober:
-    """What asks an endpoint what it is.  One per cluster; used on the monitor's loop."""
-
-    async def probe(self, endpoint: Endpoint) -> Observation:
-        """One question, one answer.  `ProbeError` when there is none.  Never times out by
-        itself: a late answer is still news, and the detector judges silence."""
-        raise NotImplementedError
-
-    async def prune(self, keep: frozenset[Endpoint]) -> None:
-        """Let go of side connections to endpoints that are gone, and of idle extras."""
-
-    async def close(self) -> None:
-        """Let go of everything."""
+#: a pool's dial to a new endpoint begins sooner than the monitor's by this much, in seconds
+HEAD_START_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +65,7 @@ class Cluster:
         self._prober = prober
         self._story = failover.Tracker()
         self._story_lock = threading.Lock()
-        self._bucket: Bucket | None = None
-        self._bucket_of: Endpoint | None = None
+        self._pacing = Pacing()
         self._listeners: weakref.WeakSet[ClusterListener] = weakref.WeakSet()
         self._wakers: set[Callable[[], None]] = set()
         self._state = core.State(
@@ -167,16 +146,23 @@ class Cluster:
 
         self._monitor.call(self._monitor.loop.call_at, when_s, expire)
 
-    def pace(self, endpoint: Endpoint, rate_s: float, burst: int) -> float:
-        """Seconds to wait before a connection to the endpoint; 0 when it isn't a new writer."""
+    @property
+    def losses(self) -> int:
+        """How often a writer was lost: what was dialled before is another story."""
+        return self._pacing.losses
+
+    def may_dial(self, endpoint: Endpoint, burst: int, first: bool) -> float:
+        """Seconds until a worker asks again; 0: it dials, and says so with `dialled`."""
+        rate_s, now = self.settings.connect_rate, time.monotonic()
         with self._story_lock:
-            if self._bucket is None or self._bucket_of != endpoint:
-                return 0.0
-            # The largest of the pools that share this cluster gives the burst.
-            largest = max(self._bucket.burst, float(burst))
-            bucket = replace(self._bucket, rate_s=rate_s, burst=largest)
-            self._bucket, wait_s = bucket.take(time.monotonic())
+            self._pacing, wait_s = self._pacing.ask(endpoint, rate_s, burst, now, first)
         return wait_s
+
+    def dialled(self, endpoint: Endpoint, took_s: float, connected: bool) -> None:
+        """A worker's dial is over."""
+        now, draw = time.monotonic(), self._rng.random()
+        with self._story_lock:
+            self._pacing = self._pacing.ended(endpoint, took_s, connected, now, draw)
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is
@@ -246,10 +232,9 @@ class Cluster:
         self._condemn(old, new)
         telemetry.log_topology(old, new)
         with self._story_lock:
-            self._story, steps = failover.follow(self._story, old, new, time.monotonic())
-            if any(step.name == "promoted" for step in steps) and new.writer is not None:
-                self._bucket = Bucket(1.0, 1.0, time.monotonic())
-                self._bucket_of = new.writer.endpoint
+            now = time.monotonic()
+            self._story, steps = failover.follow(self._story, old, new, now)
+            self._pacing = self._pacing.follow((step.name for step in steps), now)
         for step in steps:
             telemetry.log_step(step)
         for listener in list(self._listeners):
@@ -344,14 +329,19 @@ class Cluster:
             oldest = self._tasks.get(under_way.pop(0))
             if oldest:
                 oldest.cancel()
+        alone = not under_way
         under_way.append(number)
-        coro = self._probe(endpoint, number)
+        coro = self._probe(endpoint, number, alone)
         self._tasks[number] = self._monitor.loop.create_task(coro)
 
-    async def _probe(self, endpoint: Endpoint, number: int) -> None:
+    async def _probe(self, endpoint: Endpoint, number: int, alone: bool) -> None:
         event: core.Event
         try:
-            seen = await self._prober.probe(endpoint)
+            if await self._told_by_a_pool(endpoint):
+                return
+            seen = await self._prober.ride(endpoint, list(self._listeners), alone)
+            if seen is None:
+                seen = await self._prober.probe(endpoint)
             event = core.Observed(endpoint, seen, number)
         except ProbeError as exc:
             event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
@@ -365,10 +355,17 @@ class Cluster:
                 under_way.remove(number)
         self._apply(event)
 
+    async def _told_by_a_pool(self, endpoint: Endpoint) -> bool:
+        """A pool's own dial tells what a server is: after a loss, one that was never heard of
+        is not asked over one more connection meanwhile.  True: it has been heard now."""
+        pause_s = HEAD_START_S
+        while self._pacing.losses and self.topology.writer is None and self._unheard(endpoint):
+            await asyncio.sleep(pause_s)
+            pause_s *= 1.5
+            if not self.links.select(lambda link: link.connecting and link.endpoint == endpoint):
+                break
+        return pause_s > HEAD_START_S and not self._unheard(endpoint)
 
-class ClusterListener:
-    """Something that follows a cluster's topology (a pool)."""
-
-    def topology_changed(self, old: Topology, new: Topology) -> None:
-        """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""
-        raise NotImplementedError
+    def _unheard(self, endpoint: Endpoint) -> bool:
+        view = self.topology.find(endpoint)
+        return view is not None and view.health is Health.UNKNOWN

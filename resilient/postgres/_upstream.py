@@ -52,6 +52,7 @@ POOL_METHODS = (
     "_connect",
     "_get_ready_connection",
     "_getconn_unchecked",
+    "_maybe_grow_pool",
     "_resolve_conninfo",
     "_resolve_kwargs",
     "_return_connection",
@@ -60,4 +61,4 @@ POOL_METHODS = (
     "schedule_task",
 )
 #: attributes of an open pool that are read or changed
-POOL_ATTRIBUTES = ("_closed", "_lock", "_nconns", "_pool", "_stats", "_waiting")
+POOL_ATTRIBUTES = ("_closed", "_drained_at", "_lock", "_nconns", "_pool", "_stats", "_waiting")

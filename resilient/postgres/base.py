@@ -27,7 +27,8 @@ from ..core.model import (
     Topology,
 )
 from ..errors import ResilientError
-from ..monitor.cluster import DEADLINE, Cluster, ClusterListener
+from ..monitor.cluster import DEADLINE, Cluster
+from ..monitor.prober import ClusterListener
 from ..monitor.sockets import Link
 from ..monitor.zone import own_zone
 from ..settings import Settings, from_environment
@@ -41,8 +42,9 @@ from .errors import (
     NoEndpointAvailable,
     TransactionReplayMismatch,
     WrongRole,
-    explained,
+    reason_of,
 )
+from .recovery import RecoveryMixin
 
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
 #: unless a new topology wakes it before
@@ -62,15 +64,19 @@ class PoolCore(ClusterListener):
         self.stock: deque[Any] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
+        #: the pool, for who borrows a connection of it; and what is lent (see `loans`)
+        self.lender: Callable[[], Any] = lambda: None
+        self.lent: set[Any] = set()
         self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
         self._changed = changed
         #: in a forked child: the pool was open in its parent
         self.reopen = False
         self._owner: PoolCore | None = None
-        self._term: tuple[Endpoint, int | None] | None = None
+        #: of the writer, when this pool last dialled
+        self._losses = 0
         self._first_attempts = 0
-        self._budget_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._budget = RetryBudget.full(
             self.settings.retry_budget, self.settings.retry_budget_floor, time.monotonic()
         )
@@ -121,20 +127,28 @@ class PoolCore(ClusterListener):
     def after_fork(self) -> None:
         """Forget the parent's cluster and what belonged to its threads."""
         self._target, self._parsed = None, ("", {})
-        self._budget_lock = threading.Lock()
+        self._lock = threading.Lock()
         self.stock.clear()
         self.parked.clear()
+        for core in (self, *(pool._core for pool in self.replicas.values())):
+            for conn in core.lent:
+                conn._closed = True
+            core.lent.clear()
         self.replicas.clear()
 
-    def pause_before(self, endpoint: Endpoint, burst: int) -> float:
-        """Seconds to wait before this connection, so that a new writer isn't stormed.
+    def may_dial(self, endpoint: Endpoint, burst: int) -> float:
+        """Seconds until a worker asks again; 0: it dials, see `core.pace`.
 
-        A pool's first connection to it never waits: that one ends the outage for its callers.
+        A pool's first dial after a loss never waits: it ends the outage for its callers.
         """
-        wait_s = self.cluster.pace(endpoint, self.settings.connect_rate, burst)
-        term = (endpoint, self.topology.epoch)
-        first, self._term = term != self._term, term
-        return 0.0 if first else wait_s
+        cluster = self.cluster
+        with self._lock:
+            first, self._losses = cluster.losses != self._losses, cluster.losses
+        return cluster.may_dial(endpoint, burst, first)
+
+    def dialled(self, dial: Dial, connected: bool) -> None:
+        """A worker's dial is over."""
+        self.cluster.dialled(dial.endpoint, time.monotonic() - dial.began_at, connected)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
@@ -191,6 +205,7 @@ class PoolCore(ClusterListener):
         self.last_failure = exc
         if not dial.link.connecting:
             return  # it had connected: what failed is the user's `configure`
+        dial.link.connecting = False  # the link outlives its dial in the error's traceback
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
             if kind is not FailureKind.SILENT and not dial.link.condemned:
@@ -232,13 +247,13 @@ class PoolCore(ClusterListener):
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
         link = getattr(conn, "_link", None)
-        journal = getattr(conn, "_journal", None)
-        if kind is not None and journal is not None and journal.hazard:
-            explained(exc, f"not replayed: {journal.hazard}")
+        if kind is not None and isinstance(conn, RecoveryMixin):
+            conn.tell_why(exc, recovers=True)
         if isinstance(exc, CommitOutcomeUnknown):
             return kind  # whatever cut it: it may have taken effect, and says so
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
-            raise DeadlineExceeded(f"{link.endpoint}: {link.condemned}") from exc
+            text = f"{link.endpoint}: {link.condemned} (RESILIENT_DEADLINE_S){reason_of(exc)}"
+            raise DeadlineExceeded(text) from exc
         return kind
 
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
@@ -269,7 +284,7 @@ class PoolCore(ClusterListener):
     def withdraw(self) -> bool:
         """May one more retry be made?"""
         now = time.monotonic()
-        with self._budget_lock:
+        with self._lock:
             made, self._first_attempts = self._first_attempts, 0
             self._budget, granted = self._budget.deposit(made, now).try_withdraw()
         return granted
@@ -303,7 +318,10 @@ class PoolCore(ClusterListener):
 
     def _in_flight(self, endpoint: Endpoint) -> int:
         pool = self.replicas.get(endpoint)
-        return pool._nconns - len(pool._pool) + len(pool._waiting) if pool else 0
+        if pool is None:
+            return 0
+        idle = len(pool._pool) + len(pool._core.lent)
+        return int(pool._nconns - idle + len(pool._waiting))
 
     def wanted_replicas(self) -> set[Endpoint]:
         """Endpoints that a replica pool should exist for."""

@@ -13,7 +13,7 @@ from psycopg import IsolationLevel, generators, pq
 from psycopg import errors as e
 from psycopg.pq.abc import PGresult
 
-from ..core.outcome import Mark, Outcome, Testimony, Verdict, resolve
+from ..core.outcome import Mark, Outcome, Testimony, Verdict, lsn_text, resolve
 from ..core.reaction import Action, Sent, react
 from . import ledger
 from .errors import CommitOutcomeUnknown, explained
@@ -132,6 +132,8 @@ class CommitMixin(RecoveryMixin):
             raise e.OperationalError(link.condemned)
         if self._sync_rep_warned:
             raise self._unconfirmed()
+        if writes and link is not None:
+            link.witness.flushed.acknowledged(journal.mark)  # type: ignore[attr-defined]
         return result
 
     def _unknown(
@@ -142,6 +144,10 @@ class CommitMixin(RecoveryMixin):
         if journal is not None:
             journal.failed = True
             journal.hazard = "the outcome of what was done before is unknown"
+        elif details is None and self._pool is not None:
+            off = self._core.settings.commit_resolver == "off"
+            why = "RESILIENT_COMMIT_RESOLVER=off" if off else "the connection isn't checked out"
+            details = {"resolver": why}
         return super()._unknown(reason, details)
 
     def _unconfirmed(self) -> CommitOutcomeUnknown:
@@ -178,7 +184,10 @@ class CommitMixin(RecoveryMixin):
         if self._core.settings.commit_resolver == "off" or journal.mark is None:
             why = "RESILIENT_COMMIT_RESOLVER=off"
             if self._core.settings.commit_resolver != "off":
-                why = "the server doesn't tell a transaction's id and position"
+                why = (
+                    "the transaction's id and position aren't known: the server doesn't tell"
+                    " them, or wasn't asked (a cursor that the connection didn't make)"
+                )
             raise self._unknown(str(exc), details={"resolver": why}) from exc
         return (yield from self._resolve(exc, journal.mark))
 
@@ -195,13 +204,15 @@ class CommitMixin(RecoveryMixin):
     def _resolve(self, exc: e.Error, mark: Mark) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
         deadline_at = self._deadline_at()
-        verdict = Verdict(Outcome.UNKNOWN, "no primary could be asked")
+        limit = f" within {self._core.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
+        verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")
         fresh: Any = None
         while fresh is None and time.monotonic() < deadline_at:
             try:
                 fresh = yield from self._renewed(deadline_at)
             except (e.Error, OSError) as failure:
-                verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked: {failure}")
+                why = f"no primary could be asked{limit}: {failure}"
+                verdict = Verdict(Outcome.UNKNOWN, why)
                 break
             try:
                 verdict = yield from self._hear_verdict(fresh, mark, deadline_at)
@@ -216,6 +227,9 @@ class CommitMixin(RecoveryMixin):
             logger.info("step=resolved outcome=committed reason=%r", verdict.reason)
             self._adopt(fresh)
             yield from self._restore()
+            known = self._witness()
+            if known is not None:
+                known.flushed.acknowledged(mark)
             return True
         if verdict.outcome is Outcome.NOT_COMMITTED:
             yield from self._not_committed(exc, verdict.reason, fresh)
@@ -251,6 +265,9 @@ class CommitMixin(RecoveryMixin):
             known = self._witness()
             flushed = known.flushed.lsn if known is not None else 0
             verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
+            if verdict.outcome is Outcome.UNKNOWN:
+                why = f"{verdict.reason} (RESILIENT_COMMIT_RESOLVER=ledger would know)"
+                verdict = Verdict(Outcome.UNKNOWN, why)
         if verdict.outcome is Outcome.RUNNING:
             backend, xid = b"%d" % self._backend_pid, b"%d" % (mark.xid & 0xFFFFFFFF)
             yield from ask(fresh.pgconn, END_BACKEND, [backend, xid])
@@ -271,8 +288,10 @@ class CommitMixin(RecoveryMixin):
             raise self._unconfirmed()
 
     def _restore(self) -> Gen:
-        """The settings of the session, on the new one; nothing else is left to do."""
+        """The settings of the session, on the new one, which is asked what its next COMMIT
+        will need; nothing else is left to do."""
         try:
+            yield from self._meet()
             for entry in [*self._session.settings, *self._journal_settings()]:
                 yield from self._again(entry, 0)
         except e.Error:
@@ -285,7 +304,7 @@ class CommitMixin(RecoveryMixin):
         """Everything that is known, for the error."""
         return {
             "xid": mark.xid,
-            "lsn": f"{mark.lsn >> 32:X}/{mark.lsn & 0xFFFFFFFF:X}",
+            "lsn": lsn_text(mark.lsn),
             "timeline": mark.incarnation.timeline,
             "system_id": mark.incarnation.system_id,
             "resolver": verdict.reason,

@@ -41,7 +41,7 @@ class Dial:
     `judge` is given what the server said of itself; it raises to refuse the connection.
     """
 
-    __slots__ = ("deadline_at", "endpoint", "judge", "link", "seen", "watch", "watched")
+    __slots__ = ("began_at", "deadline_at", "endpoint", "judge", "link", "seen", "watch", "watched")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Dial:
         self.judge = judge
         self.watch = watch
         self.watched = False
+        self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
     def guard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:

@@ -11,6 +11,7 @@ from psycopg import errors as e
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
 from psycopg._server_cursor_base import ServerCursorMixin
+from psycopg.adapt import Transformer
 
 from ..core.reaction import Sent
 from .continuity import ContinuityMixin
@@ -82,8 +83,8 @@ class RecordingCursor(CursorBase):
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> Gen:
-        conn = self._recording
-        if conn is None:
+        conn: Any = self._conn
+        if conn._journal is None or conn._pipeline is not None:
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         return self._recorded_gen(conn, query, params, prepare, binary)
 
@@ -96,22 +97,31 @@ class RecordingCursor(CursorBase):
         binary: bool | None,
     ) -> Gen:
         """psycopg's `_execute_gen`, with BEGIN left to `perform`."""
-        conn._may_defer = True
-        try:
-            yield from self._start_query(query)
-        finally:
-            conn._may_defer = False
+        if self._closed:
+            raise e.InterfaceError("the cursor is closed")
+        self._reset()
+        if not self._last_query or self._last_query is not query:
+            self._last_query = None
+            self._tx = Transformer(self)
         pgq = self._convert_query(query, params)
         yield from conn.perform(Statement(self, pgq, prepare, binary))
         self._last_query = query
         if conn._prepared._to_flush:
             yield from conn._prepared.maintain_gen(conn)
 
+    def _start_query(self, query: Any = None) -> Gen:
+        conn = cast(ContinuityMixin, self._conn)
+        conn._remembers = isinstance(conn._pipeline, RecordingPipeline)
+        try:
+            yield from super()._start_query(query)
+        finally:
+            conn._remembers = False
+
     def _maybe_prepare_gen(
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
         batch = self._conn._pipeline
-        if isinstance(batch, Batch | RecordingPipeline):
+        if batch is not None and isinstance(batch, Batch | RecordingPipeline):
             batch.remember(Statement(self, pgq, prepare, binary).entry())
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 

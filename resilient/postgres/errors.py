@@ -53,3 +53,9 @@ def explained(exc: psycopg.Error, why: str) -> psycopg.Error:
     if "not replayed" not in text:
         exc.args = (f"{text}\n{why}", *exc.args[1:])
     return exc
+
+
+def reason_of(exc: psycopg.Error) -> str:
+    """The line that `explained` has added, empty when it hasn't."""
+    _, found, why = str(exc).rpartition("\nnot replayed: ")
+    return found + why if found else ""

@@ -167,7 +167,9 @@ class Journal:
         self._hold(entry, results)
 
     def _hold(self, entry: Entry, results: list[PGresult]) -> None:
-        size = len(entry.query) + sum(map(estimate, results))
+        size = len(entry.query)
+        for result in results:
+            size += estimate(result)
         if entry.params:
             size += sum(len(value) for value in entry.params if value is not None)
         if size > DIGEST_BYTES:
@@ -242,13 +244,16 @@ class Session:
 
 def estimate(result: PGresult) -> int:
     """A result's size in bytes, from a few of its rows."""
-    rows, columns = result.ntuples, result.nfields
-    if not rows or not columns:
+    rows = result.ntuples
+    if not rows:
         return 64
-    step = max(1, rows // SAMPLE_ROWS)
-    sampled = range(0, rows, step)
-    get = result.get_value
-    cells = sum(len(get(row, col) or b"") for row in sampled for col in range(columns))
+    columns, get, cells = result.nfields, result.get_value, 0
+    sampled = range(0, rows, rows // SAMPLE_ROWS or 1)
+    for row in sampled:
+        for col in range(columns):
+            value = get(row, col)
+            if value is not None:
+                cells += len(value)
     return 64 + (cells * rows) // len(sampled) + rows * columns * 8
 
 

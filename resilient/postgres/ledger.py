@@ -70,8 +70,12 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
     yield from generators.send(pgconn)
     (inserted,) = yield from generators.fetch_many(pgconn)
     ended = yield from generators.fetch_many(pgconn)
-    yield from generators.fetch_many(pgconn)
-    pgconn.exit_pipeline_mode()
+    try:
+        yield from generators.fetch_many(pgconn)
+        pgconn.exit_pipeline_mode()
+    except e.OperationalError:
+        # The answers are there; a session that ends behind them says nothing about them.
+        pgconn.finish()
     conn._token = b""
     for result in (inserted, *ended):
         if result.status == _FATAL:

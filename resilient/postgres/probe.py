@@ -1,29 +1,40 @@
-"""Probing PostgreSQL from the monitor's loop, over side connections of its own.
+"""Probing PostgreSQL from the monitor's loop.
 
-One idle side connection per endpoint is kept; a probe that finds it busy (the one before
-is unanswered) dials another, so that two probes don't share one fate.  Extras close after
-`IDLE_S`.  The parameters are those that a pool last resolved; the address is always given,
-so libpq asks no resolver.
+A probe rides an idle connection of a pool (`loans`): thousands of clients must not mean as
+many backends more.  Where none is idle, or while the probe before is unanswered, it has a side
+connection; one that finds it busy dials another, so that two probes don't share one fate.  A
+side connection closes after `IDLE_S` without use.  Its parameters are those that a pool last
+resolved; the address is always given, so libpq asks no resolver.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from psycopg import errors as e
 from psycopg import generators, pq, waiting
 from psycopg.conninfo import make_conninfo
 
 from ..core.model import Endpoint, FailureKind, Observation
-from ..monitor.cluster import ProbeError, Prober
+from ..monitor.prober import ClusterListener, ProbeError, Prober
+from . import loans
 from .classify import connect_failure
 from .role import RoleError, observe
 from .target import dial_params
+from .witness import Witness
 
-IDLE_S = 30.0
+if TYPE_CHECKING:
+    from .base import PoolCore
+
+#: a side connection that no probe needed for so many seconds is closed
+IDLE_S = 5.0
+#: how often a probe on a pool's connection looks whether that was ruled out, in seconds
+RIDE_TICK_S = 0.1
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
 TICK_S = 1.0
 APPLICATION_NAME = "resilient-probe"
@@ -53,6 +64,59 @@ class PgProber(Prober):
         self.params = params
         self._idle: defaultdict[Endpoint, list[_Side]] = defaultdict(list)
         self._closed = False
+        self._sweep: asyncio.TimerHandle | None = None
+        #: endpoints with a probe on a lent connection, and those whose last one took long
+        self._riding: set[Endpoint] = set()
+        self._slow: set[Endpoint] = set()
+        #: those that told a side connection more than their role
+        self._open: set[Endpoint] = set()
+
+    async def ride(
+        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool
+    ) -> Observation | None:
+        """While others are unanswered none rides, but where the last answer of a ride came and
+        was merely late: dialling takes several times as long, and must not make slow look
+        dead."""
+        late = endpoint in self._slow and not self._idle.get(endpoint)
+        if endpoint in self._riding or not (alone or late):
+            return None
+        cores = [(loans.idle(core, endpoint), core) for core in cast("list[PoolCore]", listeners)]
+        # Where most are idle, a caller misses one least.
+        cores.sort(key=lambda pair: -pair[0])
+        give_up_at = time.monotonic() + loans.HOP_S
+        self._riding.add(endpoint)
+        try:
+            for count, core in cores:
+                if not count or time.monotonic() > give_up_at:
+                    break
+                loan = await loans.borrow(core, endpoint)
+                if loan is not None:
+                    return await self._ride(loan, endpoint)
+        finally:
+            self._riding.discard(endpoint)
+        return None
+
+    async def _ride(self, loan: loans.Loan, endpoint: Endpoint) -> Observation | None:
+        """Whatever isn't a plain answer may be the session's doing: a side connection tells."""
+        self._slow.discard(endpoint)
+        late_at = time.monotonic() + loans.LATE_S
+        late = asyncio.get_running_loop().call_later(loans.LATE_S, loan.late)
+        pgconn, seen_by = loan.conn.pgconn, loan.conn._link.witness
+        # The session lives in the incarnation that the witness names: it can't outlive it.
+        known = isinstance(seen_by, Witness) and seen_by.marks
+        try:
+            gen = loan.watch(observe(pgconn, seen_by.flushed.seen if known else None))
+            seen = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
+        except (RoleError, loans.Abandoned, e.Error):
+            return None
+        finally:
+            late.cancel()
+            await loan.settle()
+        if time.monotonic() > late_at:
+            self._slow.add(endpoint)
+        seen = self._own_options(seen)
+        less = not seen.system_id and endpoint in self._open
+        return None if seen.read_only or less else seen
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
@@ -93,18 +157,35 @@ class PgProber(Prober):
             pgconn.finish()
             raise
         self._keep(endpoint, pgconn)
-        return seen
+        if seen.system_id:
+            self._open.add(endpoint)
+        return self._own_options(seen)
+
+    def _own_options(self, seen: Observation) -> Observation:
+        """What the conninfo itself asks for is no news of the server."""
+        own = "default_transaction_read_only" in dict(self.params).get("options", "")
+        return replace(seen, read_only=False) if own else seen
 
     def _keep(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> None:
         if self._closed or pgconn.status != pq.ConnStatus.OK:
             pgconn.finish()
             return
-        now = time.monotonic()
-        sides = self._idle[endpoint]
-        sides.append(_Side(pgconn, now))
         # The last one put back is used first, so the first ones are those that idle.
-        while len(sides) > 1 and now - sides[0].idle_since > IDLE_S:
-            sides.pop(0).pgconn.finish()
+        self._idle[endpoint].append(_Side(pgconn, time.monotonic()))
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
+
+    def _expire(self) -> None:
+        """Close what idled for `IDLE_S`; look again when the next will have."""
+        self._sweep = None
+        now = time.monotonic()
+        for sides in self._idle.values():
+            while sides and now - sides[0].idle_since >= IDLE_S - 1e-3:
+                sides.pop(0).pgconn.finish()
+        left = [sides[0].idle_since for sides in self._idle.values() if sides]
+        if left:
+            loop = asyncio.get_running_loop()
+            self._sweep = loop.call_later(min(left) + IDLE_S - now, self._expire)
 
     def abandon(self, null: int) -> None:
         """In a forked child: let the parent's connections be, whatever happens here."""
@@ -115,10 +196,14 @@ class PgProber(Prober):
         self._idle.clear()
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
+        self._slow &= keep
+        self._open &= keep
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
                 side.pgconn.finish()
 
     async def close(self) -> None:
         self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         await self.prune(frozenset())

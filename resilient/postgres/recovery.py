@@ -19,8 +19,10 @@ from psycopg import generators, pq
 from psycopg.pq.abc import PGconn
 
 from ..core.reaction import Action, Sent, react
+from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
+from . import losses
 from .connection import ResilientMixin
 from .errors import (
     DeadlineExceeded,
@@ -39,6 +41,9 @@ CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 MAX_REPLAYS = 10
 #: what such a replay waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02
+
+#: what nothing is known of that could be done again
+UNRECORDED = "COPY, stream(), a server-side cursor or a cursor that the connection didn't make"
 
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE
@@ -150,12 +155,28 @@ class RecoveryMixin(ResilientMixin):
 
     def _unreplayable(self) -> str:
         """Why the transaction can't be done again; empty when it can."""
+        if self._core.settings.replay != "on":
+            return "RESILIENT_REPLAY=off"
         journal = self._journal
         if journal is None:
             return "the connection isn't checked out"
-        if self._core.settings.replay != "on":
-            return "RESILIENT_REPLAY=off"
         return journal.hazard or self._session.hazard
+
+    def tell_why(self, exc: BaseException, recovers: bool = False) -> None:
+        """Put into a failure of the session why it reaches the caller.  `recovers`: what failed
+        is recorded, and has its reason already unless it never got to be."""
+        if not isinstance(exc, e.OperationalError) or isinstance(exc, ResilientError):
+            return
+        journal = self._journal
+        # A cursor that isn't the connection's stays with the session that was replaced.
+        gone = self._lost or (journal is not None and bool(journal.replays))
+        if not gone or self._closed or self._pool is None:
+            return
+        if react(exc.sqlstate, Sent.BLOCK, broken=True).action is Action.SURFACE:
+            return
+        why = self._unreplayable() or ("" if recovers else UNRECORDED)
+        if why:
+            explained(exc, f"not replayed: {why}")
 
     def _recover(self, exc: e.Error, sent: Sent) -> Gen:
         """After a failure: on return the transaction so far stands again, on a new session,
@@ -200,6 +221,10 @@ class RecoveryMixin(ResilientMixin):
                 try:
                     fresh = yield from self._renewed(deadline_at)
                 except Exception as failure:
+                    if isinstance(failure, e.Error):
+                        limit_s = self._core.settings.deadline_s
+                        why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
+                        explained(failure, f"not replayed: {why}")
                     raise failure from exc
             self._adopt(fresh)
             fresh = None
@@ -317,7 +342,17 @@ class RecoveryMixin(ResilientMixin):
         if link is None or link.witness is not None or not self._asks:
             return
         seen = yield from witness(self.pgconn)
+        if seen is not None:
+            place = losses.place_of(self._core)
+            yield from losses.look_back(self.pgconn, seen, place, link.endpoint)
         link.witness = seen or False
+
+    def _meet_first(self) -> Gen:
+        """`_meet`, where nothing was sent yet: on another session if this one is gone."""
+        try:
+            yield from self._meet()
+        except e.Error as exc:
+            yield from self._recover(exc, Sent.BLOCK)
 
     def _witness(self) -> Witness | None:
         """What is known of this session's server for resolving a COMMIT."""

@@ -3,11 +3,12 @@
 On a primary the timeline is the first 8 hex digits of the WAL file's name that is being
 written (`pg_control_checkpoint()` lags a promotion by seconds); a standby can't tell that,
 there the control file gives a lower bound.  Functions: PostgreSQL manual 9.27, unprivileged.
+Nothing in the answer depends on a session's settings, such as its time zone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -16,19 +17,31 @@ from psycopg.abc import PQGen
 from ..core.model import FailureKind, Observation, Role
 from .classify import probe_failure
 
-QUERY = b"""\
+_FACTS = b"""\
 SELECT r, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  CASE WHEN r THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
  ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
- pg_catalog.pg_postmaster_start_time(),
+ (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
  pg_catalog.current_setting('default_transaction_read_only'),
  CASE WHEN NOT r THEN NULL
  WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL)
  THEN NULL
  WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0
  ELSE greatest(0, extract(epoch FROM
- pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())) END
+ pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())) END"""
+_FROM = b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+QUERY = _FACTS + _FROM
+#: the flush position as well.  Who isn't allowed its function gets no answer at all, whichever
+#: branch is taken
+FLUSH_QUERY = (
+    _FACTS
+    + b""",
+ CASE WHEN NOT r THEN pg_catalog.pg_current_wal_flush_lsn() END"""
+    + _FROM
+)
+
+FLUSH_COLUMN = 6
 
 #: for servers that don't have those functions, or don't let us
 PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
@@ -43,18 +56,32 @@ class RoleError(Exception):
         self.sqlstate = sqlstate
 
 
-def observe(pgconn: pq.abc.PGconn) -> PQGen[Observation]:
+def observe(
+    pgconn: pq.abc.PGconn, flushed: Callable[[int], None] | None = None
+) -> PQGen[Observation]:
     """Ask on an idle connection.  A generator for psycopg's wait functions, sync or async.
 
-    Raises `RoleError`.
+    `flushed` is told how far a primary has flushed its WAL, if given.  Raises `RoleError`.
     """
-    result = yield from _query(pgconn, QUERY)
-    if result.status == pq.ExecStatus.FATAL_ERROR:
-        state = result.error_field(pq.DiagnosticField.SQLSTATE)
-        if state is not None and state[:2] in (b"42", b"0A", b"55"):
-            # Not allowed, unknown, or promoted between two of its functions.
-            result = yield from _query(pgconn, PLAIN_QUERY)
-    return _read(pgconn, result)
+    plainer = (QUERY, PLAIN_QUERY)
+    for query in plainer if flushed is None else (FLUSH_QUERY, *plainer):
+        result = yield from _query(pgconn, query)
+        if not _refused(result):
+            break
+    seen = _read(pgconn, result)
+    if flushed is not None and result.nfields > FLUSH_COLUMN:
+        reached = _text(result, FLUSH_COLUMN)
+        if reached is not None:
+            flushed(lsn(reached))
+    return seen
+
+
+def _refused(result: pq.abc.PGresult) -> bool:
+    """Not allowed, unknown, or promoted between two of its functions."""
+    if result.status != pq.ExecStatus.FATAL_ERROR:
+        return False
+    state = result.error_field(pq.DiagnosticField.SQLSTATE)
+    return state is not None and state[:2] in (b"42", b"0A", b"55")
 
 
 def _query(pgconn: pq.abc.PGconn, query: bytes) -> PQGen[pq.abc.PGresult]:
@@ -82,7 +109,7 @@ def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:
     role = Role.REPLICA if values[0] == "t" else Role.PRIMARY
     if len(values) == 1:
         return Observation(role)
-    _, system_id, timeline, incarnation, read_only, lag = values
+    _, system_id, timeline, incarnation, read_only, lag = values[:FLUSH_COLUMN]
     return Observation(
         role,
         system_id or "",

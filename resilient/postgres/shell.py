@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Generator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore, brief
 from .continuity import ContinuityMixin
+from .loans import close, lendable
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
@@ -47,6 +49,7 @@ class Shell:
     _pool: deque[Any]
     _closed: bool
     _nconns: int
+    _drained_at: float
     _waiting: deque[Any]
     _stats: Counter[str]
     #: what a replica's pool is bound to; the writer's is None
@@ -64,6 +67,7 @@ class Shell:
                 method(old, new)
 
         self._core = PoolCore(settings, tell)
+        self._core.lender = weakref.ref(self)
 
     @property
     def topology(self) -> Topology:
@@ -92,8 +96,8 @@ class Shell:
     def _replica_pools(self) -> list[Any]:
         return list(self._core.replicas.values())
 
-    @staticmethod
-    def _summed(own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
+    def _summed(self, own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
+        own["pool_available"] += len(self._core.lent)
         for stats in others:
             for name, value in stats.items():
                 if name not in ("pool_min", "pool_max"):
@@ -204,6 +208,51 @@ class Shell:
         self._pool.clear()
         self._nconns -= len(taken)
         return taken
+
+    # -- probes on idle connections: under the pool's lock, or on its loop
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Do this pool's connections go to the endpoint?"""
+        if self._bound is not None:
+            return self._bound == endpoint
+        writer = self._core.topology.writer
+        return writer is not None and writer.endpoint == endpoint
+
+    def _lend(self, endpoint: Endpoint, answer: Future[Any]) -> None:
+        """Answer with the connection that would be used last, or with None."""
+        if not answer.set_running_or_notify_cancel():
+            return  # too late
+        for conn in reversed(self._pool):
+            if lendable(conn, endpoint):
+                self._pool.remove(conn)
+                self._core.lent.add(conn)
+                answer.set_result(conn)
+                return
+        answer.set_result(None)
+
+    def _miss(self, conn: Any) -> None:
+        """A lent connection is overdue."""
+        self._core.lent.discard(conn)
+        if self._waiting:
+            self._maybe_grow_pool()
+
+    def _sound(self, conn: Any) -> bool:
+        """A connection is back: may it be given to somebody?  If not, it is dealt with."""
+        self._core.lent.discard(conn)
+        if self._closed:
+            close(conn)
+            return False
+        idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if idle and not is_condemned(conn) and conn._created_at > self._drained_at:
+            return True
+        self.run_task(self._discard_task(self, [conn]))
+        return False
+
+    def _maybe_grow_pool(self) -> None:
+        # Who finds a connection lent has it in less time than a new one takes.
+        lent = len(self._core.lent)
+        if not lent or len(self._waiting) > lent:
+            super()._maybe_grow_pool()  # type: ignore[misc]
 
     # -- checkouts
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, TypeVarTuple, cast
 
 import psycopg
 import psycopg_pool
@@ -23,6 +25,8 @@ from .connection import Dial, dialling
 from .shell import Shell, deadline_in, gave_up_at, is_condemned
 from .target import dial_params
 from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
+
+Ts = TypeVarTuple("Ts")
 
 #: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
 _resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
@@ -67,6 +71,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         commands = self._commands(timeout is not None)
         answer: object = None
         failure: BaseException | None = None
+        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         while True:
             try:
                 command = commands.send(answer)
@@ -85,10 +90,9 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
                 await self._await(command)
+            elif isinstance(command, connect.Ask):
+                answer = core.may_dial(command.endpoint, self._max_size)
             else:
-                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
                 dial = core.dial(command.endpoint, self._intent, deadline_at)
                 try:
                     return await self._dial(dial, conninfo, kwargs, timeout)
@@ -102,14 +106,18 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         self, dial: Dial, conninfo: str, kwargs: dict[str, Any], timeout: float | None
     ) -> ACT:
         token = _resolved.set((conninfo, {**kwargs, **dial_params(dial.endpoint)}))
+        connected = False
         try:
             with dialling(dial):
                 conn = await super()._connect(
                     None if timeout is None else remaining(dial.deadline_at)
                 )
+            self._core.connected(conn, dial)
+            connected = True
         finally:
             _resolved.reset(token)
-        self._core.connected(conn, dial)
+            if timeout is None:
+                self._core.dialled(dial, connected)
         return conn
 
     async def renewed(self, conn: ACT, timeout: float) -> ACT:
@@ -154,6 +162,32 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         if not self._closed:
             self._apply(old, new, self._take_stale())
 
+    # -- probes on idle connections, from the monitor's thread
+
+    def lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
+        """Answer with an idle connection or None, from the pool's own loop."""
+        return self._on_loop(self._lend, endpoint, answer)
+
+    def miss(self, conn: ACT) -> bool:
+        """A lent connection is overdue."""
+        return self._on_loop(self._miss, conn)
+
+    def regain(self, conn: ACT) -> bool:
+        """A lent connection comes back."""
+        return self._on_loop(self._regain, conn)
+
+    def _on_loop(self, call: Callable[[*Ts], object], *args: *Ts) -> bool:
+        # Without an await inside, nobody else is inside the pool's state.
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(call, *args)
+        return True
+
+    def _regain(self, conn: ACT) -> None:
+        if self._sound(conn):
+            # Not as a task: the loop may end with this very callback.
+            with suppress(StopIteration):
+                self._add_to_pool(conn).send(None)
+
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
         conn = await super()._get_ready_connection(timeout)
         while conn is not None and not self._fit(conn):
@@ -184,7 +218,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         await super()._add_to_pool(conn)
 
     def _would_wait(self) -> bool:
-        if self._lock.locked():
+        if self._lock.locked() or self._promised():
             return True
         for client in self._waiting:
             if client._cond.locked():
@@ -192,6 +226,17 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             if not (client.conn or client.error):
                 return False  # it takes the connection at once
         return False
+
+    def _promised(self) -> bool:
+        # A lock that was released for somebody isn't taken, and yet can't be had at once.
+        taking = self._lock.acquire()
+        try:
+            taking.send(None)
+        except StopIteration:
+            self._lock.release()
+            return False
+        taking.close()
+        return True
 
     async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
         self._restore(conn)

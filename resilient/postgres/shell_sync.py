@@ -6,10 +6,12 @@ What is decided is in `base`, what sync and async do alike in `shell`; here is t
 from __future__ import annotations
 
 import threading
-import time
 import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, cast
 
 import psycopg
@@ -76,6 +78,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         commands = self._commands(timeout is not None)
         answer: object = None
         failure: BaseException | None = None
+        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         while True:
             try:
                 command = commands.send(answer)
@@ -94,10 +97,9 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
                 self._await(command)
+            elif isinstance(command, connect.Ask):
+                answer = core.may_dial(command.endpoint, self._max_size)
             else:
-                pause_s = 0.0 if timeout else core.pause_before(command.endpoint, self._max_size)
-                if pause_s > 0:
-                    time.sleep(pause_s)
                 dial = core.dial(command.endpoint, self._intent, deadline_at)
                 try:
                     return self._dial(dial, conninfo, kwargs, timeout)
@@ -109,12 +111,16 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def _dial(self, dial: Dial, conninfo: str, kwargs: dict[str, Any], timeout: float | None) -> CT:
         token = _resolved.set((conninfo, {**kwargs, **dial_params(dial.endpoint)}))
+        connected = False
         try:
             with dialling(dial):
                 conn = super()._connect(None if timeout is None else remaining(dial.deadline_at))
+            self._core.connected(conn, dial)
+            connected = True
         finally:
             _resolved.reset(token)
-        self._core.connected(conn, dial)
+            if timeout is None:
+                self._core.dialled(dial, connected)
         return conn
 
     def renewed(self, conn: CT, timeout: float) -> CT:
@@ -147,6 +153,53 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
     def release(self) -> list[Any]:
         with self._lock:
             return super().release()
+
+    # -- probes on idle connections, on the monitor's thread: it waits for no lock
+
+    def lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
+        """Answer with an idle connection or None.  False: not now."""
+        return self._tried(partial(self._lend, endpoint, answer))
+
+    def miss(self, conn: CT) -> bool:
+        """A lent connection is overdue.  False: not now."""
+        return self._tried(partial(self._miss, conn))
+
+    def regain(self, conn: CT) -> bool:
+        """A lent connection comes back.  False: not now."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        conditions = []
+        try:
+            for client in self._waiting:  # up to the one who will be given it
+                if not client._cond.acquire(blocking=False):
+                    return False
+                conditions.append(client._cond)
+                if not (client.conn or client.error):
+                    break
+            if self._sound(conn):
+                self._add_to_pool(conn)
+        finally:
+            for condition in conditions:
+                condition.release()
+            self._lock.release()
+        return True
+
+    def _tried(self, call: Callable[[], None]) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            call()
+        finally:
+            self._lock.release()
+        return True
+
+    def get_stats(self) -> dict[str, int]:
+        with self._lock:  # not while a connection changes hands
+            return super().get_stats()
+
+    def pop_stats(self) -> dict[str, int]:
+        with self._lock:
+            return super().pop_stats()
 
     def _get_ready_connection(self, timeout: float | None) -> CT | None:
         conn = super()._get_ready_connection(timeout)

@@ -46,7 +46,7 @@ READY = waiting.Ready.RW
 #: reads until a socket at its end counts as endless
 MOST_READS = 10_000
 #: generators whose first step on a lost session leads to its recovery
-RECOVERING = frozenset({"_recorded_gen", "_many_gen", "_commit_gen", "_exit_gen"})
+RECOVERING = frozenset({"_recorded_gen", "_many_gen", "_commit_gen", "_exit_gen", "_meet_first"})
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _OK = pq.ConnStatus.OK
@@ -63,16 +63,14 @@ class _Shared(ContinuityMixin):
             cur.__class__ = recording(type(cur))
             return cur
 
-    def _descriptor(self, gen: Any) -> int:
-        """To wait on.  Of a session that is gone there is none; our own generators find that
-        out by themselves, before they wait, and recover."""
-        try:
-            return self.pgconn.socket
-        except e.OperationalError:
-            recovers = self._journal is not None and self._pipeline is None and not self._closed
-            if recovers and gen.__name__ in RECOVERING:
-                return -1
-            raise
+    def _no_descriptor(self, gen: Any, exc: Exception) -> int:
+        """A session that is gone has none to wait on; our own generators find that out by
+        themselves, before they wait, and recover."""
+        recovers = self._journal is not None and self._pipeline is None and not self._closed
+        if recovers and gen.__name__ in RECOVERING:
+            return -1
+        self.tell_why(exc)
+        raise exc
 
     @staticmethod
     def _stuck(gen: Any, exc: Exception) -> bool:
@@ -86,13 +84,21 @@ class _Shared(ContinuityMixin):
         A statement's answer may be among it, and a failure is then libpq's, raised where it
         can be dealt with.  Raises `StopIteration` with the generator's value.
         """
-        for _ in range(MOST_READS):
-            gen.send(READY)
-            detour = self._detour_due()
-            if detour is not None:
-                return detour
-        self.pgconn.finish()
-        raise e.OperationalError("the connection socket is closed")
+        try:
+            for _ in range(MOST_READS):
+                gen.send(READY)
+                detour = self._detour_due()
+                if detour is not None:
+                    return detour
+            self.pgconn.finish()
+            raise e.OperationalError("the connection socket is closed")
+        except e.OperationalError as exc:
+            self._failed(gen, exc)
+            raise
+
+    def _failed(self, gen: Any, exc: Exception) -> None:
+        """What a generator has raised goes to the caller."""
+        self.tell_why(exc, getattr(gen, "__name__", "") in RECOVERING)
 
     def _abandon(self, gen: Any) -> None:
         """The caller stopped waiting in the middle of a recovery."""
@@ -115,7 +121,10 @@ class SyncWait(_Shared, SyncBase):
     def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
-        fd = self._descriptor(gen)
+        try:
+            fd = self.pgconn.socket
+        except e.OperationalError as exc:
+            fd = self._no_descriptor(gen, exc)
         while True:
             try:
                 return waiting.wait(gen, fd, interval=interval, timeout=timeout)
@@ -126,6 +135,7 @@ class SyncWait(_Shared, SyncBase):
             except Exception as exc:
                 detour = self._detour_due()
                 if detour is None and not self._stuck(gen, exc):
+                    self._failed(gen, exc)
                     raise
             if detour is None:
                 try:
@@ -170,7 +180,7 @@ class SyncWait(_Shared, SyncBase):
         """As psycopg's; the block survives its server."""
         if self._pipeline is None and not self._in_block and self._journal is not None:
             with self.lock:
-                self.wait(self._meet())
+                self.wait(self._meet_first())
         with self.lock:
             self._check_connection_ok()
             if (pipeline := self._pipeline) is None:
@@ -213,7 +223,10 @@ class AsyncWait(_Shared, AsyncBase):
     async def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
-        fd = self._descriptor(gen)
+        try:
+            fd = self.pgconn.socket
+        except e.OperationalError as exc:
+            fd = self._no_descriptor(gen, exc)
         while True:
             try:
                 return await waiting.wait_async(gen, fd, interval=interval, timeout=timeout)
@@ -224,6 +237,7 @@ class AsyncWait(_Shared, AsyncBase):
             except Exception as exc:
                 detour = self._detour_due()
                 if detour is None and not self._stuck(gen, exc):
+                    self._failed(gen, exc)
                     raise
             if detour is None:
                 try:
@@ -268,7 +282,7 @@ class AsyncWait(_Shared, AsyncBase):
         """As psycopg's; the block survives its server."""
         if self._pipeline is None and not self._in_block and self._journal is not None:
             async with self.lock:
-                await self.wait(self._meet())
+                await self.wait(self._meet_first())
         async with self.lock:
             self._check_connection_ok()
             if (pipeline := self._pipeline) is None:

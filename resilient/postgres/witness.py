@@ -8,13 +8,18 @@ may have revoked them: `witness` finds that out before any transaction depends o
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 
-from ..core.outcome import Incarnation, XidStatus
+from ..core.losses import succeeds
+from ..core.outcome import Incarnation, Mark, XidStatus
 from .role import lsn
 
 #: the first that has xid8 and its functions
@@ -24,7 +29,7 @@ WITNESS = b"""\
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  CASE WHEN r THEN NULL ELSE
  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
- pg_catalog.pg_postmaster_start_time(),
+ (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
  CASE WHEN r THEN NULL ELSE pg_catalog.pg_last_wal_replay_lsn() END,
  pg_catalog.pg_last_wal_receive_lsn() IS NOT NULL,
  pg_catalog.has_function_privilege(
@@ -53,19 +58,40 @@ END_BACKEND = b"""\
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 WHERE pid = $1::int AND backend_xid::text = $2 AND state LIKE 'idle in transaction%'"""
 
+#: of many ids, those that aren't committed; an id in the future would be an error
+STATUSES = b"""\
+SELECT pg_catalog.string_agg(x::text || '=' || status, ' ') FROM (
+ SELECT x, CASE WHEN x >= pg_catalog.pg_snapshot_xmax(now) THEN 'future'
+ ELSE coalesce(pg_catalog.replace(pg_catalog.pg_xact_status(x), ' ', '_'), 'forgotten') END
+ FROM (SELECT pg_catalog.pg_current_snapshot() AS now OFFSET 0) s,
+ pg_catalog.unnest($1::pg_catalog.xid8[]) AS x) q (x, status)
+WHERE status <> 'committed'"""
+
+#: so many marks of acknowledged transactions are kept for each incarnation
+KEPT_MARKS = 4096
+
 
 class Flushed:
-    """The highest flush position that was read in one incarnation; shared by its links.
+    """What is known to have been written in one incarnation; shared by its links.
 
-    `latest` is a reading as the server wrote it, put there by whoever has one; it is looked
-    at when somebody wants to know.  A race between threads loses a reading, never invents one.
+    The highest flush position that was read: `latest` is a reading as the server wrote it, put
+    there by whoever has one; it is looked at when somebody wants to know.  A race between
+    threads loses a reading, never invents one.
+
+    `acknowledged` is called with the mark of each transaction whose COMMIT was acknowledged;
+    the last of them are in `marks`.  `places`: which configured names have led there.
+    `judging`: held by who finds out what was lost with it, and for good once that is known.
     """
 
-    __slots__ = ("_highest", "latest")
+    __slots__ = ("_highest", "acknowledged", "judging", "latest", "marks", "places")
 
     def __init__(self) -> None:
         self.latest = b"0/0"
         self._highest = 0
+        self.marks: deque[Mark] = deque(maxlen=KEPT_MARKS)
+        self.acknowledged: Callable[[Mark], object] = self.marks.append
+        self.places: set[object] = set()
+        self.judging = threading.Lock()
 
     @property
     def lsn(self) -> int:
@@ -107,6 +133,8 @@ def witness(pgconn: pq.abc.PGconn) -> PQGen[Witness | None]:
 #: incarnation → its watermark; a handful per process and failover
 _watermarks: dict[Incarnation, Flushed] = {}
 _KEPT = 64
+#: what was acknowledged to a parent is the parent's to report
+os.register_at_fork(after_in_child=_watermarks.clear)
 
 
 def _shared(incarnation: Incarnation) -> Flushed:
@@ -115,6 +143,25 @@ def _shared(incarnation: Incarnation) -> Flushed:
         while len(_watermarks) >= _KEPT:
             _watermarks.pop(next(iter(_watermarks)), None)
         found = _watermarks.setdefault(incarnation, Flushed())
+    return found
+
+
+def earlier(now: Incarnation) -> list[tuple[Incarnation, Flushed]]:
+    """What is known of the incarnations that this one is a later history of."""
+    return [(then, known) for then, known in list(_watermarks.items()) if succeeds(then, now)]
+
+
+def xid_statuses(pgconn: pq.abc.PGconn, xids: list[int]) -> PQGen[dict[int, XidStatus]]:
+    """Each id's status; none for what the server doesn't tell.  On an idle connection."""
+    if not xids:
+        return {}
+    row = yield from ask(pgconn, STATUSES, [b"{%s}" % b",".join(b"%d" % xid for xid in xids)])
+    if row is None:
+        return {}
+    found = dict.fromkeys(xids, XidStatus.COMMITTED)
+    for word in (row[0] or "").split():
+        xid, _, status = word.partition("=")
+        found[int(xid)] = XidStatus(status.replace("_", " "))
     return found
 
 

@@ -1,6 +1,6 @@
-"""What is told of a failover: a log line per step, and one span when it is over.
+"""What is told of a failover: a log line per step, one span when it is over, and what was lost.
 
-All of it is told from `core.failover`'s steps.  Only `otel` imports OpenTelemetry.
+The steps are `core.failover`'s, losses `core.losses`'.  Only `otel` imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import logging
 from collections.abc import Mapping
 
 from ..core.failover import Failover, Step
-from ..core.model import Topology
+from ..core.losses import Loss
+from ..core.model import Endpoint, Topology
+from ..core.outcome import lsn_text
 
 logger = logging.getLogger("resilient.failover")
 _monitor = logging.getLogger("resilient.monitor")
@@ -43,6 +45,27 @@ def finished(failover: Failover, system: Mapping[str, str] = DATABASE) -> None:
         phases,
     )
     emit(failover, system)
+
+
+def commits_lost(loss: Loss, endpoint: Endpoint) -> None:
+    """A new primary, at this endpoint, has not what an earlier one had.
+
+    An error, and a count, where transactions are gone that were acknowledged.  WAL alone that
+    is gone is no failure: a server that dies always leaves some that nobody waited for.  It is
+    an INFO line for who has to look for writes that carry no mark.
+    """
+    where = (
+        f"endpoint={endpoint} from={lsn_text(loss.from_lsn)} to={lsn_text(loss.to_lsn)}"
+        f" timeline={loss.then.timeline} new_timeline={loss.now.timeline}"
+    )
+    if not loss.lost:
+        logger.info("step=wal-lost %s", where)
+        return
+    from .otel import count_lost
+
+    more = " at_least=true" if loss.at_least else ""
+    logger.error("step=commits-lost count=%d%s %s", loss.lost, more, where)
+    count_lost(loss.lost, endpoint)
 
 
 def log_topology(old: Topology, new: Topology) -> None:

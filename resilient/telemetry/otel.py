@@ -1,4 +1,4 @@
-"""A finished failover as one OpenTelemetry span, a counter and a histogram.
+"""A finished failover as one OpenTelemetry span, a counter and a histogram; lost commits, counted.
 
 There is no semantic convention for failovers: names are `resilient.*`, reusing
 `server.address`, `server.port`, `network.peer.address`, `error.type` and
@@ -15,7 +15,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.util.types import AttributeValue
 
 from ..core.failover import Failover
-from ..core.model import EndpointView
+from ..core.model import Endpoint, EndpointView
 from . import DATABASE
 
 SPAN_NAME = "resilient.failover"
@@ -52,6 +52,19 @@ def _instruments() -> tuple[metrics.Counter, metrics.Histogram]:
     return (
         meter.create_counter("resilient.failovers", unit="{failover}"),
         meter.create_histogram("resilient.failover.duration", unit="s"),
+    )
+
+
+def count_lost(transactions: int, endpoint: Endpoint) -> None:
+    """Acknowledged transactions that the new primary at this endpoint doesn't have."""
+    attributes = {**DATABASE, "server.address": endpoint.name or endpoint.address}
+    _lost().add(transactions, attributes)
+
+
+@cache
+def _lost() -> metrics.Counter:
+    return metrics.get_meter("resilient").create_counter(
+        "resilient.commits.lost", unit="{transaction}"
     )
 
 

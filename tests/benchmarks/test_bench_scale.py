@@ -59,6 +59,26 @@ def test_one_name_is_asked_for_in_bounds() -> None:
     assert simulate(Params(20, ttl_s=5.0)) | {"took_s": 0} == told | {"took_s": 0}  # no chance
 
 
+def test_first_connections_do_not_wait_for_refills() -> None:
+    """As one server takes 50 connections a second, the first of each take two seconds."""
+    told = simulate(Params(100, ttl_s=5.0, accept_rate_s=50.0))
+    first_s = 100 / told["accept_rate_s"]
+    assert told["ready_all_s"] < told["dns_after_s"] + 1.2 * first_s + 0.3
+    assert told["full_all_s"] < told["dns_after_s"] + 1.2 * first_s * told["size"] + 0.3
+    assert told["amplification"] <= 1.2
+
+
+def test_probes_are_as_many_as_a_server_answers() -> None:
+    """Bursts of a hundred would be two thousand a second; it answers two hundred."""
+    told = simulate(Params(100, answer_rate_s=200.0))
+    assert told["probes_peak_s"] < 5 * 100
+    assert told["held_longest_s"] < 1.5
+
+
+def test_idle_connections_carry_the_probes(crowds: dict[int, dict[str, Any]]) -> None:
+    assert all(told["sides_peak"] == 0 for told in crowds.values())
+
+
 def test_a_full_server_is_no_failover() -> None:
     """There is room for half of what is wanted; nobody storms, and who has one goes on."""
     told = simulate(Params(10, max_connections=40), look_s=10.0)

@@ -73,8 +73,9 @@ class Report:
         share = self.unknown / replies if replies else 0.0
         return (
             f"{self.acked} acknowledged, {self.unknown} unknown, {len(self.failed)} failed;"
-            f" lost {len(self.lost)}, duplicated {len(self.duplicated)},"
-            f" ghosts {len(self.ghosts)}; {self.steps['replayed']} replays;"
+            f" lost {len(self.lost)} (told {self.steps['told lost']}),"
+            f" duplicated {len(self.duplicated)}, ghosts {len(self.ghosts)};"
+            f" {self.steps['replayed']} replays;"
             f" {replies} replies to COMMIT lost: {self.steps['committed']} committed,"
             f" {self.steps['not-committed']} not, {share:.1%} unknown"
         )
@@ -91,6 +92,8 @@ class Steps(logging.Handler):
         words = dict(word.split("=", 1) for word in record.getMessage().split() if "=" in word)
         step = words.get("step", "")
         self.counts[words.get("outcome", step) if step == "resolved" else step] += 1
+        if step == "commits-lost":
+            self.counts["told lost"] += int(words["count"])
 
 
 @contextmanager

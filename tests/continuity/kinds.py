@@ -289,6 +289,47 @@ async def server_side(pool: Any, number: int, armed: Armed) -> None:
         await call(conn.execute(INSERT, (number, len(rest), "rest")))
 
 
+def foreign(conn: Any) -> Any:
+    """A cursor that the connection didn't make."""
+    is_async = isinstance(conn, psycopg.AsyncConnection)
+    return psycopg.AsyncCursor(conn) if is_async else psycopg.Cursor(conn)
+
+
+async def hand_made(pool: Any, number: int, armed: Armed) -> None:
+    async with both(pool.connection()) as conn:
+        armed(conn)
+        await call(conn.execute(INSERT, (number, 1, "own")))
+        await call(foreign(conn).execute(INSERT, (number, 2, "hand-made")))
+        await call(conn.execute(INSERT, (number, 3, "own")))
+
+
+async def hand_made_many(pool: Any, number: int, armed: Armed) -> None:
+    async with both(pool.connection()) as conn:
+        armed(conn)
+        rows = [(number, n, "hand-made") for n in range(3)]
+        await call(foreign(conn).executemany(INSERT, rows))
+        await call(conn.execute(INSERT, (number, 3, "own")))
+
+
+async def hand_made_in_pipeline(pool: Any, number: int, armed: Armed) -> None:
+    async with both(pool.connection()) as conn:
+        armed(conn)
+        async with both(conn.pipeline()):
+            await call(conn.execute(INSERT, (number, 1, "own")))
+            await call(foreign(conn).execute(INSERT, (number, 2, "hand-made")))
+            await call(conn.execute(INSERT, (number, 3, "own")))
+        await call(conn.execute(INSERT, (number, 4, "own")))
+
+
+async def many_in_pipeline(pool: Any, number: int, armed: Armed) -> None:
+    async with both(pool.connection()) as conn:
+        armed(conn)
+        async with both(conn.pipeline()):
+            rows = [(number, n, "many") for n in range(3)]
+            await call(conn.cursor().executemany(INSERT, rows))
+        await call(conn.execute(INSERT, (number, 3, "own")))
+
+
 async def run(pool: Any, number: int, armed: Armed) -> None:
     """A function, run again as a whole where it has to be."""
     if type(pool).__name__.startswith("Async"):
@@ -330,6 +371,7 @@ KINDS: dict[str, Kind] = {
     "two": Kind(two),
     "abandoned": Kind(abandoned),
     "pipeline": Kind(pipeline),
+    "many-in-pipeline": Kind(many_in_pipeline),
     "run": Kind(run),
     "by-hand": Kind(by_hand),
     # psycopg's rollback() says so when the connection is lost; the server rolls back as well.
@@ -341,6 +383,10 @@ KINDS: dict[str, Kind] = {
     # What was copied, and where a server's cursor stood, is gone with the session.
     "copy": Kind(copy, ANY),
     "server-side": Kind(server_side, ANY),
+    # Of what such a cursor does nothing is known.
+    "hand-made": Kind(hand_made, ANY),
+    "hand-made-many": Kind(hand_made_many, ANY),
+    "hand-made-in-pipeline": Kind(hand_made_in_pipeline, ANY),
     # The caller has seen a number that can't be drawn again.
     "sequence-seen": Kind(sequence_seen, OR_REFUSED),
 }

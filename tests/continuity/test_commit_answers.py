@@ -17,7 +17,7 @@ import pytest
 
 from resilient.errors import CommitOutcomeUnknown
 from resilient.lab import Lab
-from resilient.postgres import ConnectionPool
+from resilient.postgres import ConnectionPool, ledger
 from resilient.settings import Settings
 
 pytestmark = pytest.mark.lab
@@ -67,8 +67,8 @@ def rows(lab: Lab) -> int:
     return int(row[0])
 
 
-def pool_to(dsn: str, **options: Any) -> ConnectionPool[Any]:
-    settings = Settings(deadline_s=10, standby_min_size=0)
+def pool_to(dsn: str, resolver: str = "lsn", **options: Any) -> ConnectionPool[Any]:
+    settings = Settings(deadline_s=10, standby_min_size=0, commit_resolver=resolver)
     return ConnectionPool(dsn, settings=settings, min_size=1, max_size=2, **options)
 
 
@@ -96,6 +96,22 @@ def test_committed_and_then_ended(lab: Lab, dsn: str, how: str, way: str) -> Non
         with pool.connection() as conn:  # the pool gives nobody the session that has ended
             assert conn.execute("select 1").fetchone() == (1,)
     assert rows(lab) == 1
+
+
+@pytest.mark.parametrize("how", ["pg_terminate_backend", "pg_cancel_backend"])
+def test_committed_with_the_ledger_and_then_ended(lab: Lab, dsn: str, how: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(ledger.DDL.encode())
+    with pool_to(dsn, "ledger") as pool:
+        pool.wait()
+        for _ in range(3):  # the race has more than one end
+            thread = end_while_it_commits(lab, how, "COMMIT")
+            with pool.connection() as conn:
+                conn.execute("insert into answers values (1)")
+            thread.join()
+        with pool.connection() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+    assert rows(lab) == 3
 
 
 def test_ended_before_the_commit(lab: Lab, dsn: str) -> None:

@@ -10,6 +10,7 @@ from cluster_sim import A, B, C
 from resilient.core.connect import (
     AGAIN_S,
     FIRST_LOOK_S,
+    Ask,
     Await,
     Command,
     Dial,
@@ -41,6 +42,7 @@ class Shell:
     deadline_s: float = 30.0
     connects: Callable[[Endpoint], bool] = lambda item: True
     dial_s: float = 0.01
+    leave: Callable[[float], float] = lambda now: 0.0
     now: float = 0.0
     dialled: list[tuple[float, Endpoint]] = field(default_factory=list)
     connected: Endpoint | None = None
@@ -48,6 +50,8 @@ class Shell:
     def answer(self, command: Command) -> object:
         if isinstance(command, Look):
             return self.topology_at(self.now), self.deadline_s - self.now
+        if isinstance(command, Ask):
+            return self.leave(self.now)
         if isinstance(command, Dial):
             self.dialled.append((self.now, command.endpoint))
             self.now += self.dial_s
@@ -161,6 +165,18 @@ def test_flapping_versions_do_not_make_a_storm_of_dials() -> None:
     shell.topology_at = flapping
     shell.run(patient=True)
     assert len(shell.dialled) <= 5 * 10 + 1  # CONNECT_RATE: ten a second
+
+
+def test_a_worker_waits_for_leave_and_looks_again() -> None:
+    """It may dial after a second; meanwhile the primary is somebody else."""
+    shell = Shell(lambda now: PRIMARY_A if now < 0.5 else PRIMARY_B)
+    shell.leave = lambda now: max(0.0, 1.0 - now)
+    assert shell.run(patient=False).dialled == [(1.0, B)]
+
+
+def test_a_caller_that_connects_itself_asks_for_no_leave() -> None:
+    shell = Shell(lambda now: PRIMARY_A, leave=lambda now: 100.0)
+    assert shell.run(patient=True).dialled == [(0.0, A)]
 
 
 def test_a_bound_connection_goes_to_its_endpoint_only() -> None:

@@ -11,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient.core.health import (
+    LOAD,
     MAX_OUTSTANDING,
     MIN_PROBES,
+    QUICK_S,
     Detector,
     ProbeConfig,
     burst_spacing,
+    doubled,
+    missed,
     next_probe_at,
     silent_to_death,
 )
@@ -140,13 +144,86 @@ def test_a_burst_that_is_answered_keeps_the_burst_interval() -> None:
 
 
 def test_a_burst_without_answers_keeps_half_the_timeout() -> None:
-    sim = Simulation(lambda item, now: None, (A,))
-    start = sim.now
+    start = 150.0
+    sim = Simulation(hung_after(start), (A,))
     sim.run_until(start + 60)
     early = gaps(sim, A, start + 1, start + 10)
     assert min(early) >= ProbeConfig().miss_s - 1e-6
     late = gaps(sim, A, start + 15, start + 60)
     assert min(late) > 0.9
+
+
+def test_who_was_never_heard_of_is_asked_ever_more_seldom() -> None:
+    """Each probe is a connection that waits in the queue of a server that was just named."""
+    sim = Simulation(lambda item, now: None, (A,))
+    start = sim.now
+    sim.run_until(start + 60)
+    spaces = gaps(sim, A, start, start + 60)
+    assert spaces == pytest.approx([1.0 + n for n in range(len(spaces))], abs=0.02)
+    assert sim.deaths == [(pytest.approx(start + 15, abs=0.2), A)]
+
+
+def answered(took_s: float, usual_s: float = 0.001, count: int = 2) -> Detector:
+    """In a burst, `count` answers after `took_s`, after a first one that took as usual."""
+    detector = Detector().sent(0, 0.0).heard(0, usual_s)
+    for number in range(1, count + 1):
+        detector = detector.sent(number, 1.0 * number).heard(number, 1.0 * number + took_s)
+    return detector
+
+
+def spacing(detector: Detector) -> float:
+    now = detector.heard_at or 0.0
+    return next_probe_at(detector, ProbeConfig(), now, now, 0.999) - (detector.sent_at or 0.0)
+
+
+def test_a_server_that_answers_slowly_is_asked_less_often_in_a_burst() -> None:
+    burst_s, interval_s = ProbeConfig().burst_interval_s, ProbeConfig().interval_s
+    assert spacing(answered(0.020)) == pytest.approx(burst_s, rel=0.01)
+    assert spacing(answered(0.050)) == pytest.approx(LOAD * (0.050 - QUICK_S), rel=0.01)
+    assert spacing(answered(0.900)) == pytest.approx(interval_s, rel=0.01)
+
+
+def test_one_late_answer_changes_nothing() -> None:
+    assert spacing(answered(0.2, count=1)) == pytest.approx(spacing(answered(0.001)))
+
+
+@pytest.mark.parametrize(("took_s", "late_s"), [(0.1, 0.25), (0.2, 0.4), (2.0, 0.5)])
+def test_a_server_that_became_slow_is_given_more_time(took_s: float, late_s: float) -> None:
+    config = ProbeConfig()
+    assert answered(took_s).late_s(config) == pytest.approx(late_s)
+    assert answered(took_s, usual_s=took_s).late_s(config) == config.miss_s
+    asked = answered(took_s).sent(9, 100.0)
+    assert missed(asked, config, 100.0 + late_s)
+    assert not missed(asked, config, 99.99 + late_s)
+    assert doubled(asked, config, 101.0) == (late_s == config.miss_s)
+
+
+@pytest.mark.parametrize("delay_s", [0.1, 0.2, 0.4, 0.9])
+def test_a_hang_of_a_server_that_was_slow_before_is_found_somewhat_later(delay_s: float) -> None:
+    moment = 150.0
+
+    def network(item: Endpoint, now: float) -> Reply:
+        return None if now >= moment else (RTT_S if now < 120 else delay_s, primary())
+
+    sim = Simulation(network, (A,))
+    sim.run_until(moment + WINDOW_S + 1.6)
+    assert [item for _, item in sim.deaths] == [A]
+
+
+def test_a_far_server_is_no_loaded_one() -> None:
+    assert spacing(answered(0.08, usual_s=0.08)) == pytest.approx(spacing(answered(0.001)))
+
+
+@given(st.lists(st.floats(0.0001, 5.0), min_size=1, max_size=8), st.floats(0, 0.999))
+def test_the_spacing_of_a_burst_has_bounds(took_s: list[float], jitter: float) -> None:
+    detector, now = Detector(), 0.0
+    for number, seconds in enumerate(took_s):
+        detector = detector.sent(number, now).heard(number, now + seconds)
+        now += seconds
+    config = ProbeConfig()
+    assert detector.sent_at is not None
+    wait_s = next_probe_at(detector, config, now, now, jitter) - detector.sent_at
+    assert config.burst_interval_s / 2 - 1e-9 <= wait_s <= config.interval_s + 1e-9
 
 
 def test_a_quiet_endpoint_is_probed_once_an_interval() -> None:

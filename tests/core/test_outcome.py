@@ -55,7 +55,7 @@ TABLE: list[tuple[str, Said, int, Outcome, str]] = [
     ("running there", promoted(RUNNING), 200, Outcome.UNKNOWN, "in progress"),
     ("forgotten", promoted(FORGOTTEN), 200, Outcome.UNKNOWN, "forgotten"),
     # restarted in place
-    ("restarted", restarted(COMMITTED), 200, Outcome.UNKNOWN, "timeline 3 became 3"),
+    ("restarted", restarted(COMMITTED), 200, Outcome.UNKNOWN, "restarted on timeline 3"),
     ("restarted, aborted", restarted(ABORTED), 0, Outcome.NOT_COMMITTED, "aborted"),
     ("restarted, future", restarted(FUTURE), 0, Outcome.NOT_COMMITTED, "never reached"),
     (
@@ -63,7 +63,7 @@ TABLE: list[tuple[str, Said, int, Outcome, str]] = [
         altered(same(COMMITTED), recovered_lsn=110),
         200,
         Outcome.UNKNOWN,
-        "timeline 3 became 3",
+        "restarted on timeline 3",
     ),
     # promoted and more
     (

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
+from psycopg import generators
 
 from resilient import postgres
 from resilient.lab import Lab
+from resilient.postgres import probe
+from resilient.postgres.role import observe
 from resilient.settings import Settings
+
+from .riding import Rides
 
 INSERT = "insert into orders (id) values (%s) returning host(inet_server_addr())"
 _ids = itertools.count()
@@ -119,3 +124,34 @@ def present(lab: Lab, numbers: list[int]) -> list[int]:
     with psycopg.connect(dsn) as conn:
         rows = conn.execute("select id from orders where id = any(%s)", (numbers,)).fetchall()
     return [row[0] for row in rows]
+
+
+@pytest.fixture
+def soon_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A side connection that isn't needed is closed after a second."""
+    monkeypatch.setattr(probe, "IDLE_S", 1.0)
+
+
+@pytest.fixture
+def rides(monkeypatch: pytest.MonkeyPatch) -> Rides:
+    return Rides(monkeypatch)
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Make the role query of a ride take some time on the server."""
+    seconds = 0.0
+
+    def slow(pgconn: Any, *flushed: Any) -> Any:
+        if seconds:
+            pgconn.send_query(b"select pg_sleep(%f)" % seconds)
+            yield from generators.execute(pgconn)
+        return (yield from observe(pgconn, *flushed))
+
+    def take(pause_s: float) -> None:
+        nonlocal seconds
+        seconds = pause_s
+
+    monkeypatch.setattr(probe, "observe", slow)
+    yield take
+    seconds = 0.0

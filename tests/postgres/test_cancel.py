@@ -62,6 +62,28 @@ async def test_cancelled_tasks_cross_no_replies_and_leak_nothing(lab: Lab, order
     await _cancel_at_random(lab, 1_000)
 
 
+async def test_a_return_that_is_cancelled_while_the_lock_is_promised(lab: Lab, orders: str) -> None:
+    """An asyncio lock that was released for somebody isn't taken, and yet can't be had."""
+    async with AsyncConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1) as pool:
+        await pool.wait()
+        conn = await pool.getconn()
+
+        async def holds() -> None:
+            async with pool._lock:
+                pass
+
+        await pool._lock.acquire()
+        waiting = asyncio.create_task(holds())
+        await asyncio.sleep(0)
+        returning = asyncio.create_task(pool.putconn(conn))
+        # It runs first once the lock is released, and is cancelled where it waits.
+        pool._lock.release()
+        waiting.get_loop().call_soon(returning.cancel)
+        await asyncio.wait([returning, waiting])
+        async with pool.connection(timeout=1) as again:
+            assert again is conn
+
+
 @pytest.mark.soak
 async def test_ten_thousand_cancellations(lab: Lab, orders: str) -> None:
     await _cancel_at_random(lab, 10_000)

@@ -44,6 +44,7 @@ SHAPES = {
     "_connect": ["timeout"],
     "_get_ready_connection": ["timeout"],
     "_getconn_unchecked": ["timeout"],
+    "_maybe_grow_pool": [],
     "_resolve_conninfo": [],
     "_resolve_kwargs": [],
     "_return_connection": ["conn", "from_getconn"],

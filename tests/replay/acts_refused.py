@@ -58,7 +58,7 @@ async def copy_out(s: Scene, conn: Any) -> None:
             pass
 
 
-@refused("COPY, stream() or a server-side cursor")
+@refused("COPY, stream(), a server-side cursor")
 async def stream(s: Scene, conn: Any) -> None:
     rows = conn.cursor().stream("select generate_series(1, 3)")
     if s.is_async:
@@ -67,7 +67,7 @@ async def stream(s: Scene, conn: Any) -> None:
         assert await s.do(list, rows) == [(1,), (2,), (3,)]
 
 
-@refused("COPY, stream() or a server-side cursor")
+@refused("COPY, stream(), a server-side cursor")
 async def server_side_cursor(s: Scene, conn: Any) -> None:
     async with s.within(conn.cursor(name="portal")) as cursor:
         await s.do(cursor.execute, "select generate_series(1, 3)")

@@ -22,6 +22,7 @@ _PSYCOPG = ("psycopg-pool", "psycopg")
 _SQLALCHEMY = ("sqlalchemy", "psycopg")
 _TUNED = {"tuned": True}
 _ALL = ("plain", "retry", "run")
+_LEDGER = {"commit_resolver": "ledger"}
 _TOPOLOGY = "its topology has to name every host"
 
 
@@ -46,6 +47,14 @@ CLIENTS: dict[str, Entry] = {
         _entry("aws-v1", "aws_multihost", _AWS),
         _entry("aws", "aws_topology", _AWS, no_cname=_TOPOLOGY),
         _entry("aws-tuned", "aws_topology", _AWS, options=_TUNED, no_cname=_TOPOLOGY),
-        _entry("broken", "broken", (), ways=("plain",)),
+        _entry("broken", "broken", (), ways=("plain",), only_named=True),
+        _entry("psycopg_pool-async", "psycopg_pool_async", _PSYCOPG, only_named=True),
+        *(
+            _entry(name, module, _OURS, options=_LEDGER, ways=_ALL, ours=True, only_named=True)
+            for name, module in (
+                ("resilient-ledger", "resilient_sync"),
+                ("resilient-ledger-async", "resilient_async"),
+            )
+        ),
     )
 }

@@ -1,4 +1,4 @@
-"""Ours, with nothing set but where the database is."""
+"""Ours, with nothing set but where the database is (and what the entry sets)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from resilient.postgres import ConnectionPool
+from resilient.settings import Settings
 
 from ..target import Target
 from ..work import Ask
@@ -20,9 +21,13 @@ class Client:
     asynchronous = False
     log = ("resilient.monitor", logging.INFO)
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, **settings: Any) -> None:
         self._pool = ConnectionPool(
-            target.conninfo(), min_size=target.size, max_size=target.size, open=False
+            target.conninfo(),
+            min_size=target.size,
+            max_size=target.size,
+            open=False,
+            settings=Settings(**settings),
         )
 
     def open(self) -> None:

@@ -1,0 +1,177 @@
+"""Tables and JSON from the rows, with the targets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..rows import Rows
+from .cases import CASES
+
+__all__ = ["report", "table", "target"]
+
+Row = dict[str, Any]
+HEAD = (
+    "shell", "workers", "case", "side", "bare µs", "this µs", "added µs", "ratio", "target",
+    "noise", "cpu", "p50 µs: bare, this", "p99 µs: bare, this", "op/s: bare, this",
+)  # fmt: skip
+WEIGHT_HEAD = (
+    "hosts known",
+    "side",
+    "memory with imports, MB",
+    "with the pool, MB",
+    "threads",
+    "sockets",
+)
+#: case, side → (column, at most, the same over a network)
+TARGETS = {
+    ("checkout", "lsn"): ("added_us", 3.0, None),
+    ("autocommit", "lsn"): ("ratio", 1.05, 1.05),
+    ("transaction", "lsn"): ("ratio", 0.95, 0.85),
+    ("transaction", "ledger"): ("ratio", 1.12, 0.90),
+    ("http", "resilient"): ("ratio", 1.05, None),
+    ("dns", "resilient"): ("us", 1.0, None),
+}
+IMPORT_TARGET = 1.3
+NOTES = """\
+Ratios are those of the medians of alternating batches; *noise* is the bare side against itself,
+*cpu* the ratio of the processor time of the threads that work. With 16 workers µs is the time per
+operation of all together (1 / throughput), p50 and p99 are those of single operations. Targets are
+for one worker; ◄: missed. The bare side is psycopg_pool, httpx2, and dnspython with its cache (hits
+are timed in groups of 100). `aws` is a connection of the AWS wrapper for each worker, without a
+pool: nothing is checked out. A proxy that makes the network adds its own work to every side.
+"""
+
+
+def target(row: Row) -> tuple[str, bool] | None:
+    """What is wanted of this row, and whether it holds."""
+    if row["case"] == "import":
+        if row["against"] != "below":
+            return None
+        return f"≤ {IMPORT_TARGET:g}", row["ratio"] <= IMPORT_TARGET
+    wanted = TARGETS.get((row["case"], row.get("side", "")))
+    if wanted is None or row["workers"] > 1:
+        return None
+    column, near, far = wanted
+    limit = far if row["round_trip_ms"] else near
+    if limit is None:
+        return None
+    value = row["this"]["us"] if column == "us" else row[column]
+    text = {"added_us": f"≤ +{limit:g} µs", "us": f"≤ {limit:g} µs"}
+    return text.get(column, f"≤ {limit:g}"), value <= limit
+
+
+def report(out: Path, as_json: bool) -> int:
+    """Write it beside the rows, and print it."""
+    rows = Rows(out / "overhead.jsonl").read()
+    if not rows:
+        print("no rows yet", file=sys.stderr)
+        return 1
+    text = table(rows)
+    named = [(row, target(row)) for row in rows]
+    summary = {
+        "postgresql": rows[-1].get("postgresql"),
+        "machine": rows[-1].get("machine"),
+        "rows": [row | ({"target": t[0], "ok": t[1]} if t else {}) for row, t in named],
+        "missed": [row["key"] for row, t in named if t and not t[1]],
+    }
+    (out / "overhead.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
+    (out / "overhead.md").write_text(text)
+    print(json.dumps(summary, ensure_ascii=False) if as_json else text)
+    return 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    timed = [row for row in rows if row["case"] in CASES]
+    order = {case: number for number, case in enumerate(CASES)}
+    timed.sort(key=lambda r: (r["shell"] != "sync", r["workers"], order[r["case"]]))
+    lines: list[str] = []
+    for trip_ms in sorted({row["round_trip_ms"] for row in timed}):
+        group = [row for row in timed if row["round_trip_ms"] == trip_ms]
+        lines += _timed(trip_ms, group)
+    if timed:
+        lines.append(NOTES)
+    lines += _imports([row for row in rows if row["case"] == "import"])
+    lines += _weights([row for row in rows if row["case"] == "weight"])
+    where = rows[-1].get("machine") or {}
+    lines.append(
+        f"PostgreSQL {rows[-1].get('postgresql')}, Python {where.get('python')}, "
+        f"{where.get('cores')} cores. {rows[-1].get('versions')}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _head(title: str, names: Sequence[str]) -> Iterator[str]:
+    yield f"### {title}\n"
+    yield f"| {' | '.join(names)} |"
+    yield f"|{' --- |' * len(names)}"
+
+
+def _timed(trip_ms: float, rows: Sequence[Row]) -> Iterator[str]:
+    title = "On loopback"
+    if trip_ms:
+        how = ", ".join(sorted({row["network"] for row in rows}))
+        title = f"Over a network of {trip_ms:g} ms (there and back), by {how}"
+    yield from _head(title, HEAD)
+    for row in rows:
+        yield f"| {' | '.join(map(str, _line(row)))} |"
+    yield ""
+
+
+def _line(row: Row) -> Iterator[object]:
+    bare, this = row["bare"], row["this"]
+    yield from (row["shell"], row["workers"], CASES[row["case"]].text)
+    yield "aws" if row["side"] == "aws" else f"**{row['side']}**"
+    yield f"{bare['us']:.2f}"
+    yield f"{this['us']:.2f}"
+    yield f"{row['added_us']:+.2f}"
+    yield f"{row['ratio']:.3f}"
+    yield _said(row)
+    yield f"{row['noise_ratio']:.3f}"
+    yield f"{row['cpu_ratio']:.3f}"
+    for name in ("p50_us", "p99_us"):
+        yield f"{bare[name]:.2f}, {this[name]:.2f}"
+    yield f"{bare['ops_s']}, {this['ops_s']}"
+
+
+def _said(row: Row) -> str:
+    wanted = target(row)
+    return "" if wanted is None else wanted[0] if wanted[1] else f"{wanted[0]} ◄"
+
+
+def _imports(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from _head(
+        "Importing both drop-ins", ("against", "that, ms", "ours, ms", "ratio", "target")
+    )
+    against = {"below": "all that they stand on", "bare": "psycopg_pool and httpx2 alone"}
+    for row in rows:
+        cells = (against[row["against"]], row["bare_ms"], row["ms"], row["ratio"], _said(row))
+        yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+
+
+def _weights(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from _head("A process with one pool of four connections", WEIGHT_HEAD)
+    for row in rows:
+        memory = (f"{row[name] / 1024:.1f}" for name in ("imported_kb", "resident_kb"))
+        cells = (row["hosts"], row["side"], *memory, row["threads"], row["sockets"])
+        yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+    for side in ("bare", "resilient"):
+        one, more = (
+            next((r for r in rows if (r["side"], r["hosts"]) == (side, n)), None) for n in (1, 3)
+        )
+        if one and more:
+            each = {n: (more[n] - one[n]) / 2 for n in ("resident_kb", "threads", "sockets")}
+            yield (
+                f"{side}, each further host: {each['resident_kb'] / 1024:+.2f} MB, "
+                f"{each['threads']:+g} threads, {each['sockets']:+g} sockets.\n"
+            )

@@ -1,0 +1,46 @@
+"""What a cluster's monitor needs of others: who asks an endpoint, and who is told.
+
+Both are used on the monitor's loop only.
+"""
+
+from __future__ import annotations
+
+from ..core.model import Endpoint, FailureKind, Observation, Topology
+
+
+class ProbeError(Exception):
+    """A probe failed; `kind` says what that says of the endpoint."""
+
+    def __init__(self, kind: FailureKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class ClusterListener:
+    """Something that follows a cluster's topology (a pool)."""
+
+    def topology_changed(self, old: Topology, new: Topology) -> None:
+        """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""
+        raise NotImplementedError
+
+
+class Prober:
+    """What asks an endpoint what it is.  One per cluster."""
+
+    async def probe(self, endpoint: Endpoint) -> Observation:
+        """One question, one answer.  `ProbeError` when there is none.  Never times out by
+        itself: a late answer is still news, and the detector judges silence."""
+        raise NotImplementedError
+
+    async def ride(
+        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool
+    ) -> Observation | None:
+        """The same question on an idle connection that a listener lends; None: nobody does,
+        or the answer isn't good enough to go by.  `alone`: no other probe is unanswered."""
+        return None
+
+    async def prune(self, keep: frozenset[Endpoint]) -> None:
+        """Let go of side connections to endpoints that are gone, and of idle extras."""
+
+    async def close(self) -> None:
+        """Let go of everything."""
