@@ -20,7 +20,7 @@ Outcome = Literal["ok", "unknown", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One INSERT of a unique id.  `server`: address that acknowledged it, by its own word."""
+    """One INSERT of a unique id.  `server`: address that acknowledged its COMMIT."""
 
     id: int
     shell: Shell

@@ -26,10 +26,7 @@ __all__ = ["TABLE", "Gate", "Job", "SyncWorkload", "outcome_of"]
 
 TABLE = "public.resilient_drill"
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (id bigint NOT NULL, server text)"
-INSERT = (
-    f"INSERT INTO {TABLE} VALUES (%s, host(inet_server_addr()))"  # noqa: S608  # a constant
-    " RETURNING server"
-)
+INSERT = f"INSERT INTO {TABLE} VALUES (%s, host(inet_server_addr()))"  # noqa: S608  # a constant
 READ = "SELECT host(inet_server_addr())"
 #: a worker looks this often whether the gate is open again, in seconds
 LOOK_S = 0.02
@@ -106,10 +103,19 @@ def outcome_of(error: BaseException | None) -> tuple[Outcome, str]:
     return ("unknown" if isinstance(error, CommitOutcomeUnknown) else "error"), text
 
 
-def insert(conn: psycopg.Connection[Any], number: int) -> str | None:
-    """The write; the address of the server that took it."""
-    row = conn.execute(INSERT, [number]).fetchone()
-    return row[0] if row else None
+def insert(conn: psycopg.Connection[Any], number: int) -> psycopg.Connection[Any]:
+    """The write; the connection that it was made on."""
+    conn.execute(INSERT, [number])
+    return conn
+
+
+def acknowledged_by(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> str | None:
+    """The address of the server that acknowledged the last COMMIT: of one whose reply was lost,
+    the next primary, to which the connection has moved."""
+    try:
+        return conn.info.hostaddr
+    except psycopg.OperationalError:
+        return None  # the session has ended since
 
 
 def read(conn: psycopg.Connection[Any]) -> str | None:
@@ -174,10 +180,11 @@ class SyncWorkload:
         server, error, began_at = None, None, time.monotonic()
         try:
             if way == "run":
-                server = self.pool.run(insert, number)
+                conn = self.pool.run(insert, number)
             else:
                 with self.pool.connection() as conn:
-                    server = insert(conn, number)
+                    insert(conn, number)
+            server = acknowledged_by(conn)
         except Exception as exc:  # whatever a caller would see is what we are here to count
             error = exc
         ended_at = time.monotonic()

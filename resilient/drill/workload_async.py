@@ -13,15 +13,15 @@ import psycopg
 from ..http import AsyncClient
 from ..postgres import AsyncConnectionPool
 from .records import Read, Record, Request, Shell, Way, Write
-from .workload import INSERT, LOOK_S, READ, Shared, outcome_of
+from .workload import INSERT, LOOK_S, READ, Shared, acknowledged_by, outcome_of
 
 __all__ = ["AsyncWorkload"]
 
 
-async def insert(conn: psycopg.AsyncConnection[Any], number: int) -> str | None:
-    """The write; the address of the server that took it."""
-    row = await (await conn.execute(INSERT, [number])).fetchone()
-    return row[0] if row else None
+async def insert(conn: psycopg.AsyncConnection[Any], number: int) -> psycopg.AsyncConnection[Any]:
+    """The write; the connection that it was made on."""
+    await conn.execute(INSERT, [number])
+    return conn
 
 
 async def read(conn: psycopg.AsyncConnection[Any]) -> str | None:
@@ -107,10 +107,11 @@ class AsyncWorkload:
         server, error, began_at = None, None, time.monotonic()
         try:
             if way == "run":
-                server = await self.pool.run(insert, number)
+                conn = await self.pool.run(insert, number)
             else:
                 async with self.pool.connection() as conn:
-                    server = await insert(conn, number)
+                    await insert(conn, number)
+            server = acknowledged_by(conn)
         except Exception as exc:  # whatever a caller would see is what we are here to count
             error = exc
         ended_at = time.monotonic()

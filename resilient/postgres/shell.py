@@ -31,10 +31,6 @@ from .loans import close, lendable
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
 
 
-#: reads until an idle socket that isn't silent counts as talkative, not as closed
-FAREWELL_READS = 4
-
-
 class Slot:
     """A place in a Null pool that is taken, before its connection is made."""
 
@@ -109,30 +105,25 @@ class Shell:
     def _fit(self, conn: Any) -> bool:
         """May this idle connection be given out?  About a microsecond: no round trip.
 
-        An idle connection has nothing to read: if its socket is readable, the server has
-        closed it or says that it will.
+        An idle connection has nothing to read: what there is, is a farewell, and then the end
+        of the stream.  So it is read twice, by libpq, which doesn't wait and doesn't let other
+        threads run meanwhile: the pool's lock is held here.
         """
         link = getattr(conn, "_link", None)
         if link is None:
             return True
         if link.condemned:
             return False
-        if not link.readable(0):
-            return True
-        if conn.pgconn.status != pq.ConnStatus.OK:
-            return False
+        pgconn = conn.pgconn
         try:
-            # A farewell comes before the end of the stream: read until there is nothing.
-            for _ in range(FAREWELL_READS):
-                conn.pgconn.consume_input()
-                if not link.readable(0):
-                    break
+            pgconn.consume_input()
+            pgconn.consume_input()
         except OperationalError as exc:
             link.condemned = "the server closed the connection"
             self._stats["connections_lost"] += 1
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
-        return bool(conn.pgconn.status == pq.ConnStatus.OK)
+        return bool(pgconn.status == pq.ConnStatus.OK)
 
     def _from_stock(self) -> Any:
         """A warm connection of the replica that became the writer."""
