@@ -56,7 +56,7 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	  echo "PSYCOPG='$(PSYCOPG)' is no checkout of psycopg: it has no tests/pool" >&2; exit 2; }
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && PEER="$(CURDIR)/tests/peer" && \
 	  PY="$(CURDIR)/$(PY)" && cd "$(PSYCOPG)" && \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PEER" PYTHONDONTWRITEBYTECODE=1 \
+	  export PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PEER" PYTHONDONTWRITEBYTECODE=1 && \
 	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS) && \
 	  "$$PY" -m pytest -p plugin -p recorded -p no:asyncio -o cache_dir="$$cache" \
 	    -m "not slow" $(PEER_FILES) $(ARGS)

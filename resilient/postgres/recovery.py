@@ -170,7 +170,7 @@ class RecoveryMixin(ResilientMixin):
         journal = self._journal
         # A cursor that isn't the connection's stays with the session that was replaced.
         gone = self._lost or (journal is not None and bool(journal.replays))
-        if not gone or self._closed or self._pool is None:
+        if not gone or self._closed or getattr(self, "_pool", None) is None:
             return
         if react(exc.sqlstate, Sent.BLOCK, broken=True).action is Action.SURFACE:
             return

@@ -34,6 +34,8 @@ class Core:
     """The pool's part, which these connections don't have."""
 
     settings = SETTINGS
+    shared = None
+    _owner = None
 
     def note(self, conn: Any, exc: BaseException) -> None:
         return None
