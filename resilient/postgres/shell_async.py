@@ -64,6 +64,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def _connect(self, timeout: float | None = None) -> ACT:
         core = self._core
+        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         limit_s = timeout if timeout is not None else core.settings.deadline_s
         deadline_at = deadline_in(limit_s)
         conninfo, kwargs = await self._resolve_conninfo(), await self._resolve_kwargs()
@@ -71,7 +72,6 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         commands = self._commands(timeout is not None)
         answer: object = None
         failure: BaseException | None = None
-        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         while True:
             try:
                 command = commands.send(answer)

@@ -71,6 +71,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def _connect(self, timeout: float | None = None) -> CT:
         core = self._core
+        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         limit_s = timeout if timeout is not None else core.settings.deadline_s
         deadline_at = deadline_in(limit_s)
         conninfo, kwargs = self._resolve_conninfo(), self._resolve_kwargs()
@@ -78,7 +79,6 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         commands = self._commands(timeout is not None)
         answer: object = None
         failure: BaseException | None = None
-        gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         while True:
             try:
                 command = commands.send(answer)

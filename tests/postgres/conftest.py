@@ -50,7 +50,7 @@ class Face:
         self.is_async = kind.endswith("async")
         self.null = kind.startswith("null")
 
-    async def open(self, dsn: str, settings: Settings, **kwargs: Any) -> Face:
+    async def open(self, dsn: Any, settings: Settings, **kwargs: Any) -> Face:
         name = ("Async" if self.is_async else "") + ("Null" if self.null else "")
         cls: Any = getattr(postgres, f"{name}ConnectionPool")
         if not self.null:

@@ -261,3 +261,32 @@ def _until(condition: Any, timeout_s: float = 8.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, _threads()
         time.sleep(0.02)
+
+
+async def test_a_secret_that_cannot_be_had_is_not_asked_for_without_pause(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    """The conninfo is a function that fails once the pool is up: its refills are paced."""
+    asked = 0
+    broken = False
+
+    def conninfo() -> str:
+        nonlocal asked
+        asked += 1
+        if broken:
+            raise RuntimeError("no secret")
+        return lab.dsn
+
+    await face.open(conninfo, settings_of(lab), min_size=1, max_size=1)
+    try:
+        await face.wait()
+        (pid,) = await face.query("select pg_backend_pid()")
+        asked, broken = 0, True
+        lab.admin(None, f"select pg_terminate_backend({pid}, 5000)")  # waits for its end
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            await face.query("select 1", timeout=0.5)
+        assert 0 < asked < 50
+        broken = False
+        assert await face.query("select 1", timeout=10) == (1,)
+    finally:
+        await face.close()
