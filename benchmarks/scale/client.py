@@ -20,6 +20,7 @@ from resilient.core.dns_cache import Cache, CacheLimits
 from resilient.core.health import ProbeConfig
 from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from resilient.core.pace import Pacing
+from resilient.core.schedule import due
 from resilient.core.topology import (
     Event,
     Evidence,
@@ -29,7 +30,6 @@ from resilient.core.topology import (
     Resolved,
     State,
     Tick,
-    due,
     step,
 )
 

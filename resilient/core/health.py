@@ -17,7 +17,7 @@ Three rules bound what many processes ask of one server:
   ever) stretches the spacing: `LOAD` × that time, up to the interval.  Of two answers the
   quicker one counts, so one that was late by chance changes nothing.  N processes that ask a
   server which answers c probes a second keep it busy, but its queue settles near
-  15 ms + 4 N / (3 · LOAD · c) seconds.
+  15 ms + 4 N / (3 · LOAD · c) seconds.  While there is such a queue no answer is kept back.
 * Of a server that has become so slow, a probe is a miss after twice what its answers take, up
   to the whole timeout, and the first miss sends only one.  So its verdict comes later: at most
   by 1.5 s with the defaults.
@@ -115,13 +115,15 @@ class Detector:
             unanswered=self.unanswered + 1,
         )
 
-    def heard(self, probe: int | None, now: float) -> Detector:
-        """An answer came: whatever was asked before it is no longer a miss."""
+    def heard(self, probe: int | None, now: float, held_s: float = 0.0) -> Detector:
+        """An answer came, which was kept back for `held_s`: whatever was asked before it is no
+        longer a miss."""
         asked = next((at for known, at in self.outstanding if known == probe), None)
         took_s, least_s = self.took_s, self.least_s
         if asked is not None:
-            took_s = (*took_s, now - asked)[-LOOKED_AT:]
-            least_s = now - asked if least_s is None else min(least_s, now - asked)
+            took = max(0.0, now - asked - held_s)
+            took_s = (*took_s, took)[-LOOKED_AT:]
+            least_s = took if least_s is None else min(least_s, took)
         until = now if asked is None else asked
         left = tuple(item for item in self.outstanding if item[1] > until)
         return replace(

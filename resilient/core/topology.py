@@ -1,7 +1,7 @@
 """The topology state machine.  Everything that changes what an endpoint *is* lives here.
 
 `step(state, event, now) -> State` folds one event into a new state; it modifies nothing.
-`state.topology` is the snapshot for publishing.  `due` says which endpoints to probe.  The
+`state.topology` is the snapshot for publishing.  `schedule.due` says which endpoints to probe.  The
 monitor does the I/O in between and applies what `effects` reads off two snapshots.
 
 Rules (DESIGN: knowing the primary)
@@ -17,15 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from .health import (
-    Detector,
-    ProbeConfig,
-    doubled,
-    missed,
-    next_probe_at,
-    silent_to_death,
-    verdict_at,
-)
+from .health import Detector, ProbeConfig, missed, silent_to_death
 from .model import Endpoint, EndpointView, FailureKind, Health, Observation, Role, Topology
 
 Key = tuple[str, int, str]
@@ -64,11 +56,15 @@ class ProbeSent:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A probe's answer, or what a new connection said of itself (`probe` is None)."""
+    """A probe's answer, or what a new connection said of itself (`probe` is None).
+
+    `held_s`: the endpoint was asked to keep it back, and did for so long.
+    """
 
     endpoint: Endpoint
     observation: Observation
     probe: int | None = None
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +158,7 @@ def step(state: State, event: Event, now: float) -> State:
 
 def _observed(state: State, known: Known, event: Observed, now: float) -> State:
     seen = event.observation
-    detector = known.detector.heard(event.probe, now)
+    detector = known.detector.heard(event.probe, now, event.held_s)
     risen = known.view.health is not Health.DEAD or (
         detector.answers >= state.config.success_threshold
     )
@@ -366,35 +362,3 @@ def _demoted(item: Known, old: Topology) -> Known:
     if before and before.role is Role.PRIMARY and view.role is Role.REPLICA:
         return replace(item, view=replace(view, generation=view.generation + 1))
     return item
-
-
-# -- scheduling
-
-
-def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]:
-    """(endpoints to probe now, when to look again).  An endpoint may come twice.
-
-    `jitter` is a draw from [0, 1).
-    """
-    probes: list[Endpoint] = []
-    again = now + state.config.interval_s
-    for _, item in state.known:
-        detector = item.detector
-        burst_at = detector.burst_at if detector.burst_at is not None else state.burst_at
-        at = next_probe_at(detector, state.config, burst_at, now, jitter)
-        if item.view.health is Health.DEAD and state.topology.writer and detector.sent_at:
-            # Nobody waits for it any more: its return is news within an interval.
-            at = max(at, detector.sent_at + state.config.interval_s)
-        if at <= now + 1e-4:
-            probes.append(item.view.endpoint)
-            if doubled(detector, state.config, now):
-                probes.append(item.view.endpoint)
-            # What follows is reckoned anew once these are sent.
-        else:
-            again = min(again, at)
-        verdict = verdict_at(detector, state.config)
-        if verdict is not None and verdict > now:
-            again = min(again, verdict)
-        if detector.outstanding and not missed(detector, state.config, now):
-            again = min(again, detector.outstanding[0][1] + detector.late_s(state.config))
-    return probes, max(again, now + 1e-3)

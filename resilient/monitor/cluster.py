@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import telemetry
-from ..core import failover
+from ..core import failover, schedule
 from ..core import topology as core
 from ..core.drain import Fate, fate
 from ..core.health import MAX_OUTSTANDING, ProbeConfig
-from ..core.model import Endpoint, FailureKind, Health, Observation, Topology
+from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
 from ..settings import Settings
 from . import thread
 from .names import NameWatch, literals
-from .prober import ClusterListener, ProbeError, Prober
+from .prober import Answer, ClusterListener, ProbeError, Prober
 from .sockets import Link, LinkRegistry
 
 logger = logging.getLogger("resilient.monitor")
@@ -103,6 +103,16 @@ class Cluster:
     def observe(self, endpoint: Endpoint, observation: Observation) -> None:
         """What a new connection said of itself: as good as a probe's answer."""
         self._monitor.call(self._apply, core.Observed(endpoint, observation))
+
+    def ask_now(self, endpoint: Endpoint) -> None:
+        """There is news of an endpoint: probe it at once."""
+
+        def ask() -> None:
+            view = self.topology.find(endpoint)
+            if view is not None and view.role is Role.REPLICA and not self._closing:
+                self._send(endpoint, time.monotonic())
+
+        self._monitor.call(ask)
 
     def name_errors(self) -> dict[str, str]:
         """Configured names that can't be resolved at present → why."""
@@ -295,7 +305,7 @@ class Cluster:
             self._timer.cancel()
         if not self._closing:
             now = time.monotonic()
-            probes, again = core.due(self._state, now, self._jitter)
+            probes, again = schedule.due(self._state, now, self._jitter)
             when = now if probes else again
             if self._dying:
                 when = min(when, *self._dying.values())
@@ -312,7 +322,7 @@ class Cluster:
         self._expire(now)
         old = self._state.topology
         self._state = core.step(self._state, core.Tick(), now)
-        probes, _ = core.due(self._state, now, self._jitter)
+        probes, _ = schedule.due(self._state, now, self._jitter)
         self._jitter = self._rng.random()
         for endpoint in probes:
             self._send(endpoint, now)
@@ -331,18 +341,18 @@ class Cluster:
                 oldest.cancel()
         alone = not under_way
         under_way.append(number)
-        coro = self._probe(endpoint, number, alone)
+        coro = self._probe(endpoint, number, alone, schedule.hold_s(self._state, endpoint))
         self._tasks[number] = self._monitor.loop.create_task(coro)
 
-    async def _probe(self, endpoint: Endpoint, number: int, alone: bool) -> None:
+    async def _probe(self, endpoint: Endpoint, number: int, alone: bool, keep_s: float) -> None:
         event: core.Event
         try:
             if await self._told_by_a_pool(endpoint):
                 return
-            seen = await self._prober.ride(endpoint, list(self._listeners), alone)
-            if seen is None:
-                seen = await self._prober.probe(endpoint)
-            event = core.Observed(endpoint, seen, number)
+            answer = await self._prober.ride(endpoint, list(self._listeners), alone, keep_s)
+            if answer is None:
+                answer = Answer(await self._prober.probe(endpoint))
+            event = core.Observed(endpoint, answer.seen, number, answer.held_s)
         except ProbeError as exc:
             event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
         except Exception as exc:

@@ -5,6 +5,8 @@ Both are used on the monitor's loop only.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..core.model import Endpoint, FailureKind, Observation, Topology
 
 
@@ -14,6 +16,13 @@ class ProbeError(Exception):
     def __init__(self, kind: FailureKind, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
+
+
+class Answer(NamedTuple):
+    """What an endpoint says of itself, and for how many seconds it kept that back."""
+
+    seen: Observation
+    held_s: float = 0.0
 
 
 class ClusterListener:
@@ -33,10 +42,11 @@ class Prober:
         raise NotImplementedError
 
     async def ride(
-        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool
-    ) -> Observation | None:
+        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool, hold_s: float = 0.0
+    ) -> Answer | None:
         """The same question on an idle connection that a listener lends; None: nobody does,
-        or the answer isn't good enough to go by.  `alone`: no other probe is unanswered."""
+        or the answer isn't good enough to go by.  `alone`: no other probe is unanswered.
+        `hold_s`: a standby may keep its answer back for so long, to tell of its promotion."""
         return None
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:

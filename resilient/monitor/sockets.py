@@ -40,6 +40,8 @@ class Link:
         "expendable",
         "generation",
         "held",
+        "promoted",
+        "questions",
         "readable",
         "witness",
     )
@@ -55,8 +57,12 @@ class Link:
         self.expendable = False
         #: its endpoint is dead and there is nowhere else to go
         self.held = False
+        #: the monitor was told that its server takes writes now
+        self.promoted = False
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
         self.witness: object = None
+        #: what the probes have prepared in its session; likewise
+        self.questions: object = None
         self._aborted = False
         #: `readable(0)`: events on the socket, none when it is silent and open
         self.readable: Callable[[int], list[tuple[int, int]]] = _nothing

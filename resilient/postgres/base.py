@@ -67,6 +67,8 @@ class PoolCore(ClusterListener):
         #: the pool, for who borrows a connection of it; and what is lent (see `loans`)
         self.lender: Callable[[], Any] = lambda: None
         self.lent: set[Any] = set()
+        #: checkouts that a probe has seen, and when it last saw a new one
+        self.taken, self.taken_at = 0, float("-inf")
         self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
         self._changed = changed

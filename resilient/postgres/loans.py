@@ -43,6 +43,8 @@ LATE_S = 0.1
 #: an answer that takes as long comes no more: where others of that server are answered, the
 #: connection itself is dead
 GIVE_UP_S = 10.0
+#: a replica's only connection, last taken longer ago, may be kept from a reader for a moment
+UNREAD_S = 2.0
 
 _IDLE = pq.TransactionStatus.IDLE
 
@@ -67,9 +69,22 @@ def lendable(conn: Any, endpoint: Endpoint) -> bool:
 
 
 def idle(core: PoolCore, endpoint: Endpoint) -> int:
-    """How many idle connections to the endpoint the pool seems to have."""
+    """How many idle connections to the endpoint the pool seems to have; one that was lent and is
+    on its way back to an asyncio pool will be there first."""
     pool = core.lender()
-    return len(pool._pool) if pool is not None and pool.serves(endpoint) else 0
+    if pool is None or not pool.serves(endpoint):
+        return 0
+    return len(pool._pool) + len(core.lent)
+
+
+def unread(core: PoolCore) -> bool:
+    """Has nobody taken a connection of this pool for `UNREAD_S`?  As far as probes saw."""
+    pool = core.lender()
+    now = time.monotonic()
+    count = pool._stats["requests_num"] if pool is not None else 0
+    if count != core.taken:
+        core.taken, core.taken_at = count, now
+    return now - core.taken_at > UNREAD_S
 
 
 async def borrow(core: PoolCore, endpoint: Endpoint) -> Loan | None:

@@ -14,17 +14,17 @@ import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import errors as e
 from psycopg import generators, pq, waiting
 from psycopg.conninfo import make_conninfo
 
 from ..core.model import Endpoint, FailureKind, Observation
-from ..monitor.prober import ClusterListener, ProbeError, Prober
+from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
 from . import loans
 from .classify import connect_failure
-from .role import RoleError, observe
+from .role import Questions, RoleError, observe, question
 from .target import dial_params
 from .witness import Witness
 
@@ -72,8 +72,8 @@ class PgProber(Prober):
         self._open: set[Endpoint] = set()
 
     async def ride(
-        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool
-    ) -> Observation | None:
+        self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool, hold_s: float = 0.0
+    ) -> Answer | None:
         """While others are unanswered none rides, but where the last answer of a ride came and
         was merely late: dialling takes several times as long, and must not make slow look
         dead."""
@@ -91,12 +91,13 @@ class PgProber(Prober):
                     break
                 loan = await loans.borrow(core, endpoint)
                 if loan is not None:
-                    return await self._ride(loan, endpoint)
+                    spare = count > 1 or loans.unread(core)
+                    return await self._ride(loan, endpoint, hold_s if spare else 0.0)
         finally:
             self._riding.discard(endpoint)
         return None
 
-    async def _ride(self, loan: loans.Loan, endpoint: Endpoint) -> Observation | None:
+    async def _ride(self, loan: loans.Loan, endpoint: Endpoint, hold_s: float) -> Answer | None:
         """Whatever isn't a plain answer may be the session's doing: a side connection tells."""
         self._slow.discard(endpoint)
         late_at = time.monotonic() + loans.LATE_S
@@ -104,9 +105,10 @@ class PgProber(Prober):
         pgconn, seen_by = loan.conn.pgconn, loan.conn._link.witness
         # The session lives in the incarnation that the witness names: it can't outlive it.
         known = isinstance(seen_by, Witness) and seen_by.marks
+        flushed = seen_by.flushed.seen if known else None
         try:
-            gen = loan.watch(observe(pgconn, seen_by.flushed.seen if known else None))
-            seen = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
+            gen = loan.watch(question(pgconn, _questions(loan.conn), flushed, hold_s))
+            seen, held_s = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
         except (RoleError, loans.Abandoned, e.Error):
             return None
         finally:
@@ -116,7 +118,7 @@ class PgProber(Prober):
             self._slow.add(endpoint)
         seen = self._own_options(seen)
         less = not seen.system_id and endpoint in self._open
-        return None if seen.read_only or less else seen
+        return None if seen.read_only or less else Answer(seen, held_s)
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
@@ -207,3 +209,12 @@ class PgProber(Prober):
         if self._sweep is not None:
             self._sweep.cancel()
         await self.prune(frozenset())
+
+
+def _questions(conn: Any) -> Questions | None:
+    """What a pool's connection has prepared for us; None: it prepares nothing."""
+    if conn._prepared.prepare_threshold is None:
+        return None
+    link = conn._link
+    link.questions = link.questions or Questions()
+    return cast(Questions, link.questions)

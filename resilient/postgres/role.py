@@ -4,17 +4,23 @@ On a primary the timeline is the first 8 hex digits of the WAL file's name that 
 written (`pg_control_checkpoint()` lags a promotion by seconds); a standby can't tell that,
 there the control file gives a lower bound.  Functions: PostgreSQL manual 9.27, unprivileged.
 Nothing in the answer depends on a session's settings, such as its time zone.
+
+A standby may be asked to keep its answer back until it is promoted, for so many steps at most:
+who waits for a new primary hears of it a step later instead of at its next question, and asks
+no oftener.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import cache
 
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 
 from ..core.model import FailureKind, Observation, Role
+from ..monitor.prober import Answer
 from .classify import probe_failure
 
 _FACTS = b"""\
@@ -46,6 +52,57 @@ FLUSH_COLUMN = 6
 #: for servers that don't have those functions, or don't let us
 PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
 
+#: a standby that keeps its answer back looks at itself this often, in seconds: about 30 µs of
+#: its processor's time each
+STEP_S = 0.01
+STEPS_COLUMN = 6
+
+
+@cache
+def watch_query(steps: int) -> bytes:
+    """The facts once it is in recovery no longer, or after so many steps; and how many it took.
+
+    CASE is evaluated in order: each row's look comes behind its sleep.
+    """
+    return (
+        _FACTS
+        + b""", n
+FROM (WITH RECURSIVE w (n, r) AS (
+ SELECT 0, pg_catalog.pg_is_in_recovery()
+ UNION ALL
+ SELECT n + 1, CASE WHEN pg_catalog.pg_sleep(%f) IS NOT NULL
+ THEN pg_catalog.pg_is_in_recovery() END
+ FROM w WHERE r AND n < %d)
+SELECT r, n FROM w ORDER BY n DESC LIMIT 1 OFFSET 0) q"""
+        % (STEP_S, steps)
+    )
+
+
+class Questions:
+    """What of this module's one session has prepared, from the second time on.
+
+    A prepared question costs its server a third.  Who has no `Questions` prepares nothing:
+    behind a pooler, names are nobody's.
+    """
+
+    __slots__ = ("asked", "keeps", "prepared")
+
+    def __init__(self) -> None:
+        self.asked: set[bytes] = set()
+        self.prepared: dict[bytes, bytes] = {}
+        #: an answer may be kept back (its statements may take as long)
+        self.keeps = True
+
+    def name(self, query: bytes) -> bytes:
+        """By which it is to be prepared now, or is known; empty: it is asked as it is."""
+        if query in self.asked:
+            return self.prepared.get(query) or b"_resilient_probe_%d" % len(self.prepared)
+        self.asked.add(query)
+        return b""
+
+
+_CANCELED, _NO_STATEMENT = b"57014", b"26000"
+
 
 class RoleError(Exception):
     """The server did not tell what it is."""
@@ -56,44 +113,88 @@ class RoleError(Exception):
         self.sqlstate = sqlstate
 
 
-def observe(
-    pgconn: pq.abc.PGconn, flushed: Callable[[int], None] | None = None
-) -> PQGen[Observation]:
+def observe(pgconn: pq.abc.PGconn) -> PQGen[Observation]:
     """Ask on an idle connection.  A generator for psycopg's wait functions, sync or async.
 
-    `flushed` is told how far a primary has flushed its WAL, if given.  Raises `RoleError`.
+    Raises `RoleError`.
     """
-    plainer = (QUERY, PLAIN_QUERY)
-    for query in plainer if flushed is None else (FLUSH_QUERY, *plainer):
-        result = yield from _query(pgconn, query)
-        if not _refused(result):
+    answer = yield from question(pgconn)
+    return answer.seen
+
+
+def question(
+    pgconn: pq.abc.PGconn,
+    questions: Questions | None = None,
+    flushed: Callable[[int], None] | None = None,
+    hold_s: float = 0.0,
+) -> PQGen[Answer]:
+    """Ask on an idle connection, which has `questions` prepared.
+
+    `flushed` is told how far a primary has flushed its WAL, if given.  With `hold_s` a standby
+    keeps its answer back for so long, unless it is promoted.  Raises `RoleError`.
+    """
+    keeps = hold_s >= STEP_S and questions is not None and questions.keeps
+    first = watch_query(round(hold_s / STEP_S)) if keeps else b""
+    if not first and flushed is not None:
+        first = FLUSH_QUERY
+    for query in filter(None, (first, QUERY, PLAIN_QUERY)):
+        result = yield from _query(pgconn, query, questions)
+        if keeps and query is first and _sqlstate(result) == _CANCELED:
+            keeps = questions.keeps = False  # type: ignore[union-attr]  # its statement_timeout
+        elif not _refused(result):
             break
     seen = _read(pgconn, result)
-    if flushed is not None and result.nfields > FLUSH_COLUMN:
+    if query is FLUSH_QUERY and flushed is not None:
         reached = _text(result, FLUSH_COLUMN)
         if reached is not None:
             flushed(lsn(reached))
-    return seen
+    steps = _text(result, STEPS_COLUMN) if keeps and query is first else None
+    return Answer(seen, STEP_S * int(steps or 0))
 
 
 def _refused(result: pq.abc.PGresult) -> bool:
     """Not allowed, unknown, or promoted between two of its functions."""
+    return _sqlstate(result)[:2] in (b"42", b"0A", b"55")
+
+
+def _sqlstate(result: pq.abc.PGresult) -> bytes:
     if result.status != pq.ExecStatus.FATAL_ERROR:
-        return False
-    state = result.error_field(pq.DiagnosticField.SQLSTATE)
-    return state is not None and state[:2] in (b"42", b"0A", b"55")
+        return b""
+    return result.error_field(pq.DiagnosticField.SQLSTATE) or b""
 
 
-def _query(pgconn: pq.abc.PGconn, query: bytes) -> PQGen[pq.abc.PGresult]:
+def _query(
+    pgconn: pq.abc.PGconn, query: bytes, questions: Questions | None = None
+) -> PQGen[pq.abc.PGresult]:
     try:
-        pgconn.send_query(query)
-        results: list[pq.abc.PGresult] = yield from generators.execute(pgconn)
+        results = yield from _asked(pgconn, query, questions)
     except e.Error as exc:
         broken = pgconn.status == pq.ConnStatus.BAD
         raise RoleError(probe_failure(exc.sqlstate, broken, str(exc)), str(exc)) from exc
     if len(results) != 1:
         raise RoleError(FailureKind.ERROR, f"{len(results)} results to a role query")
     return results[0]
+
+
+def _asked(
+    pgconn: pq.abc.PGconn, query: bytes, questions: Questions | None
+) -> PQGen[list[pq.abc.PGresult]]:
+    name = questions.name(query) if questions is not None else b""
+    if questions is not None and name:
+        if query not in questions.prepared:
+            pgconn.send_prepare(name, query)
+            results: list[pq.abc.PGresult] = yield from generators.execute(pgconn)
+            if any(result.status != pq.ExecStatus.COMMAND_OK for result in results):
+                return results
+            questions.prepared[query] = name
+        pgconn.send_query_prepared(name, None)
+        results = yield from generators.execute(pgconn)
+        if not any(_sqlstate(result) == _NO_STATEMENT for result in results):
+            return results
+        questions.prepared.clear()  # somebody has said DISCARD ALL
+    pgconn.send_query(query)
+    results = yield from generators.execute(pgconn)
+    return results
 
 
 def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:

@@ -274,6 +274,17 @@ class Shell:
         conn._begin_statement = b""
         return conn
 
+    def _newly_promoted(self, conn: Any) -> Endpoint | None:
+        """A reader is done.  Its server's last answer said so if it was promoted meanwhile:
+        `in_hot_standby` is reported with whatever comes next (manual 55.2.7)."""
+        link = getattr(conn, "_link", None)
+        if link is None or link.promoted or conn.closed or not self._at_home(conn):
+            return None
+        if conn.pgconn.parameter_status(b"in_hot_standby") != b"off":
+            return None
+        link.promoted = True  # once is enough
+        return self._bound
+
     @staticmethod
     def _restore(conn: Any) -> None:
         before = getattr(conn, "_read_only_before", None)

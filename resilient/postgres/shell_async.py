@@ -263,7 +263,10 @@ class AsyncReplicaPool(AsyncShell[ACT]):
     async def putconn(self, conn: ACT) -> None:
         self._disengage(conn)
         self._restore(conn)
+        promoted = self._newly_promoted(conn)
         await super().putconn(conn)
+        if promoted is not None:
+            self._core.cluster.ask_now(promoted)
 
     async def renewed(self, conn: ACT, timeout: float) -> ACT:
         """Another replica, or else the primary."""

@@ -232,7 +232,10 @@ class ReplicaPool(SyncShell[CT]):
     def putconn(self, conn: CT) -> None:
         self._disengage(conn)
         self._restore(conn)
+        promoted = self._newly_promoted(conn)
         super().putconn(conn)
+        if promoted is not None:
+            self._core.cluster.ask_now(promoted)
 
     def renewed(self, conn: CT, timeout: float) -> CT:
         """Another replica, or else the primary."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from resilient.core.health import MAX_OUTSTANDING, ProbeConfig
 from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role
+from resilient.core.schedule import due, hold_s
 from resilient.core.topology import (
     Event,
     Evidence,
@@ -22,7 +23,6 @@ from resilient.core.topology import (
     Resolved,
     State,
     Tick,
-    due,
     step,
 )
 
@@ -66,6 +66,8 @@ class Simulation:
         self, network: Network, endpoints: tuple[Endpoint, ...], seed: int = 0, start: float = 100.0
     ) -> None:
         self.network = network
+        #: servers keep an answer back, and look whether they were promoted this often; 0: none does
+        self.step_s = 0.0
         self.rng = random.Random(seed)
         self.now = start
         self.state = State(ProbeConfig())
@@ -128,7 +130,7 @@ class Simulation:
             under_way.pop(0)
         under_way.append(self._probe)
         self.most_outstanding = max(self.most_outstanding, len(under_way))
-        reply = self.network(item, self.now)
+        reply, held_s = self._asked(item)
         if reply is None:
             return
         delay, what = reply
@@ -136,8 +138,21 @@ class Simulation:
         if isinstance(what, FailureKind):
             event = ProbeFailed(item, self._probe, what)
         else:
-            event = Observed(item, what, self._probe)
+            event = Observed(item, what, self._probe, held_s)
         heapq.heappush(self._replies, (self.now + delay, self._probe, event))
+
+    def _asked(self, item: Endpoint) -> tuple[Reply, float]:
+        """The reply, and for how long it was kept back: its delay includes that."""
+        keep_s = hold_s(self.state, item) if self.step_s else -1.0
+        held_s = 0.0
+        while True:
+            reply = self.network(item, self.now + held_s)
+            if reply is None or isinstance(reply[1], FailureKind):
+                return reply, 0.0
+            delay, what = reply
+            if what.role is not Role.REPLICA or held_s > keep_s - self.step_s:
+                return (delay + held_s, what), held_s
+            held_s += self.step_s
 
     def evidence(self, item: Endpoint, kind: FailureKind) -> None:
         view = self.state.topology.find(item)

@@ -15,7 +15,7 @@ from psycopg import generators
 from resilient import postgres
 from resilient.lab import Lab
 from resilient.postgres import probe
-from resilient.postgres.role import observe
+from resilient.postgres.role import question
 from resilient.settings import Settings
 
 from .riding import Rides
@@ -142,16 +142,16 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]
     """Make the role query of a ride take some time on the server."""
     seconds = 0.0
 
-    def slow(pgconn: Any, *flushed: Any) -> Any:
+    def slow(pgconn: Any, *args: Any) -> Any:
         if seconds:
             pgconn.send_query(b"select pg_sleep(%f)" % seconds)
             yield from generators.execute(pgconn)
-        return (yield from observe(pgconn, *flushed))
+        return (yield from question(pgconn, *args))
 
     def take(pause_s: float) -> None:
         nonlocal seconds
         seconds = pause_s
 
-    monkeypatch.setattr(probe, "observe", slow)
+    monkeypatch.setattr(probe, "question", slow)
     yield take
     seconds = 0.0

@@ -23,15 +23,23 @@ class Rides:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = self.refused = 0
+        #: what they were told, and for how long that was kept back, where it was
+        self.seen: list[Any] = []
+        self.refusals: set[str] = set()
+        self.held_s: list[float] = []
         original = probe.PgProber.ride
 
         async def ride(prober: Any, *args: Any) -> Any:
-            seen = await original(prober, *args)
-            if seen is None:
+            answer = await original(prober, *args)
+            if answer is None:
                 self.refused += 1
-            else:
-                self.taken += 1
-            return seen
+                self.refusals.add(args[0].address)
+                return None
+            self.taken += 1
+            self.seen.append(answer.seen)
+            if answer.held_s:
+                self.held_s.append(answer.held_s)
+            return answer
 
         monkeypatch.setattr(probe.PgProber, "ride", ride)
 

@@ -1,0 +1,175 @@
+"""A promotion is heard of at once: by an answer that was kept back, or by what readers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from resilient.core.model import Role
+from resilient.lab import Lab
+from resilient.monitor.cluster import Cluster
+from resilient.postgres import loans, role
+from resilient.settings import Settings
+
+from .conftest import Face, settings_of
+from .riding import Rides, backends, sides, until
+
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("soon_idle", "patient_hops")]
+
+
+@pytest.fixture
+def patient_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no reason for a side connection."""
+    monkeypatch.setattr(loans, "HOP_S", 1.0)
+
+
+#: between two probes of a burst: they would hear of a promotion later
+RARELY_S = 1.0
+
+
+async def lost(lab: Lab, face: Face, promote_after_s: float) -> Any:
+    """A crash, and the client knows of it: somebody wanted to write."""
+    run = lab.inject("crash", promote_after_s=promote_after_s)
+    await asyncio.to_thread(run.wait_struck)
+    with suppress(psycopg.OperationalError):
+        await face.query("select 1", timeout=0.1)
+    await until(lambda: face.pool.topology.writer is None, 5)
+    return run
+
+
+async def told_s(face: Face, run: Any) -> float:
+    """Seconds from the new primary's first write until it is the pool's writer."""
+    while not run.done and run.writable_at is None:
+        await asyncio.sleep(0.001)
+    while face.pool.topology.writer is None:
+        await asyncio.sleep(0.001)
+    known_at = time.monotonic()
+    await asyncio.to_thread(run.wait_done)
+    return known_at - float(run.writable_at)
+
+
+async def ready(lab: Lab, face: Face, settings: Settings, **kwargs: Any) -> None:
+    await face.open(lab.dsn, settings, min_size=2, **kwargs)
+    await face.wait()
+    await until(lambda: sides(lab) == [0, 0, 0] and backends(lab) == [2, 1, 1], 8)
+
+
+async def test_a_standby_keeps_its_answer_back(
+    lab: Lab, orders: str, face: Face, rides: Rides
+) -> None:
+    """Its only connection serves, no backend is opened, and no more is asked than before."""
+    await ready(lab, face, settings_of(lab))
+    try:
+        run = await lost(lab, face, 1.2)
+        await until(lambda: bool(rides.held_s), 2)
+        before, since = rides.taken, time.monotonic()
+        await asyncio.sleep(0.6)
+        spent_s = time.monotonic() - since
+        assert await asyncio.to_thread(sides, lab) == [0, 0]
+        # Two standbys, each kept back for nearly as long as it would not have been asked.
+        assert rides.taken - before <= 2 * spent_s / role.STEP_S / 2
+        assert max(rides.held_s) == pytest.approx(0.05)
+        assert await told_s(face, run) < 1.0
+        assert any(seen.role is Role.PRIMARY for seen in rides.seen)
+    finally:
+        await face.close()
+
+
+@asynccontextmanager
+async def reading(face: Face, count: int) -> AsyncIterator[None]:
+    """So many read all the time, from whatever replica there is."""
+    over = False
+
+    async def read() -> None:
+        while not over:
+            await face.query("select 1", read_only=True)
+            await asyncio.sleep(0.005)
+
+    readers = [asyncio.create_task(read()) for _ in range(count)]
+    try:
+        yield
+    finally:
+        over = True
+        await asyncio.gather(*readers)
+
+
+async def test_readers_hear_of_it_first(
+    lab: Lab, orders: str, face: Face, rides: Rides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica's only connection is theirs: nothing is kept back on it, and nothing needs to."""
+    asked: list[Any] = []
+    ask_now = Cluster.ask_now
+    monkeypatch.setattr(Cluster, "ask_now", lambda *args: (asked.append(args[1]), ask_now(*args)))
+    settings = settings_of(lab, zone=lab.primary.zone, probe_burst_interval_s=RARELY_S)
+    await face.open(lab.dsn, settings, min_size=1, max_size=1)
+    try:
+        await face.wait()
+        await until(lambda: len(face.pool._core.replicas) == 2, 5)
+        async with reading(face, 4):
+            await asyncio.sleep(0.3)
+            run = await lost(lab, face, 0.5)
+            assert asked == []
+            assert await told_s(face, run) < RARELY_S / 4
+            assert {endpoint.address for endpoint in asked} == {lab.primary.address}
+        assert len(asked) <= 2  # a connection tells it once
+        assert rides.held_s == []
+    finally:
+        await face.close()
+
+
+@pytest.mark.parametrize("script", ["discard all", "set statement_timeout = 20"])
+async def test_whatever_the_session_does_it_is_asked(
+    lab: Lab, orders: str, face: Face, rides: Rides, script: str
+) -> None:
+    """Prepared questions are gone, or may not take as long: neither costs a backend."""
+    settings = settings_of(lab, probe_interval_s=0.1)
+    await ready(lab, face, settings)
+    try:
+        await until(lambda: rides.taken > 20, 5)
+        for pool in face.pool._core.replicas.values():
+            await tell(face, pool, script)
+        run = await lost(lab, face, 0.5)
+        rides.refusals.clear()
+        await told_s(face, run)
+        assert rides.refusals <= {lab.cluster.member(run.old_primary).address}
+    finally:
+        await face.close()
+
+
+async def tell(face: Face, pool: Any, script: str) -> None:
+    """To the one connection of a pool, for good."""
+    if face.is_async:
+        async with pool.connection() as conn:
+            await conn.set_autocommit(True)
+            await conn.execute(script)
+            await conn.set_autocommit(False)
+        return
+    with pool.connection() as conn:
+        conn.autocommit = True
+        conn.execute(script)
+        conn.autocommit = False
+
+
+async def test_behind_a_pooler_nothing_is_prepared(
+    lab: Lab, orders: str, face: Face, rides: Rides
+) -> None:
+    settings = settings_of(lab, probe_interval_s=0.05)
+    names = "select count(*) from pg_prepared_statements where name like '%resilient%'"
+    for threshold, expected in ((None, 0), (5, 1)):
+        own = Face("async" if face.is_async else "sync")
+        await own.open(
+            lab.dsn, settings, min_size=1, max_size=1, kwargs={"prepare_threshold": threshold}
+        )
+        try:
+            await own.wait()
+            before = rides.taken
+            await until(lambda n=before: rides.taken > n + 12, 5)
+            assert await own.query(names, read_only=True) == (expected,)
+        finally:
+            await own.close()
