@@ -113,7 +113,7 @@ async def test_readers_hear_of_it_first(
         await until(lambda: len(face.pool._core.replicas) == 2, 5)
         async with reading(face, 4):
             await asyncio.sleep(0.3)
-            run = await lost(lab, face, 0.5)
+            run = await lost(lab, face, 2.0)
             assert asked == []
             assert await told_s(face, run) < RARELY_S / 4
             assert {endpoint.address for endpoint in asked} == {lab.primary.address}
