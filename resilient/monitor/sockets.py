@@ -40,6 +40,7 @@ class Link:
         "expendable",
         "generation",
         "held",
+        "looked_at",
         "promoted",
         "questions",
         "readable",
@@ -57,6 +58,8 @@ class Link:
         self.expendable = False
         #: its endpoint is dead and there is nowhere else to go
         self.held = False
+        #: when its socket was last looked at for a farewell
+        self.looked_at = 0.0
         #: the monitor was told that its server takes writes now
         self.promoted = False
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type

@@ -19,8 +19,7 @@ from . import ledger
 from .errors import CommitOutcomeUnknown, explained
 from .journal import Journal
 from .recovery import Gen, RecoveryMixin, logger
-from .role import lsn
-from .witness import CONFIRM, END_BACKEND, RIDER, ask, witness, xid_status
+from .witness import CONFIRM, END_BACKEND, RIDER, Written, ask, mark_of, witness, xid_status
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
 UNCONFIRMED = "it is committed, and not acknowledged as durable"
@@ -50,10 +49,9 @@ class CommitMixin(RecoveryMixin):
         while True:
             sent = False
             try:
-                link = self._link
-                while link is not None and link.readable(0):
-                    self._hear()  # a session that has ended takes no COMMIT
-                if journal.blind and journal.mark is None and self._marks:
+                if not journal.fresh:
+                    self._hear_end()
+                if journal.blind and journal.written is None and self._marks:
                     yield from self._ask_rider()
                 sent = True
                 result = yield from self._send_commit(journal)
@@ -75,11 +73,39 @@ class CommitMixin(RecoveryMixin):
         """The session has ended, though its connection doesn't show it yet."""
         return react(exc.sqlstate, Sent.COMMIT, broken=False).action is Action.REPLAY
 
+    def _hear_end(self) -> None:
+        """A session that has ended takes no COMMIT: then it is certain that there is none."""
+        link = self._link
+        while link is not None and link.readable(0):
+            self._hear()
+
     def _hear(self) -> None:
         """Read what the server said unasked.  Raises when it ended the session."""
-        self.pgconn.consume_input()
-        if self.pgconn.status == _BAD:
+        pgconn = self.pgconn
+        pgconn.consume_input()
+        pgconn.is_busy()  # has it looked at
+        if self._dismissed:
+            pgconn.finish()  # the end of the stream may be on its way yet
+        if pgconn.status == _BAD:
             raise e.OperationalError("the server closed the connection")
+
+    def _send_own(
+        self, name: bytes, query: bytes, params: list[bytes] | None = None, types: Any = None
+    ) -> bytes:
+        """Put a statement of ours into the message.  Not empty: it is prepared with it, and
+        known by this name once that is answered.  Behind a pooler, names are nobody's."""
+        pgconn = self.pgconn
+        if self._prepared.prepare_threshold is None:
+            pgconn.send_query_params(query, params, param_types=types)
+            return b""
+        known = self._own_names.get(name)
+        if known is not None:
+            pgconn.send_query_prepared(known, params)
+            return b""
+        known = b"%s_%d" % (name, self._forgotten)
+        pgconn.send_prepare(known, query, param_types=types)
+        pgconn.send_query_prepared(known, params)
+        return known
 
     def _ask_rider(self) -> Gen:
         """The rider on its own: the last statement couldn't take it along."""
@@ -99,27 +125,31 @@ class CommitMixin(RecoveryMixin):
         return seen is not None and seen.marks and self._asks
 
     def _read_rider(self, result: PGresult) -> None:
-        journal, seen = self._journal, self._witness()
-        if journal is None or seen is None:
+        journal = self._journal
+        seen: Any = self._link.witness if self._link is not None else None
+        if journal is None or not seen:
             return
-        flushed = result.get_value(0, 2)
+        get = result.get_value
+        flushed = get(0, 2)
         if flushed is not None:
             seen.flushed.latest = flushed
-        if journal.mark is None:
-            xid, position = result.get_value(0, 0), result.get_value(0, 1)
+        if journal.written is None:
+            xid, position = get(0, 0), get(0, 1)
             if xid and position:
-                journal.mark = Mark(int(xid), lsn(position.decode()), seen.incarnation)
+                journal.written = xid, position, seen.incarnation
                 journal.marked_at = time.monotonic()
             journal.blind = False
 
     def _send_commit(self, journal: Journal) -> Gen:
+        pgconn, written = self.pgconn, journal.written
+        if pgconn.transaction_status != _INTRANS:
+            written = None
         self._committing = True
         self._sync_rep_warned = False
         self._token = b""
-        self._backend_pid = self.pgconn.backend_pid
+        self._backend_pid = pgconn.backend_pid
         try:
-            writes = journal.mark is not None and self.pgconn.transaction_status == _INTRANS
-            if writes and self._keeps_ledger:
+            if written is not None and self._keeps_ledger:
                 result = yield from ledger.commit(self, journal)
             else:
                 result = yield from self._commit_answer()
@@ -132,8 +162,8 @@ class CommitMixin(RecoveryMixin):
             raise e.OperationalError(link.condemned)
         if self._sync_rep_warned:
             raise self._unconfirmed()
-        if writes and link is not None:
-            link.witness.flushed.acknowledged(journal.mark)  # type: ignore[attr-defined]
+        if written is not None and link is not None:
+            link.witness.flushed.acknowledged(written)  # type: ignore[attr-defined]
         return result
 
     def _unknown(
@@ -174,14 +204,14 @@ class CommitMixin(RecoveryMixin):
         if react(exc.sqlstate, Sent.COMMIT, broken=True).action is Action.REPLAY:
             yield from self._not_committed(exc, "the session ended before it")
             return False
-        if journal.mark is None:
+        if journal.written is None:
             serializable = self._isolation_level is IsolationLevel.SERIALIZABLE
             if self._marks and not journal.blind and not serializable:
                 return True  # it wrote nothing: there is nothing to lose
             if self._read_only or (self._marks and not journal.blind):
                 yield from self._not_committed(exc, "it was read-only")
                 return False
-        if self._core.settings.commit_resolver == "off" or journal.mark is None:
+        if self._core.settings.commit_resolver == "off" or journal.written is None:
             why = "RESILIENT_COMMIT_RESOLVER=off"
             if self._core.settings.commit_resolver != "off":
                 why = (
@@ -189,7 +219,7 @@ class CommitMixin(RecoveryMixin):
                     " them, or wasn't asked (a cursor that the connection didn't make)"
                 )
             raise self._unknown(str(exc), details={"resolver": why}) from exc
-        return (yield from self._resolve(exc, journal.mark))
+        return (yield from self._resolve(exc, journal.written))
 
     def _not_committed(self, exc: e.Error, reason: str, fresh: Any = None) -> Gen:
         """It certainly did not commit: do it again, or say that it did not."""
@@ -201,8 +231,9 @@ class CommitMixin(RecoveryMixin):
             raise explained(exc, f"not committed ({reason}); not replayed: {why}") from None
         yield from self._reestablish(exc, self._deadline_at(), fresh)
 
-    def _resolve(self, exc: e.Error, mark: Mark) -> Gen:
+    def _resolve(self, exc: e.Error, written: Written) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
+        mark = mark_of(written)
         deadline_at = self._deadline_at()
         limit = f" within {self._core.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
         verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")
@@ -229,7 +260,7 @@ class CommitMixin(RecoveryMixin):
             yield from self._restore()
             known = self._witness()
             if known is not None:
-                known.flushed.acknowledged(mark)
+                known.flushed.acknowledged(written)
             return True
         if verdict.outcome is Outcome.NOT_COMMITTED:
             yield from self._not_committed(exc, verdict.reason, fresh)

@@ -121,6 +121,8 @@ class ResilientMixin(BaseConnection[Any]):
     _link: Link | None = None
     #: a COMMIT is under way
     _committing = False
+    #: the server has ended the session: its last words were heard while nothing was asked
+    _dismissed = False
     #: it committed on the server, whose wait for its standbys was cancelled
     _sync_rep_warned = False
 
@@ -224,9 +226,12 @@ class ResilientMixin(BaseConnection[Any]):
 def _noticed(
     reference: ref[ResilientMixin], handler: Callable[[Any], None], notice: pq.abc.PGresult
 ) -> None:
-    """A notice has come: it may say that no standby has confirmed a commit."""
+    """A notice has come: it may say that no standby has confirmed a commit, or be a farewell."""
     conn = reference()
     if conn is not None:
         source = notice.error_field(pq.DiagnosticField.SOURCE_FUNCTION)
         conn._sync_rep_warned |= source == SYNC_REP
+        # An error between two statements comes as a notice (libpq: pqParseInput3).
+        severity = notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+        conn._dismissed |= severity in (b"FATAL", b"PANIC")
     handler(notice)

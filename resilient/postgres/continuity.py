@@ -11,21 +11,28 @@ in a block is sent so:
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
+from psycopg._queries import PostgresClientQuery, PostgresQuery
+from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGresult
 
 from ..core.reaction import Action, Sent, react
 from .journal import Entry, Journal
-from .message import MessageMixin, Statement
+from .message import MessageMixin
 from .recovery import UNRECORDED, Gen
-from .statements import Traits
+from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS
 _UNKNOWN = pq.TransactionStatus.UNKNOWN
 _BAD = pq.ConnStatus.BAD
+_BINARY = pq.Format.BINARY
+_FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 _STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
 
 
@@ -45,15 +52,15 @@ class ContinuityMixin(MessageMixin):
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
         journal = self._journal
+        if journal is not None and command == b"COMMIT":
+            return self._commit() if self._pipeline is None else self._commit_in_pipeline()
         if command == b"DEALLOCATE ALL":
-            self._rider_ready = False
+            self._forget_names()
         if journal is None:
             return super()._exec_command(command, *args, **kwargs)
         if not isinstance(command, bytes):  # PREPARE TRANSACTION, and what follows it
             journal.hazard = journal.hazard or "a two-phase transaction"
             return self._two_phase(journal, super()._exec_command(command, *args, **kwargs))
-        if command == b"COMMIT":
-            return self._commit() if self._pipeline is None else self._commit_in_pipeline()
         if self._pipeline is not None:
             self._queued(journal, command)
             return super()._exec_command(command, *args, **kwargs)
@@ -151,56 +158,90 @@ class ContinuityMixin(MessageMixin):
         return self._begin_statement or self._get_tx_start_command()
 
     # long: every statement passes here, and a call costs a fifth of a microsecond
-    def perform(self, statement: Statement) -> Gen:  # noqa: PLR0912
-        """One statement, until it is answered or must fail."""
-        journal = self._journal
-        assert journal is not None
-        what = statement.what
+    def perform(  # noqa: PLR0912, PLR0915
+        self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
+    ) -> Gen:
+        """psycopg's `_execute_gen`: one statement, until it is answered or must fail."""
+        if cur._closed:
+            raise e.InterfaceError("the cursor is closed")
+        journal: Any = self._journal
+        cur._reset()
+        if not cur._last_query or cur._last_query is not query:
+            cur._last_query = None
+            cur._tx = Transformer(cur)
+        pgq = cur._query = cur._convert_query(query, params)
+        what = KNOWN.get(pgq.query) or traits(pgq.query)
+        if cur._query_cls is not PostgresQuery:
+            what = _of_client(cur, what)
+        fmt = cur.format if binary is None else _FORMATS[binary]
+        entry = None
         self._sync_rep_warned = False
-        if what.ends and self._in_block:
-            yield from self._commit_by_hand(statement)
-            return
-        while True:
+        while not (what.ends and self._in_block):
             status = self.pgconn.transaction_status
             begin = rider = b""
             try:
-                if status == _IDLE and not self._autocommit:
-                    begin = self._begin_statement or self._get_tx_start_command()
-                    yield from self._meet()
-                    if not what.merges:
-                        yield from self._step(journal, begin)
-                        begin, status = b"", _INTRANS
-                if what.rides and (begin or status != _IDLE):
-                    rider = self._rider(journal)
+                if status == _IDLE:
+                    if not self._autocommit:
+                        begin = self._begin_statement or self._get_tx_start_command()
+                        if self._link is not None and self._link.witness is None:
+                            yield from self._meet()
+                        if not what.merges:
+                            yield from self._step(journal, begin)
+                            begin, status = b"", _INTRANS
+                    elif not what.reads:
+                        status = self._status_heard()
+                if begin or status != _IDLE:
+                    entry = entry_of(cur, pgq, fmt)
+                    if what.rides and not self._read_only:
+                        rider = self._late_rider(journal) if journal.written else self._ride
                 if begin or rider:
-                    yield from self._merged(statement, begin, rider)
+                    yield from self._merged(cur, entry, prepare, begin, rider)
                 else:
-                    yield from statement.plainly()
-                break
+                    yield from cur.plainly(pgq, prepare=prepare, binary=fmt == _BINARY)
             except e.Error as exc:
+                entry = entry or entry_of(cur, pgq, fmt)
                 self._begun(journal, begin)
                 sent = self._sent(bool(begin), status, what)
                 if self._own(exc, sent):
-                    yield from self._refused(journal, statement, exc, begin)
+                    yield from self._refused(journal, entry, exc, begin)
                     raise
-                yield from self._deal_with(exc, sent, statement.entry().shown)
-        if begin:
-            journal.entries.append(Entry(begin))
-        if self._sync_rep_warned:
-            raise self._unconfirmed()
-        if what.special or self.pgconn.transaction_status == _IDLE or self._lost:
-            self._answered(journal, statement, bool(rider), bool(begin) or status != _IDLE)
-            return
-        if not rider and what.writes and journal.mark is None:
-            journal.blind = True
-        journal.add(statement.entry(), statement.cur._results)
+                yield from self._deal_with(exc, sent, entry.shown)
+                continue
+            if begin:
+                journal.entries.append(begun_by(begin))
+            if self._sync_rep_warned:
+                raise self._unconfirmed()
+            after = self.pgconn.transaction_status
+            if entry is None and after == _IDLE and not what.special:
+                journal.reset()
+            elif entry is None or what.special or after != _INTRANS:
+                entry = entry or entry_of(cur, pgq, fmt)
+                inside = bool(begin) or status != _IDLE
+                self._answered(what, entry, cur._results, bool(rider), inside)
+            else:
+                if not rider and what.writes and journal.written is None:
+                    journal.blind = True
+                journal.add(entry, cur._results)
+            break
+        else:
+            yield from self._commit_by_hand(cur)
+        cur._last_query = query
+        if self._prepared._to_flush:
+            yield from self._prepared.maintain_gen(self)
 
-    def _commit_by_hand(self, statement: Statement) -> Gen:
+    def _status_heard(self) -> int:
+        """The status before a write of its own is sent: one that goes to a session that has
+        ended already was never sent."""
+        with suppress(e.OperationalError):  # the status tells
+            self._hear_end()
+        return self.pgconn.transaction_status
+
+    def _commit_by_hand(self, cur: Any) -> Gen:
         """`execute("COMMIT")`: the same care, and a result for the cursor."""
         result = yield from self._commit()
         if result is None:
             result = self.pgconn.make_empty_result(pq.ExecStatus.COMMAND_OK)
-        statement.cur._set_results([result])
+        cur._set_results([result])
 
     def _own(self, exc: e.Error, sent: Sent) -> bool:
         """Is it the application's own error?  Also when the session ended behind it."""
@@ -247,7 +288,7 @@ class ContinuityMixin(MessageMixin):
         if begin and self.pgconn.transaction_status not in (_IDLE, pq.TransactionStatus.UNKNOWN):
             journal.command(begin)
 
-    def _refused(self, journal: Journal, statement: Statement, exc: e.Error, begin: bytes) -> Gen:
+    def _refused(self, journal: Journal, entry: Entry, exc: e.Error, begin: bytes) -> Gen:
         """The application's own error: part of the block, which may go on behind a savepoint.
         So the block has to stand when the error is raised, whatever happened behind it."""
         result = exc.pgresult
@@ -256,35 +297,57 @@ class ContinuityMixin(MessageMixin):
         lost = self._lost
         if lost and begin:
             journal.command(begin)
-        journal.add(statement.entry(), [result])
+        journal.add(entry, [result])
         if lost and not self._unreplayable():
             yield from self._reestablish(exc, self._deadline_at())
 
-    def _answered(self, journal: Journal, statement: Statement, rode: bool, inside: bool) -> None:
+    def _answered(
+        self, what: Traits, entry: Entry, results: list[PGresult], rode: bool, inside: bool
+    ) -> None:
         """Record what was done, where that isn't just one more statement of a block."""
-        what = statement.what
+        journal = self._journal
+        assert journal is not None
         if what.special:
-            self._special(journal, statement)
+            self._special(journal, what, entry)
         if not self._in_block or (not (inside or what.begins) and self._lost):
             if what.session:
-                self._session.keep([statement.entry()])
+                self._session.keep([entry])
             journal.reset()
             return
-        if not rode and what.writes and journal.mark is None:
+        if not rode and what.writes and journal.written is None:
             journal.blind = True
-        journal.add(statement.entry(), statement.cur._results)
+        journal.add(entry, results)
 
-    def _special(self, journal: Journal, statement: Statement) -> None:
+    def _special(self, journal: Journal, what: Traits, entry: Entry) -> None:
         """A statement that does more than most."""
-        what = statement.what
         journal.sets |= what.session
         if what.hazard:
             journal.hazard = journal.hazard or what.hazard
             if what.lasting:
                 self._session.hazard = self._session.hazard or what.hazard
         if what.forgets:
-            self._rider_ready = False
+            self._forget_names()
         if what.discards and not self._in_block:
             self._session.clear()
         if what.undoes:
-            journal.undo(statement.pgq.query)
+            journal.undo(entry.query)
+
+
+def _of_client(cur: Any, what: Traits) -> Traits:
+    """A query whose parameters are merged on the client: its text may be anything, and goes by
+    the simple protocol."""
+    if not issubclass(cur._query_cls, PostgresClientQuery):
+        return what
+    return what._replace(merges=False, rides=False)
+
+
+def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
+    """psycopg's query, to be recorded: its parameters are adapted, and the caller's no more."""
+    merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
+    return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)
+
+
+@cache
+def begun_by(begin: bytes) -> Entry:
+    """The entry of a BEGIN that travelled with a statement: it has no result of its own."""
+    return Entry(begin)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import errors as e
+from psycopg import pq
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
 from psycopg._server_cursor_base import ServerCursorMixin
-from psycopg.adapt import Transformer
 
 from ..core.reaction import Sent
-from .continuity import ContinuityMixin
+from .continuity import ContinuityMixin, entry_of
 from .journal import Entry
-from .message import Statement
 from .pipeline import RecordingPipeline
 from .recovery import Gen
 from .statements import traits
@@ -86,28 +85,8 @@ class RecordingCursor(CursorBase):
         conn: Any = self._conn
         if conn._journal is None or conn._pipeline is not None:
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
-        return self._recorded_gen(conn, query, params, prepare, binary)
-
-    def _recorded_gen(
-        self,
-        conn: ContinuityMixin,
-        query: Any,
-        params: Any,
-        prepare: bool | None,
-        binary: bool | None,
-    ) -> Gen:
-        """psycopg's `_execute_gen`, with BEGIN left to `perform`."""
-        if self._closed:
-            raise e.InterfaceError("the cursor is closed")
-        self._reset()
-        if not self._last_query or self._last_query is not query:
-            self._last_query = None
-            self._tx = Transformer(self)
-        pgq = self._convert_query(query, params)
-        yield from conn.perform(Statement(self, pgq, prepare, binary))
-        self._last_query = query
-        if conn._prepared._to_flush:
-            yield from conn._prepared.maintain_gen(conn)
+        gen: Gen = conn.perform(self, query, params, prepare, binary)
+        return gen
 
     def _start_query(self, query: Any = None) -> Gen:
         conn = cast(ContinuityMixin, self._conn)
@@ -122,12 +101,14 @@ class RecordingCursor(CursorBase):
     ) -> Gen:
         batch = self._conn._pipeline
         if batch is not None and isinstance(batch, Batch | RecordingPipeline):
-            batch.remember(Statement(self, pgq, prepare, binary).entry())
+            fmt = self.format if binary is None else pq.Format(int(binary))
+            batch.remember(entry_of(self, pgq, fmt))
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
-    def plainly(self, pgq: Any, prepare: bool | None, binary: bool | None) -> Gen:
-        """One statement, by psycopg alone."""
-        return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+    if TYPE_CHECKING:
+
+        def plainly(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
+            """One statement, by psycopg alone: the base class's own `_maybe_prepare_gen`."""
 
     # -- executemany
 
@@ -194,7 +175,7 @@ class RecordingCursor(CursorBase):
         done = len(batch.answers)
         if exc is not None and exc.pgresult is not None and done < len(batch.entries):
             journal.add(batch.entries[done], [exc.pgresult])
-        if journal.mark is None:
+        if journal.written is None:
             journal.blind = True
 
 
@@ -247,4 +228,5 @@ def recording(base: Any) -> Any:
     else:
         return base
     names = {name: getattr(base, name) for name in ("__module__", "__doc__", "__qualname__")}
-    return type(base.__name__, (mixin, base), {**names, "__slots__": ()})
+    plainly = {"plainly": base._maybe_prepare_gen}  # `super()` looks it up along the classes
+    return type(base.__name__, (mixin, base), {**names, **plainly, "__slots__": ()})

@@ -23,5 +23,6 @@ def derive(base: type[C]) -> type[C]:
 def _derived(base: type[Any]) -> type[Any]:
     copied = ("__module__", "__doc__", "__qualname__")
     names = {name: getattr(base, name) for name in copied}
+    names["_plain_cursor"] = base.cursor  # `super()` would look it up anew for every statement
     mixin = AsyncWait if issubclass(base, psycopg.AsyncConnection) else SyncWait
     return type(base.__name__, (mixin, base), names)

@@ -1,13 +1,15 @@
 """What a transaction did so far, so that it can be done again and compared.
 
 Parameters are kept as they were sent, results by reference; above `DIGEST_BYTES` a result is
-kept as a digest of its values, so that a discarded cursor's memory isn't held.
+kept as a digest of its values, so that a discarded cursor's memory isn't held.  Few statements
+with few rows are held to the bounds when somebody asks, or when there are more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from typing import Any
 
 from psycopg import pq
@@ -15,9 +17,14 @@ from psycopg.pq.abc import PGresult
 
 from ..core.outcome import Mark
 from .statements import traits
+from .witness import Written, mark_of
 
 #: a result larger than this (in bytes, estimated) is kept as a digest
 DIGEST_BYTES = 256 * 1024
+#: results with so few rows aren't looked at before there are so many statements
+FEW_ROWS, AT_ONCE = 64, 8
+#: a block that has written is fresh for so long, in seconds
+FRESH_S = 0.05
 #: rows that are measured to estimate a result's size
 SAMPLE_ROWS = 8
 #: a statement's text in an error is cut to this many characters
@@ -35,19 +42,16 @@ _TEXT = pq.Format.TEXT
 
 
 class Entry:
-    """One statement that was answered, in the form in which it is sent again."""
+    """One statement, in the form in which it is sent again."""
 
-    __slots__ = (
-        "digest",
-        "fmt",
-        "formats",
-        "params",
-        "query",
-        "results",
-        "types",
-        "undone",
-        "waiting",
-    )
+    __slots__ = ("__dict__", "fmt", "formats", "params", "query", "results", "types")
+
+    #: of its results, where they aren't kept
+    digest: bytes | None = None
+    #: inside a savepoint that was rolled back
+    undone = False
+    #: queued in a pipeline: whatever it gives is its answer
+    waiting = False
 
     def __init__(
         self,
@@ -64,11 +68,6 @@ class Entry:
         self.fmt = fmt
         #: what it gave; None for a command whose result nobody sees
         self.results: list[PGresult] | None = None
-        self.digest: bytes | None = None
-        #: inside a savepoint that was rolled back
-        self.undone = False
-        #: queued in a pipeline: whatever it gives is its answer
-        self.waiting = False
 
     def send(self, pgconn: pq.abc.PGconn) -> None:
         """Send it again; through the simple protocol where that was used."""
@@ -96,22 +95,25 @@ class Entry:
 class Journal:
     """The transaction under way on one connection.
 
-    `hazard`: why it can't be replayed, empty while it can.  `mark`: its id and position once
-    it has written.  `blind`: it may have written since the server was last asked.
+    `hazard`: why it can't be replayed, empty while it can; `measure` first.  `written`: its id
+    and position once it has written, `mark` the same in numbers.  `blind`: it may have written
+    since the server was last asked.
     """
 
     __slots__ = (
         "blind",
+        "due",
         "entries",
         "failed",
         "hazard",
-        "mark",
         "marked_at",
         "max_bytes",
         "max_statements",
+        "measured",
         "replays",
         "sets",
         "size",
+        "written",
     )
 
     def __init__(self, max_statements: int, max_bytes: int) -> None:
@@ -120,8 +122,10 @@ class Journal:
         self.entries: list[Entry] = []
         self.size = 0
         self.hazard = ""
-        self.mark: Mark | None = None
+        self.written: Written | None = None
         self.marked_at = 0.0
+        #: so many entries are in `size`; when there are so many it is time again
+        self.measured, self.due = 0, AT_ONCE
         self.blind = False
         self.replays = 0
         #: the caller was told that it failed
@@ -129,13 +133,25 @@ class Journal:
         #: it changed settings of the session
         self.sets = False
 
+    @property
+    def mark(self) -> Mark | None:
+        return None if self.written is None else mark_of(self.written)
+
+    @property
+    def fresh(self) -> bool:
+        """Its server has answered a moment ago, or nothing is lost with it."""
+        if self.written is None:
+            return not self.blind
+        return time.monotonic() - self.marked_at < FRESH_S
+
     def reset(self) -> None:
         """The transaction is over."""
         if self.entries or self.hazard or self.blind or self.replays:
             self.entries = []
-            self.size = 0
+            self.size = self.measured = 0
+            self.due = AT_ONCE
             self.hazard = ""
-            self.mark = None
+            self.written = None
             self.blind = self.sets = False
             self.replays = 0
         self.failed = False
@@ -163,8 +179,21 @@ class Journal:
             if self.sets and traits(entry.query).session:
                 self.entries.append(entry)
             return
+        entry.results = results
         self.entries.append(entry)
-        self._hold(entry, results)
+        if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
+            self.measure()
+
+    def measure(self) -> None:
+        """Hold to the bounds what was added since this was last done."""
+        entries, start = self.entries, self.measured
+        self.measured = len(entries)
+        self.due = self.measured + AT_ONCE
+        for entry in entries[start:]:
+            if entry.results is not None:
+                self._hold(entry, entry.results)
+        if len(self.entries) > self.max_statements:
+            self.over_statements()
 
     def _hold(self, entry: Entry, results: list[PGresult]) -> None:
         size = len(entry.query)
@@ -173,14 +202,12 @@ class Journal:
         if entry.params:
             size += sum(len(value) for value in entry.params if value is not None)
         if size > DIGEST_BYTES:
-            entry.digest = digest(results)
+            entry.results, entry.digest = None, digest(results)
             size = len(entry.query) + len(entry.digest)
         else:
             entry.results = results
         self.size += size
-        if len(self.entries) > self.max_statements:
-            self.over_statements()
-        elif self.size > self.max_bytes:
+        if self.size > self.max_bytes:
             self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
 
     def queued(self, entry: Entry) -> None:
@@ -195,6 +222,7 @@ class Journal:
     def answered(self, entry: Entry, results: list[PGresult]) -> None:
         """The answer to a queued statement came."""
         entry.waiting = False
+        self.measure()  # it isn't the last one
         if not self.hazard:
             self._hold(entry, results)
 
@@ -205,7 +233,8 @@ class Journal:
         """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
         self.hazard = f"{what} (RESILIENT_{setting})"
         self.entries[1:] = self.settings() if self.sets else []
-        self.size = 0
+        self.size, self.measured = 0, len(self.entries)
+        self.due = self.measured + AT_ONCE
 
     def settings(self) -> list[Entry]:
         """The statements that changed settings of the session, for good."""

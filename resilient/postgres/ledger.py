@@ -42,6 +42,7 @@ COMMENT ON TABLE {TABLE} IS
 PURGE = "DELETE FROM resilient.commits WHERE at < now() - interval '1 day'"
 
 INSERT = b"INSERT INTO resilient.commits (token) VALUES ($1)"
+INSERT_NAME = b"_resilient_token"
 #: how long a resolver waits behind an original that is still running
 LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '500ms'"
 
@@ -64,10 +65,14 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
     pgconn = conn.pgconn
     conn._token = new_token()
     pgconn.enter_pipeline_mode()
-    pgconn.send_query_params(INSERT, [conn._token], param_types=[_UUID_OID])
+    prepares = conn._send_own(INSERT_NAME, INSERT, [conn._token], [_UUID_OID])
     pgconn.send_query_params(b"COMMIT", None)
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
+    if prepares:
+        (prepared,) = yield from generators.fetch_many(pgconn)
+        if prepared.status == pq.ExecStatus.COMMAND_OK:
+            conn._own_names[INSERT_NAME] = prepares
     (inserted,) = yield from generators.fetch_many(pgconn)
     ended = yield from generators.fetch_many(pgconn)
     try:

@@ -15,8 +15,8 @@ from psycopg.abc import PQGen
 from .. import telemetry
 from ..core import losses
 from ..core.model import Endpoint
-from ..core.outcome import Incarnation, Mark
-from .witness import KEPT_MARKS, Flushed, Witness, earlier, xid_statuses
+from ..core.outcome import Incarnation
+from .witness import KEPT_MARKS, Flushed, Witness, Written, earlier, mark_of, xid_statuses
 
 
 def place_of(core: Any) -> object:
@@ -50,7 +50,7 @@ def _judge(
 ) -> PQGen[None]:
     now = seen.incarnation
     known.acknowledged = _Late(then, seen, endpoint)
-    marks = list(known.marks.copy())  # a copy in one step: threads may append
+    marks = [mark_of(written) for written in known.marks.copy()]  # in one step: threads may append
     statuses = yield from xid_statuses(pgconn, losses.questions(marks, now))
     loss = losses.judge(
         then,
@@ -73,7 +73,8 @@ class _Late:
     def __init__(self, then: Incarnation, seen: Witness, endpoint: Endpoint) -> None:
         self._then, self._seen, self._endpoint = then, seen, endpoint
 
-    def __call__(self, mark: Mark) -> None:
+    def __call__(self, written: Written) -> None:
+        mark = mark_of(written)
         then, now, received = self._then, self._seen.incarnation, self._seen.received
         loss = losses.judge(
             then, now, received, [mark], statuses={}, flushed_lsn=mark.lsn, full=False

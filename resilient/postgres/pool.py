@@ -149,7 +149,7 @@ class ResilientPool(SyncShell[CT]):
 
     def putconn(self, conn: CT) -> None:
         home = getattr(conn, "_pool", None)
-        if isinstance(home, ReplicaPool) and home.owner() is self:
+        if home is not self and isinstance(home, ReplicaPool) and home.owner() is self:
             home.putconn(conn)
         else:
             self._disengage(conn)

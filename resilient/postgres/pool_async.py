@@ -145,7 +145,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)
-        if isinstance(home, AsyncReplicaPool) and home.owner() is self:
+        if home is not self and isinstance(home, AsyncReplicaPool) and home.owner() is self:
             await home.putconn(conn)
         else:
             self._disengage(conn)

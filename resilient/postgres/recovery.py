@@ -31,7 +31,7 @@ from .errors import (
     explained,
 )
 from .journal import Entry, Journal, Session, difference
-from .witness import Witness, witness
+from .witness import RIDER, Witness, witness
 
 logger = logging.getLogger("resilient.failover")
 
@@ -75,21 +75,23 @@ class RecoveryMixin(ResilientMixin):
     #: what the settings say
     _records = _asks = _keeps_ledger = False
     _detour: Detour | None = None
-    #: the rider is prepared in this session
-    _rider_ready = False
+    #: the question that follows a statement until the block has written; empty: none does
+    _ride = b""
+    #: what of ours is prepared in this session, by its name; how often that was forgotten
+    _own_names: dict[bytes, bytes]
+    _forgotten = 0
 
     def engage(self, settings: Settings) -> None:
         """The connection is checked out: record what is done with it."""
-        journal = self._own_journal
-        if journal is None:
-            journal = Journal(settings.replay_max_statements, settings.replay_max_bytes)
-            self._own_journal = journal
+        if self._own_journal is None:
+            self._own_names = {}
+            self._own_journal = Journal(settings.replay_max_statements, settings.replay_max_bytes)
             self._session = Session()
             self._asks = settings.commit_resolver != "off"
             self._keeps_ledger = settings.commit_resolver == "ledger"
             self._records = settings.replay == "on" or self._asks
         if self._records:
-            self._journal = journal
+            self._journal = self._own_journal
 
     def disengage(self) -> None:
         """It is given back: what the pool does with it is not for recording."""
@@ -143,13 +145,20 @@ class RecoveryMixin(ResilientMixin):
         fresh.pgconn = old
         old.finish()
         self._link = fresh._link
+        self._ride = self._may_ride()
+        self._dismissed = False
         # The names of the old session mean nothing here, and need no DEALLOCATE.
         prepared = self._prepared
         prepared._counts.clear()
         prepared._names.clear()
         prepared._to_flush.clear()
-        self._rider_ready = False
+        self._forget_names()
         self._created_at, self._expire_at = fresh._created_at, fresh._expire_at
+
+    def _forget_names(self) -> None:
+        """Another session, or this one may have dropped them: they get new ones."""
+        self._own_names = {}
+        self._forgotten += 1
 
     # -- may it be done again?
 
@@ -160,6 +169,7 @@ class RecoveryMixin(ResilientMixin):
         journal = self._journal
         if journal is None:
             return "the connection isn't checked out"
+        journal.measure()
         return journal.hazard or self._session.hazard
 
     def tell_why(self, exc: BaseException, recovers: bool = False) -> None:
@@ -282,7 +292,7 @@ class RecoveryMixin(ResilientMixin):
         journal = self._journal
         assert journal is not None
         started = time.monotonic()
-        journal.mark = None
+        journal.written = None
         journal.blind = bool(journal.entries)
         try:
             for entry in self._session.settings:
@@ -346,6 +356,12 @@ class RecoveryMixin(ResilientMixin):
             place = losses.place_of(self._core)
             yield from losses.look_back(self.pgconn, seen, place, link.endpoint)
         link.witness = seen or False
+        self._ride = self._may_ride()
+
+    def _may_ride(self) -> bytes:
+        """The rider, for who may be asked it."""
+        seen = self._witness()
+        return RIDER if seen is not None and seen.marks and self._asks else b""
 
     def _meet_first(self) -> Gen:
         """`_meet`, where nothing was sent yet: on another session if this one is gone."""

@@ -24,8 +24,10 @@ from ..core import connect
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore, brief
-from .continuity import ContinuityMixin
 from .loans import close, lendable
+
+#: a connection that is given out again sooner isn't looked at again, in seconds
+LOOK_S = 0.05
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
@@ -103,7 +105,8 @@ class Shell:
     # -- connections that may still be used
 
     def _fit(self, conn: Any) -> bool:
-        """May this idle connection be given out?  About a microsecond: no round trip.
+        """May this idle connection be given out?  No round trip, and not even a look at one that
+        was looked at within `LOOK_S`: blocks recover on whatever they get.
 
         An idle connection has nothing to read: what there is, is a farewell, and then the end
         of the stream.  So it is read twice, by libpq, which doesn't wait and doesn't let other
@@ -114,6 +117,10 @@ class Shell:
             return True
         if link.condemned:
             return False
+        now = time.monotonic()
+        if now - link.looked_at < LOOK_S:
+            return True
+        link.looked_at = now
         pgconn = conn.pgconn
         try:
             pgconn.consume_input()
@@ -249,8 +256,11 @@ class Shell:
 
     def _engage(self, conn: Any) -> Any:
         """The connection goes to a caller: what is done with it can be done again."""
-        if isinstance(conn, ContinuityMixin):  # else something else has made it
-            conn.engage(self._core.settings)
+        try:
+            engage = conn.engage
+        except AttributeError:  # something else has made it
+            return conn
+        engage(self._core.settings)
         return conn
 
     def _disengage(self, conn: Any) -> None:
@@ -258,6 +268,14 @@ class Shell:
             conn.disengage()
             if self._reset is not None:  # type: ignore[attr-defined]
                 conn._session.clear()  # settings are the callback's from here
+
+    def _coming_back(self, conn: Any) -> None:
+        """A checkout is over: what nobody should get any more has expired."""
+        if getattr(conn, "_read_only_before", None) is not None:
+            self._restore(conn)
+        link = getattr(conn, "_link", None)
+        if link is not None and (link.condemned or self._bound not in (None, link.endpoint)):
+            conn._expire_at = 0.0
 
     # -- read-only checkouts
 

@@ -22,7 +22,7 @@ from . import fork
 from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
-from .shell import Shell, deadline_in, gave_up_at, is_condemned
+from .shell import Shell, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
 
@@ -239,9 +239,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         return True
 
     async def _return_connection(self, conn: ACT, from_getconn: bool) -> None:
-        self._restore(conn)
-        if is_condemned(conn) or not self._at_home(conn):
-            conn._expire_at = 0.0
+        self._coming_back(conn)
         await super()._return_connection(conn, from_getconn)
 
 

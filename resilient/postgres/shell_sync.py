@@ -27,7 +27,7 @@ from ._upstream import (
 )
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
-from .shell import Shell, deadline_in, gave_up_at, is_condemned
+from .shell import Shell, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import Arrange, Discard
 
@@ -209,9 +209,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         return conn
 
     def _return_connection(self, conn: CT, from_getconn: bool) -> None:
-        self._restore(conn)
-        if is_condemned(conn) or not self._at_home(conn):
-            conn._expire_at = 0.0
+        self._coming_back(conn)
         super()._return_connection(conn, from_getconn)
 
 

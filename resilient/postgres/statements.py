@@ -10,7 +10,6 @@ PostgreSQL manual 4.1, with `standard_conforming_strings` on.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -135,7 +134,14 @@ def _closing(query: bytes, start: int, token: bytes) -> int:
 
 def traits(query: bytes) -> Traits:
     """What the statement's text tells (PostgreSQL manual, part VI)."""
-    return _cached(query) if len(query) <= CACHED_BYTES else _examine(query)
+    found = KNOWN.get(query)
+    if found is None:
+        found = _examine(query)
+        if len(query) <= CACHED_BYTES:
+            if len(KNOWN) >= KNOWN_MOST:  # statements that are never the same: start over
+                KNOWN.clear()
+            KNOWN[query] = found
+    return found
 
 
 def _examine(query: bytes) -> Traits:
@@ -171,7 +177,9 @@ def _examine(query: bytes) -> Traits:
     )
 
 
-_cached = lru_cache(maxsize=4096)(_examine)
+#: statements that were examined; who is in a hurry looks here first
+KNOWN: dict[bytes, Traits] = {}
+KNOWN_MOST = 4096
 
 SEVERAL = "several statements in one, with transaction control"
 TWO_PHASE = "a two-phase transaction"

@@ -46,7 +46,7 @@ READY = waiting.Ready.RW
 #: reads until a socket at its end counts as endless
 MOST_READS = 10_000
 #: generators whose first step on a lost session leads to its recovery
-RECOVERING = frozenset({"_recorded_gen", "_many_gen", "_commit_gen", "_exit_gen", "_meet_first"})
+RECOVERING = frozenset({"perform", "_many_gen", "_commit_gen", "_exit_gen", "_meet_first"})
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _OK = pq.ConnStatus.OK
@@ -59,7 +59,7 @@ class _Shared(ContinuityMixin):
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
             """As psycopg's; what it executes is recorded."""
-            cur = super().cursor(*args, **kwargs)
+            cur = self._plain_cursor(*args, **kwargs)
             cur.__class__ = recording(type(cur))
             return cur
 

@@ -67,6 +67,16 @@ SELECT pg_catalog.string_agg(x::text || '=' || status, ' ') FROM (
  pg_catalog.unnest($1::pg_catalog.xid8[]) AS x) q (x, status)
 WHERE status <> 'committed'"""
 
+#: id and position as the server wrote them, and where
+Written = tuple[bytes, bytes, Incarnation]
+
+
+def mark_of(written: Written) -> Mark:
+    """The same in numbers: few are ever needed."""
+    xid, position, incarnation = written
+    return Mark(int(xid), lsn(position.decode()), incarnation)
+
+
 #: so many marks of acknowledged transactions are kept for each incarnation
 KEPT_MARKS = 4096
 
@@ -78,7 +88,7 @@ class Flushed:
     there by whoever has one; it is looked at when somebody wants to know.  A race between
     threads loses a reading, never invents one.
 
-    `acknowledged` is called with the mark of each transaction whose COMMIT was acknowledged;
+    `acknowledged` is called with what each transaction had `Written` whose COMMIT was acknowledged;
     the last of them are in `marks`.  `places`: which configured names have led there.
     `judging`: held by who finds out what was lost with it, and for good once that is known.
     """
@@ -88,8 +98,8 @@ class Flushed:
     def __init__(self) -> None:
         self.latest = b"0/0"
         self._highest = 0
-        self.marks: deque[Mark] = deque(maxlen=KEPT_MARKS)
-        self.acknowledged: Callable[[Mark], object] = self.marks.append
+        self.marks: deque[Written] = deque(maxlen=KEPT_MARKS)
+        self.acknowledged: Callable[[Written], object] = self.marks.append
         self.places: set[object] = set()
         self.judging = threading.Lock()
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from resilient.core.model import Endpoint
-from resilient.core.outcome import Incarnation, Mark, XidStatus
+from resilient.core.outcome import Incarnation, XidStatus, lsn_text
 from resilient.lab import Lab
 from resilient.postgres import losses
 from resilient.postgres.witness import KEPT_MARKS, Witness, _shared, xid_statuses
@@ -40,7 +40,8 @@ class Story:
 
     def acknowledge(self, *positions: int) -> None:
         for position in positions:
-            self.old.flushed.acknowledged(Mark(position, position, self.old.incarnation))
+            said = str(position).encode(), lsn_text(position).encode()
+            self.old.flushed.acknowledged((*said, self.old.incarnation))
 
     def meet(self, server: Witness, place: str = "writer.test", session: Any = None) -> None:
         assert list(losses.look_back(session, server, place, HERE)) == []
