@@ -13,6 +13,7 @@ from ..failover.clients import CLIENTS
 from ..progress import say
 from ..rows import Rows, machine
 from .cases import CASES
+from .placement import placed, possible
 from .report import report
 
 __all__ = ["main"]
@@ -50,6 +51,12 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, choices=WORKERS, help="only so many threads or tasks"
     )
+    parser.add_argument(
+        "--placement",
+        action="append",
+        choices=possible(),
+        help="of client and server on the processors, several are possible (all); one worker only",
+    )
     parser.add_argument("--rounds", type=int, help=f"batches of everything ({ROUNDS})")
     parser.add_argument(
         "--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds: does it work?"
@@ -66,6 +73,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the results as JSON on stdout")
     options = parser.parse_args(argv)
     options.case = options.case or cases
+    options.placement = options.placement or possible()
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     return options
 
@@ -91,8 +99,16 @@ def _measure(options: argparse.Namespace) -> None:
             (options.shell,) if options.shell else ("sync", "async"),
             (options.workers,) if options.workers else WORKERS,
             options.round_trip_ms,
+            options.placement,
         )
+        for standby in lab.standbys:
+            standby.stop()  # their work is no part of what a client costs
         for number, phase in enumerate(planned, 1):
             say(f"[{number}/{len(planned)}] {phase}")
-            for row in play(phase, place, options.rounds):
+            if phase.cases == ("weight",):
+                for standby in lab.standbys:
+                    standby.start()
+            with placed(lab, phase.placement):
+                found = play(phase, place, options.rounds)
+            for row in found:
                 rows.add(row | about | {"machine": machine()})

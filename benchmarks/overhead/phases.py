@@ -26,12 +26,14 @@ LEAST, IMPORTS_OF = 3, 10
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """`cases` alternate with each other; `round_trip_ms` 0: loopback as it is."""
+    """`cases` alternate with each other; `round_trip_ms` 0: loopback as it is; `placement`: of
+    client and server on the processors."""
 
     cases: tuple[str, ...]
     shell: str = "-"
     workers: int = 1
     round_trip_ms: float = 0.0
+    placement: str = "free"
 
     def __str__(self) -> str:
         names = ", ".join(self.cases)
@@ -39,7 +41,8 @@ class Phase:
             return names
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         network = f", {self.round_trip_ms:g} ms round trip" if self.round_trip_ms else ""
-        return f"{self.shell}, {workers}{network}: {names}"
+        where = f", {self.placement}" if self.placement != "free" else ""
+        return f"{self.shell}, {workers}{network}{where}: {names}"
 
 
 def phases(
@@ -47,16 +50,18 @@ def phases(
     shells: Sequence[str],
     workers: Sequence[int],
     round_trip_ms: float | None,
+    placements: Sequence[str] = ("free",),
 ) -> list[Phase]:
-    """In the order in which they are played."""
+    """In the order in which they are played.  One worker with a database is placed."""
     groups = [tuple(case for case in POOL if case in cases)]
     groups += [(case,) for case in ("http", "dns") if case in cases]
     found = [
-        Phase(group, shell, count)
+        Phase(group, shell, count, placement=placement)
         for shell in shells
         for count in workers
         for group in groups
         if group and (count == 1 or CASES[group[0]].several)
+        for placement in (placements if count == 1 and group[0] in POOL else ("free",))
     ]
     slow = tuple(case for case in DELAYED if case in cases)
     if round_trip_ms and slow:
@@ -114,13 +119,15 @@ def _rows(
         bare, ours = figures(samples[case, "bare"], inner), figures(taken, inner)
         again = figures(samples[case, "again"], inner)
         yield {
-            "key": f"{case}/{side}/{phase.shell}/{phase.workers}/{phase.round_trip_ms:g}",
+            "key": f"{case}/{side}/{phase.shell}/{phase.workers}/{phase.round_trip_ms:g}"
+            f"/{phase.placement}",
             "case": case,
             "side": side,
             "shell": phase.shell,
             "workers": phase.workers,
             "round_trip_ms": phase.round_trip_ms,
             "network": how or "loopback",
+            "placement": phase.placement,
             "batches": len(taken.wall),
             "bare": bare,
             "this": ours,

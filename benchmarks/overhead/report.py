@@ -10,6 +10,7 @@ from typing import Any
 
 from ..rows import Rows
 from .cases import CASES
+from .placement import PLACEMENTS
 
 __all__ = ["report", "table", "target"]
 
@@ -39,10 +40,11 @@ IMPORT_TARGET = 1.3
 NOTES = """\
 Ratios are those of the medians of alternating batches; *noise* is the bare side against itself,
 *cpu* the ratio of the processor time of the threads that work. With 16 workers µs is the time per
-operation of all together (1 / throughput), p50 and p99 are those of single operations. Targets are
-for one worker; ◄: missed. The bare side is psycopg_pool, httpx2, and dnspython with its cache (hits
-are timed in groups of 100). `aws` is a connection of the AWS wrapper for each worker, without a
-pool: nothing is checked out. A proxy that makes the network adds its own work to every side.
+operation of all together (1 / throughput), p50 and p99 are those of single operations. The servers
+are a primary without standbys. Targets are for one worker, ratios not for one processor; ◄: missed.
+The bare side is psycopg_pool, httpx2, and dnspython with its cache (hits are timed in groups of
+100). `aws` is a connection of the AWS wrapper for each worker, without a pool: nothing is checked
+out. A proxy that makes the network adds its own work to every side.
 """
 
 
@@ -57,8 +59,8 @@ def target(row: Row) -> tuple[str, bool] | None:
         return None
     column, near, far = wanted
     limit = far if row["round_trip_ms"] else near
-    if limit is None:
-        return None
+    if limit is None or (column == "ratio" and row.get("placement") == "together"):
+        return None  # together a round trip costs nothing: it says what the instructions cost
     value = row["this"]["us"] if column == "us" else row[column]
     text = {"added_us": f"≤ +{limit:g} µs", "us": f"≤ {limit:g} µs"}
     return text.get(column, f"≤ {limit:g}"), value <= limit
@@ -91,8 +93,14 @@ def table(rows: Sequence[Row]) -> str:
     timed.sort(key=lambda r: (r["shell"] != "sync", r["workers"], order[r["case"]]))
     lines: list[str] = []
     for trip_ms in sorted({row["round_trip_ms"] for row in timed}):
-        group = [row for row in timed if row["round_trip_ms"] == trip_ms]
-        lines += _timed(trip_ms, group)
+        for placement in PLACEMENTS:
+            group = [
+                row
+                for row in timed
+                if (row["round_trip_ms"], row.get("placement", "free")) == (trip_ms, placement)
+            ]
+            if group:
+                lines += _timed(trip_ms, placement, group)
     if timed:
         lines.append(NOTES)
     lines += _imports([row for row in rows if row["case"] == "import"])
@@ -111,8 +119,15 @@ def _head(title: str, names: Sequence[str]) -> Iterator[str]:
     yield f"|{' --- |' * len(names)}"
 
 
-def _timed(trip_ms: float, rows: Sequence[Row]) -> Iterator[str]:
-    title = "On loopback"
+WHERE = {
+    "apart": "On loopback, client and server on processors of their own",
+    "together": "On loopback, client and server on one processor",
+    "free": "On loopback, where the scheduler puts them",
+}
+
+
+def _timed(trip_ms: float, placement: str, rows: Sequence[Row]) -> Iterator[str]:
+    title = WHERE[placement]
     if trip_ms:
         how = ", ".join(sorted({row["network"] for row in rows}))
         title = f"Over a network of {trip_ms:g} ms (there and back), by {how}"

@@ -119,6 +119,8 @@ class ResilientMixin(BaseConnection[Any]):
     """Mixed in front of a connection class, sync or async: generators only, no I/O."""
 
     _link: Link | None = None
+    #: while it is lent for reading: what its `read_only` was before, in a tuple
+    _read_only_before: tuple[bool | None] | None = None
     #: a COMMIT is under way
     _committing = False
     #: the server has ended the session: its last words were heard while nothing was asked

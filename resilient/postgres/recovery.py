@@ -97,8 +97,9 @@ class RecoveryMixin(ResilientMixin):
         """It is given back: what the pool does with it is not for recording."""
         journal = self._journal
         if journal is not None:
-            journal.reset()
             self._journal = None
+            if journal.entries or journal.hazard or journal.blind or journal.failed:
+                journal.reset()
 
     @property
     def stranded(self) -> bool:

@@ -271,10 +271,14 @@ class Shell:
 
     def _coming_back(self, conn: Any) -> None:
         """A checkout is over: what nobody should get any more has expired."""
-        if getattr(conn, "_read_only_before", None) is not None:
+        try:
+            link, before = conn._link, conn._read_only_before
+        except AttributeError:  # something else has made it
+            return
+        if before is not None:
             self._restore(conn)
-        link = getattr(conn, "_link", None)
-        if link is not None and (link.condemned or self._bound not in (None, link.endpoint)):
+        bound = self._bound
+        if link is not None and (link.condemned or (bound is not None and bound != link.endpoint)):
             conn._expire_at = 0.0
 
     # -- read-only checkouts

@@ -218,7 +218,9 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         await super()._add_to_pool(conn)
 
     def _would_wait(self) -> bool:
-        if self._lock.locked() or self._promised():
+        lock = self._lock
+        # Without waiters nobody is promised anything; where asyncio names them otherwise, look.
+        if lock.locked() or (getattr(lock, "_waiters", True) and self._promised()):
             return True
         for client in self._waiting:
             if client._cond.locked():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from benchmarks.overhead.cases import CASES
 from benchmarks.overhead.database import AWS_CLIENT, Place, prepare
 from benchmarks.overhead.delay import delayed
 from benchmarks.overhead.phases import Phase, phases, play
+from benchmarks.overhead.placement import PLACEMENTS, placed, possible
 from benchmarks.overhead.report import report, target
 from benchmarks.rows import Rows
 from resilient.lab import Lab
@@ -62,6 +64,24 @@ def test_a_round_trip_takes_what_it_should(place: Place) -> None:
         assert conn.execute("select 1").fetchone() == (1,)
 
 
+@pytest.mark.lab
+@pytest.mark.skipif("apart" not in possible(), reason="one processor only")
+def test_client_and_server_are_put_where_they_should_be(lab: Lab) -> None:
+    everywhere = os.sched_getaffinity(0)
+
+    def seen() -> tuple[set[int], set[int]]:
+        with psycopg.connect(f"host={lab.primary.address} port={lab.port} user=app") as conn:
+            return os.sched_getaffinity(0), os.sched_getaffinity(conn.info.backend_pid)
+
+    with placed(lab, "apart"):
+        client, server = seen()
+        assert (len(client), client | server, client & server) == (1, everywhere, set())
+    with placed(lab, "together"):
+        client, server = seen()
+        assert client == server == {min(everywhere)}
+    assert seen() == (everywhere, everywhere)
+
+
 def test_figures() -> None:
     samples = Samples()
     samples.add([[0.0, 1.0, 3.0], [0.5, 1.5, 2.5]], cpu_s=2.0)
@@ -72,7 +92,9 @@ def test_figures() -> None:
 
 
 def test_the_phases() -> None:
-    found = phases([*CASES, "import", "weight"], ["sync", "async"], [1, 16], 0.5)
+    found = phases([*CASES, "import", "weight"], ["sync", "async"], [1, 16], 0.5, PLACEMENTS)
+    assert {phase.workers for phase in found if phase.placement != "free"} == {1}
+    assert {phase.placement for phase in found if "transaction" in phase.cases} == {*PLACEMENTS}
     assert {phase.cases for phase in found if phase.round_trip_ms} == {
         ("autocommit", "transaction")
     }
@@ -98,6 +120,8 @@ def row_of(case: str, side: str, **more: Any) -> dict[str, Any]:
         (row_of("transaction", "lsn", ratio=0.84, round_trip_ms=0.5), ("≤ 0.85", True)),
         (row_of("transaction", "ledger", ratio=1.0, round_trip_ms=0.5), ("≤ 0.9", False)),
         (row_of("transaction", "aws"), None),
+        (row_of("transaction", "lsn", placement="together"), None),
+        (row_of("checkout", "lsn", placement="together"), ("≤ +3 µs", True)),
         (row_of("dns", "resilient"), ("≤ 1 µs", False)),
         ({"case": "import", "against": "below", "ratio": 1.31}, ("≤ 1.3", False)),
         ({"case": "import", "against": "bare", "ratio": 2.0}, None),
