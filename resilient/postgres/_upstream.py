@@ -6,6 +6,7 @@ each name is still there and has the shape that is used.
 
 from __future__ import annotations
 
+from psycopg_pool._acompat import aspawn, spawn
 from psycopg_pool.abc import (
     ACT,
     CT,
@@ -26,6 +27,7 @@ from psycopg_pool.pool_async import WaitingClient as AsyncWaitingClient
 __all__ = [
     "ACT",
     "CT",
+    "OPEN_ATTRIBUTES",
     "POOL_ATTRIBUTES",
     "POOL_METHODS",
     "AddConnection",
@@ -42,6 +44,8 @@ __all__ = [
     "KwargsParam",
     "MaintenanceTask",
     "WaitingClient",
+    "aspawn",
+    "spawn",
 ]
 
 #: methods of a pool that are overridden or called
@@ -60,5 +64,16 @@ POOL_METHODS = (
     "run_task",
     "schedule_task",
 )
-#: attributes of an open pool that are read or changed
-POOL_ATTRIBUTES = ("_closed", "_drained_at", "_lock", "_nconns", "_pool", "_stats", "_waiting")
+#: attributes of a pool that are read or changed
+POOL_ATTRIBUTES = (
+    "_closed",
+    "_drained_at",
+    "_lock",
+    "_nconns",
+    "_pool",
+    "_stats",
+    "_waiting",
+    "_workers",
+)
+#: and those that only an open one has
+OPEN_ATTRIBUTES = ("_sched", "_tasks")

@@ -55,6 +55,7 @@ class ResilientPool(SyncShell[CT]):
                 self, endpoint, core, **replica_arguments(self, endpoint)
             )
             core.replicas[endpoint] = pool
+            self._spare_worker()
             pool.open()
 
     def close(self, timeout: float = 5.0) -> None:
@@ -63,6 +64,7 @@ class ResilientPool(SyncShell[CT]):
         if was_open:
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout)
+            self._end_errands()
             while self._core.stock:
                 self._close_connection(self._core.stock.popleft())
             self._core.detach()
@@ -72,6 +74,8 @@ class ResilientPool(SyncShell[CT]):
         if getattr(self, "_core", None) is not None:
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout=1.0)
+            if hasattr(self, "_errands"):
+                self._end_errands()
             self._core.detach(wait=False)
 
     # -- checkouts

@@ -54,6 +54,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 self, endpoint, core, **replica_arguments(self, endpoint)
             )
             core.replicas[endpoint] = pool
+            self._spare_worker()
             await pool.open()
 
     async def close(self, timeout: float = 5.0) -> None:
@@ -62,6 +63,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if was_open:
             while self._core.replicas:
                 await self._core.replicas.popitem()[1].close(timeout)
+            await self._end_errands()
             while self._core.stock:
                 await self._close_connection(self._core.stock.popleft())
             self._core.detach()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
@@ -24,6 +24,7 @@ from ..core import connect
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore, brief
+from .errands import Errands
 from .loans import close, lendable
 
 #: a connection that is given out again sooner isn't looked at again, in seconds
@@ -52,6 +53,10 @@ class Shell:
     _stats: Counter[str]
     #: what a replica's pool is bound to; the writer's is None
     _bound: Endpoint | None = None
+    #: of a replica's pool: the one whose workers and scheduler it uses
+    owner: Callable[[], Any]
+    #: of the writer's: what those replicas want done
+    _errands: Errands
     _add_task: type[Any]
     _discard_task: type[Any]
     _arrange_task: type[Any]
@@ -142,7 +147,7 @@ class Shell:
             self.run_task(self._discard_task(self, [conn], replace=False))
         return None
 
-    # -- parked work
+    # -- the work of the pool's workers
 
     def run_task(self, task: Any) -> None:
         """Queue a task, unless it is a parked one that was taken up already."""
@@ -151,7 +156,10 @@ class Shell:
                 self._core.parked.remove(task)
             except KeyError:
                 return
-        super().run_task(task)  # type: ignore[misc]
+        if self._bound is None:
+            super().run_task(task)  # type: ignore[misc]
+        elif (owner := self.owner()) is not None:
+            owner._errands.add(owner, task)
 
     def _park(self, task: Any) -> bool:
         """Remember a task that failed.  True when there is news: it may run at once."""
@@ -169,6 +177,14 @@ class Shell:
             view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
             for view in topology.endpoints
         )
+
+    @property
+    def _scheduler(self) -> Any:
+        """Who wakes tasks up later; None: the pool that had one is gone."""
+        if self._bound is None:
+            return self._sched  # type: ignore[attr-defined]
+        owner = self.owner()
+        return None if owner is None else owner._sched
 
     @staticmethod
     def _paced(delay: float) -> float:

@@ -19,9 +19,10 @@ import psycopg_pool
 from ..core import connect
 from ..core.model import Endpoint, Topology
 from . import fork
-from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask
+from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
+from .errands import AsyncErrand, Errands
 from .shell import Shell, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
@@ -48,9 +49,21 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
+        self._errands = Errands(self, AsyncErrand)
         super()._start_workers()
         fork.follow(self)
         self._loop = asyncio.get_running_loop()
+
+    def _spare_worker(self) -> None:
+        """There are replicas now: the only worker would not be left for the writer."""
+        if len(self._workers) == 1:
+            name = f"{self.name}-worker-1"
+            self._workers.append(aspawn(self.worker, args=(self._tasks,), name=name))
+
+    async def _end_errands(self) -> None:
+        """All pools are closed: what is left to do is to close connections."""
+        while (task := self._errands.take()) is not None:
+            await task.run()
 
     # -- connecting
 
@@ -147,7 +160,8 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 self.run_task(task)
                 return
             delay = self._paced(delay)
-        await super().schedule_task(task, delay)
+        if (scheduler := self._scheduler) is not None:
+            await scheduler.enter(delay, task.tick)
 
     # -- the topology
 
@@ -256,9 +270,8 @@ class AsyncReplicaPool(AsyncShell[ACT]):
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:
-        psycopg_pool.AsyncConnectionPool._start_workers(self)
         self._loop = asyncio.get_running_loop()
-        self._core.cluster.listen(self._core)
+        self._core.cluster.listen(self._core)  # the owner's do its work
 
     async def putconn(self, conn: ACT) -> None:
         self._disengage(conn)

@@ -24,9 +24,11 @@ from ._upstream import (
     CT,
     AddConnection,
     MaintenanceTask,
+    spawn,
 )
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
+from .errands import Errand, Errands
 from .shell import Shell, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import Arrange, Discard
@@ -50,8 +52,20 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
+        self._errands = Errands(self, Errand)
         super()._start_workers()
         fork.follow(self)
+
+    def _spare_worker(self) -> None:
+        """There are replicas now: the only worker would not be left for the writer."""
+        if len(self._workers) == 1:
+            name = f"{self.name}-worker-1"
+            self._workers.append(spawn(self.worker, args=(self._tasks,), name=name))
+
+    def _end_errands(self) -> None:
+        """All pools are closed: what is left to do is to close connections."""
+        while (task := self._errands.take()) is not None:
+            task.run()
 
     def __del__(self) -> None:
         # A worker may drop the last reference, and can't wait for itself; all have been told
@@ -139,7 +153,8 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 self.run_task(task)
                 return
             delay = self._paced(delay)
-        super().schedule_task(task, delay)
+        if (scheduler := self._scheduler) is not None:
+            scheduler.enter(delay, task.tick)
 
     # -- the topology
 
@@ -224,8 +239,7 @@ class ReplicaPool(SyncShell[CT]):
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:
-        psycopg_pool.ConnectionPool._start_workers(self)
-        self._core.cluster.listen(self._core)
+        self._core.cluster.listen(self._core)  # the owner's do its work
 
     def putconn(self, conn: CT) -> None:
         self._disengage(conn)

@@ -89,6 +89,22 @@ async def test_the_attributes_of_an_async_pool(cls: type[Any]) -> None:
     shape_of(instance)
 
 
+def test_the_attributes_of_an_open_pool() -> None:
+    """Its scheduler wakes tasks up, its workers take them from a queue."""
+    with psycopg_pool.ConnectionPool("", min_size=0, max_size=1, open=True) as instance:
+        for name in _upstream.OPEN_ATTRIBUTES:
+            assert hasattr(instance, name), name
+        assert parameters(instance._sched.enter) == ["delay", "action"]
+        assert parameters(instance.worker) == ["q"]
+        done = threading.Event()
+        extra = _upstream.spawn(instance.worker, args=(instance._tasks,), name="one more")
+        instance._workers.append(extra)
+        instance._sched.enter(0.0, done.set)
+        assert done.wait(5)
+    assert not extra.is_alive()  # it was told to stop with the others
+    assert parameters(_upstream.aspawn) == parameters(_upstream.spawn)
+
+
 @pytest.mark.parametrize("module", [pool, pool_async])
 def test_the_task_and_waiter_classes(module: Any) -> None:
     assert parameters(module.AddConnection)[:1] == ["pool"]
