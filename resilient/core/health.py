@@ -23,6 +23,13 @@ Three rules bound what many processes ask of one server:
   by 1.5 s with the defaults.
 * An endpoint that was never heard of is asked over a connection that is yet to be made, and
   is nobody's writer: the n-th unanswered probe is given n intervals.
+
+Silence is what was listened to.  Where this process itself didn't run (a busy machine, a pause
+of its virtual machine, another thread that holds the interpreter), an answer may have come and
+not been read: such time is cut out, and the answer read first.  Without that, a crowd that
+starves its own machine suspects servers that have answered, and each suspicion is a dial more.
+(Lifeguard, Dadgar et al. 2018, found the same of gossip: most false suspicions are the
+suspecting node's own slowness.)
 """
 
 from __future__ import annotations
@@ -42,6 +49,10 @@ LOAD = 8.0
 QUICK_S = 0.015
 #: answers of which the quickest counts
 LOOKED_AT = 2
+#: a look that comes later than this was held up here: nobody listened meanwhile
+DEAF_S = 0.005
+#: and how long is listened before anybody is judged, which is granted so often in one silence
+LISTEN_S, EXCUSES = 0.01, 3
 #: shares of the interval between which a quiet endpoint's next probe is drawn
 JITTER = (0.9, 1.0)
 
@@ -74,7 +85,8 @@ class Detector:
     times of probes without an answer, by id, oldest first.  `unanswered`: probes sent
     since `heard_at`.  `answers`: answers in a row.  `burst_at`: when the present burst
     began.  `known`: it was heard of, ever.  `took_s`: what the last answers took, `least_s`
-    what the quickest ever did.
+    what the quickest ever did, `queued_s` what they take at present beyond what is usual.
+    `excuses`: how often since `heard_at` this process didn't listen in time.
     """
 
     heard_at: float | None = None
@@ -86,13 +98,8 @@ class Detector:
     known: bool = False
     took_s: tuple[float, ...] = ()
     least_s: float | None = None
-
-    @property
-    def queued_s(self) -> float:
-        """How long an answer takes at present beyond what is usual."""
-        if self.least_s is None or len(self.took_s) < LOOKED_AT:
-            return 0.0
-        return max(0.0, min(self.took_s) - max(QUICK_S, 2 * self.least_s))
+    queued_s: float = 0.0
+    excuses: int = 0
 
     def late_s(self, config: ProbeConfig) -> float:
         """An unanswered probe older than this is a miss: of a server that has become slow twice
@@ -136,6 +143,8 @@ class Detector:
             known=True,
             took_s=took_s,
             least_s=least_s,
+            queued_s=_queued_s(took_s, least_s),
+            excuses=0,
         )
 
     def failed(self, probe: int | None) -> Detector:
@@ -145,6 +154,25 @@ class Detector:
 
     def suspected(self, now: float) -> Detector:
         return self if self.burst_at is not None else replace(self, burst_at=now)
+
+    def excused(self, late_s: float, now: float) -> Detector:
+        """This process looks so much later than it meant to: what it waits for may be there."""
+        if late_s < DEAF_S or not self.outstanding or self.excuses >= EXCUSES:
+            return self
+        by_s = late_s + LISTEN_S
+        return replace(
+            self,
+            heard_at=None if self.heard_at is None else min(self.heard_at + by_s, now),
+            sent_at=None if self.sent_at is None else min(self.sent_at + by_s, now),
+            outstanding=tuple((probe, min(at + by_s, now)) for probe, at in self.outstanding),
+            excuses=self.excuses + 1,
+        )
+
+
+def _queued_s(took_s: tuple[float, ...], least_s: float | None) -> float:
+    if least_s is None or len(took_s) < LOOKED_AT:
+        return 0.0
+    return max(0.0, min(took_s) - max(QUICK_S, 2 * least_s))
 
 
 def missed(detector: Detector, config: ProbeConfig, now: float) -> bool:
@@ -209,3 +237,32 @@ def next_probe_at(
         return last + config.interval_s * (low + (high - low) * jitter)
     loaded_s = min(LOAD * detector.queued_s, config.interval_s)
     return last + max(burst_spacing(config, burst_at, now), loaded_s) * (0.5 + jitter / 2)
+
+
+def agenda(
+    detector: Detector,
+    config: ProbeConfig,
+    burst_at: float | None,
+    now: float,
+    jitter: float,
+    *,
+    least_s: float = 0.0,
+) -> tuple[int, float]:
+    """(probes to send now, when to look again if none is).
+
+    `least_s`: the probe isn't sent sooner after the last one.
+    """
+    at = next_probe_at(detector, config, burst_at, now, jitter)
+    if least_s and detector.sent_at is not None:
+        at = max(at, detector.sent_at + least_s)
+    if at <= now + 1e-4:
+        # What follows is reckoned anew once these are sent.
+        probes, again = 1 + doubled(detector, config, now), float("inf")
+    else:
+        probes, again = 0, at
+    verdict = verdict_at(detector, config)
+    if verdict is not None and now < verdict < again:
+        again = verdict
+    if detector.outstanding and not missed(detector, config, now):
+        again = min(again, detector.outstanding[0][1] + detector.late_s(config))
+    return probes, again

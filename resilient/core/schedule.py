@@ -7,7 +7,7 @@ more at a time.
 
 from __future__ import annotations
 
-from .health import doubled, missed, next_probe_at, verdict_at
+from .health import agenda
 from .model import Endpoint, Health, Role
 from .topology import State
 
@@ -25,22 +25,12 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
     for _, item in state.known:
         detector = item.detector
         burst_at = detector.burst_at if detector.burst_at is not None else state.burst_at
-        at = next_probe_at(detector, state.config, burst_at, now, jitter)
-        if item.view.health is Health.DEAD and state.topology.writer and detector.sent_at:
-            # Nobody waits for it any more: its return is news within an interval.
-            at = max(at, detector.sent_at + state.config.interval_s)
-        if at <= now + 1e-4:
-            probes.append(item.view.endpoint)
-            if doubled(detector, state.config, now):
-                probes.append(item.view.endpoint)
-            # What follows is reckoned anew once these are sent.
-        else:
-            again = min(again, at)
-        verdict = verdict_at(detector, state.config)
-        if verdict is not None and verdict > now:
-            again = min(again, verdict)
-        if detector.outstanding and not missed(detector, state.config, now):
-            again = min(again, detector.outstanding[0][1] + detector.late_s(state.config))
+        # Nobody waits for a dead one while there is a writer: its return is news soon enough.
+        spare = item.view.health is Health.DEAD and state.topology.writer is not None
+        least_s = state.config.interval_s if spare else 0.0
+        count, at = agenda(detector, state.config, burst_at, now, jitter, least_s=least_s)
+        probes += [item.view.endpoint] * count
+        again = min(again, at)
     return probes, max(again, now + 1e-3)
 
 

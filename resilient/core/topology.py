@@ -87,7 +87,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed."""
+    """Time passed.  `late_s`: it was to be noticed so long ago, but this process didn't run."""
+
+    late_s: float = 0.0
 
 
 Event = Resolved | ProbeSent | Observed | ProbeFailed | Evidence | Tick
@@ -115,7 +117,8 @@ class NameRecord:
 @dataclass(frozen=True, slots=True)
 class State:
     """All of a cluster.  `highest` is the highest timeline ever seen in cluster `system_id`;
-    `burst_at` since when nobody, or only a suspect, may write."""
+    `burst_at` since when nobody, or only a suspect, may write.  `settled`: publishing it once
+    more would change nothing."""
 
     config: ProbeConfig = field(default_factory=ProbeConfig)
     known: tuple[tuple[Key, Known], ...] = ()
@@ -124,6 +127,7 @@ class State:
     highest: int | None = None
     burst_at: float | None = None
     topology: Topology = field(default_factory=Topology)
+    settled: bool = False
 
     def get(self, endpoint: Endpoint) -> Known | None:
         wanted = key_of(endpoint)
@@ -137,10 +141,11 @@ class State:
 
 def step(state: State, event: Event, now: float) -> State:
     """The state after one event.  Events of endpoints that are gone change nothing."""
+    before = state
     if isinstance(event, Resolved):
         state = _resolved(state, event)
     elif isinstance(event, Tick):
-        state = _ticked(state, now)
+        state = _ticked(state, event.late_s, now)
     else:
         known = state.get(event.endpoint)
         if known is None:
@@ -153,7 +158,19 @@ def step(state: State, event: Event, now: float) -> State:
             state = state.put(_probe_failed(known, event, now))
         else:
             state = state.put(_suspected(known, event, now))
+    if before.settled and _looks_as(state, before):
+        return state
     return _publish(_without_retired(state), now)
+
+
+def _looks_as(new: State, old: State) -> bool:
+    """Does all that is published, or decides on it, stand as it did?  Most answers are news of
+    nothing but that they came."""
+    return new.names is old.names and all(
+        (one.view is other.view or one.view == other.view)
+        and (one.system_id, one.incarnation) == (other.system_id, other.incarnation)
+        for (_, one), (_, other) in zip(new.known, old.known, strict=True)
+    )
 
 
 def _observed(state: State, known: Known, event: Observed, now: float) -> State:
@@ -226,9 +243,11 @@ def _dead(known: Known, why: str) -> Known:
     return replace(known, view=view)
 
 
-def _ticked(state: State, now: float) -> State:
+def _ticked(state: State, late_s: float, now: float) -> State:
     for _, known in state.known:
-        if silent_to_death(known.detector, state.config, now):
+        if (excused := known.detector.excused(late_s, now)) is not known.detector:
+            state = state.put(replace(known, detector=excused))
+        elif silent_to_death(known.detector, state.config, now):
             silence = now - (known.detector.heard_at or now)
             if known.view.health is not Health.DEAD:
                 state = state.put(_dead(known, f"no answer for {silence:.1f} s"))
@@ -329,8 +348,8 @@ def _fence(item: Known, state: State) -> Known:
     return replace(item, view=replace(view, fenced=fenced, reason=reason, generation=generation))
 
 
-def _publish(state: State, now: float) -> State:
-    state = _pinned(state)
+def _publish(given: State, now: float) -> State:
+    state = _pinned(given)
     epochs = [
         item.view.epoch
         for _, item in state.known
@@ -342,8 +361,7 @@ def _publish(state: State, now: float) -> State:
     fenced = sorted((_fence(item, state) for _, item in state.known), key=lambda k: k.order)
     items = [_demoted(item, old) for item in fenced]
     known = tuple((key_of(item.view.endpoint), item) for item in items)
-    if known != state.known:
-        state = replace(state, known=known)
+    state = state if known == state.known else replace(state, known=known)
     views = tuple(item.view for item in items)
     writer, conflict = _decide(state)
     current = next((v for v in views if writer and v.endpoint == writer.endpoint), None)
@@ -352,7 +370,7 @@ def _publish(state: State, now: float) -> State:
     new = Topology(old.version, views, current, state.highest, conflict)
     if new.shape != old.shape:
         new = replace(new, version=old.version + 1)
-    return replace(state, topology=new, burst_at=burst_at)
+    return replace(state, topology=new, burst_at=burst_at, settled=state is given)
 
 
 def _demoted(item: Known, old: Topology) -> Known:

@@ -79,6 +79,7 @@ class Cluster:
         )
         self._monitor = thread.acquire()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_at = 0.0
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._by_endpoint: dict[Endpoint, list[int]] = {}
         self._probe_number = 0
@@ -301,17 +302,21 @@ class Cluster:
                     link.abort(f"{DEADLINE}: {link.condemned}, and nothing replaced it in time")
 
     def _schedule(self) -> None:
+        now = time.monotonic()
         if self._timer:
+            if self._due_at <= now and not self._closing:
+                return  # it fires in this turn of the loop, and shows how late that is
             self._timer.cancel()
         if not self._closing:
-            now = time.monotonic()
             probes, again = schedule.due(self._state, now, self._jitter)
             when = now if probes else again
             if self._dying:
                 when = min(when, *self._dying.values())
+            self._due_at = when
             self._timer = self._monitor.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
+        self._timer = None
         try:
             self._look_after()
         finally:
@@ -321,7 +326,7 @@ class Cluster:
         now = time.monotonic()
         self._expire(now)
         old = self._state.topology
-        self._state = core.step(self._state, core.Tick(), now)
+        self._state = core.step(self._state, core.Tick(now - self._due_at), now)
         probes, _ = schedule.due(self._state, now, self._jitter)
         self._jitter = self._rng.random()
         for endpoint in probes:

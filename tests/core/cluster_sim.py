@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from resilient.core.health import MAX_OUTSTANDING, ProbeConfig
@@ -60,19 +60,28 @@ class Dispatch:
 
 
 class Simulation:
-    """Runs one cluster.  `flaps` counts how often an endpoint was declared dead."""
+    """Runs one cluster.  `deaths`: when an endpoint was declared dead, `suspicions`: when one came
+    under suspicion.  In the `pauses` (from, to) the process doesn't run; after one it looks at its
+    timer before it reads what has come."""
 
     def __init__(
-        self, network: Network, endpoints: tuple[Endpoint, ...], seed: int = 0, start: float = 100.0
+        self,
+        network: Network,
+        endpoints: tuple[Endpoint, ...],
+        seed: int = 0,
+        start: float = 100.0,
+        pauses: Sequence[tuple[float, float]] = (),
     ) -> None:
         self.network = network
         #: servers keep an answer back, and look whether they were promoted this often; 0: none does
         self.step_s = 0.0
+        self.pauses = pauses
         self.rng = random.Random(seed)
         self.now = start
         self.state = State(ProbeConfig())
         self.sent: list[Dispatch] = []
         self.deaths: list[tuple[float, Endpoint]] = []
+        self.suspicions: list[tuple[float, Endpoint]] = []
         self._replies: list[tuple[float, int, Event]] = []
         self._under_way: dict[Endpoint, list[int]] = {}
         self._probe = 0
@@ -85,9 +94,12 @@ class Simulation:
         self.state = step(self.state, event, self.now)
         for view in self.state.topology.endpoints:
             before = old.find(view.endpoint)
-            was_dead = before is not None and before.health is Health.DEAD
-            if view.health is Health.DEAD and not was_dead:
+            if before is not None and before.health is view.health:
+                continue
+            if view.health is Health.DEAD:
                 self.deaths.append((self.now, view.endpoint))
+            elif view.health is Health.SUSPECT:
+                self.suspicions.append((self.now, view.endpoint))
 
     def run_until(self, end: float) -> None:
         while True:
@@ -96,18 +108,19 @@ class Simulation:
                 self._tick(probes)
                 continue
             arrival = self._replies[0][0] if self._replies else end
-            moment = min(again, arrival)
+            planned = min(again, arrival)
+            moment = next((to for at, to in self.pauses if at <= planned < to), planned)
             if moment >= end:
                 self.now = end
                 return
             self.now = moment
-            if arrival <= moment:
+            if arrival <= moment and (again > moment or moment == planned):
                 self._deliver()
             else:
-                self._tick(None)
+                self._tick(None, moment - again)
 
-    def _tick(self, probes: list[Endpoint] | None) -> None:
-        self.apply(Tick())
+    def _tick(self, probes: list[Endpoint] | None, late_s: float = 0.0) -> None:
+        self.apply(Tick(late_s))
         if probes is None:
             probes, _ = due(self.state, self.now, self.rng.random())
         for item in probes:

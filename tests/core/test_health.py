@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from cluster_sim import RTT_S, A, B, Network, Reply, Simulation, primary, replica
+from cluster_sim import RTT_S, A, B, C, Network, Reply, Simulation, primary, replica
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +123,53 @@ def test_never_more_than_eight_are_unanswered() -> None:
     known = sim.state.get(A)
     assert known is not None
     assert len(known.detector.outstanding) <= MAX_OUTSTANDING
+
+
+def slowish(item: Endpoint, now: float) -> Reply:
+    return 0.2, primary() if item == A else replica()
+
+
+@pytest.mark.parametrize("paused_s", [0.1, 0.4, 3.0, 3600.0])
+def test_a_pause_of_this_process_is_nobody_elses_silence(paused_s: float) -> None:
+    """The answers came while it didn't run: they are read before anybody is judged."""
+    suspicions = 0
+    for number in range(100):
+        at = 150.0 + number / 50 + 0.0013
+        sim = Simulation(slowish, (A, B, C), pauses=((at, at + paused_s),))
+        sim.run_until(at + paused_s + 10)
+        suspicions += len(sim.suspicions)
+        assert sim.deaths == []
+    # but for pauses that end just when a look was due anyway; 15 to 60 without that
+    assert suspicions <= 5
+
+
+def test_a_process_that_is_always_late_asks_no_more_than_usual() -> None:
+    """As on a machine that is too small: each suspicion would be a dial more, and so the next."""
+    stutter = [(150 + 0.35 * n, 150 + 0.35 * n + 0.3) for n in range(100)]
+    calm, busy = (Simulation(slowish, (A, B, C), pauses=pauses) for pauses in ((), stutter))
+    for sim in (calm, busy):
+        sim.run_until(185)
+    assert len(busy.suspicions) <= 2
+    assert len(busy.sent) <= 1.1 * len(calm.sent)
+
+
+@settings(deadline=None, max_examples=40)
+@given(phase=st.floats(0.0, 2.0), share=st.floats(0.05, 0.5))
+def test_a_hang_is_found_by_a_process_that_is_often_late(phase: float, share: float) -> None:
+    moment = 130.0 + phase
+    pauses = [(120 + 0.3 * n, 120 + 0.3 * n + 0.3 * share) for n in range(60)]
+    sim = Simulation(hung_after(moment), (A, B), pauses=pauses)
+    sim.run_until(moment + WINDOW_S + 1.0)
+    assert [item for _, item in sim.deaths] == [A]
+
+
+def test_what_nobody_waits_for_is_not_postponed() -> None:
+    quiet = Detector().sent(1, 10.0).heard(1, 10.1)
+    assert quiet.excused(5.0, 16.0) is quiet
+    waiting = Detector().sent(1, 10.0)
+    assert waiting.excused(0.001, 10.3) is waiting
+    assert waiting.excused(0.1, 10.35).outstanding == ((1, pytest.approx(10.11)),)
+    assert waiting.excused(9.0, 10.5).sent_at == 10.5
 
 
 def gaps(sim: Simulation, item: Endpoint, start: float, end: float) -> list[float]:

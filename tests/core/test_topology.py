@@ -307,6 +307,9 @@ class AnyHistory(RuleBasedStateMachine):
 
     def do(self, event: Event) -> None:
         old, self.state = self.state, step(self.state, event, self.now)
+        # What is left out where an event is no news would have changed nothing.
+        whole = step(replace(old, settled=False), event, self.now)
+        assert replace(self.state, settled=False) == replace(whole, settled=False)
         before, now = old.topology, self.state.topology
         shape = [(v.endpoint, v.role, v.health, v.epoch, v.fenced) for v in before.endpoints]
         new = [(v.endpoint, v.role, v.health, v.epoch, v.fenced) for v in now.endpoints]
@@ -338,10 +341,10 @@ class AnyHistory(RuleBasedStateMachine):
         assert (view.health if view else None) is was or was is Health.UP
         assert view is None or view.health is not Health.DEAD or was is Health.DEAD
 
-    @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 5.0]))
-    def tick(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 5.0]), share=st.sampled_from([0.0, 0.5]))
+    def tick(self, seconds: float, share: float) -> None:
         self.now += seconds
-        self.do(Tick())
+        self.do(Tick(seconds * share))
 
     @rule(item=ENDPOINTS, there=st.booleans(), rotating=st.booleans())
     def resolve(self, item: Endpoint, there: bool, rotating: bool) -> None:
