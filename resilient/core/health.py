@@ -17,7 +17,8 @@ Three rules bound what many processes ask of one server:
   ever) stretches the spacing: `LOAD` × that time, up to the interval.  Of two answers the
   quicker one counts, so one that was late by chance changes nothing.  N processes that ask a
   server which answers c probes a second keep it busy, but its queue settles near
-  15 ms + 4 N / (3 · LOAD · c) seconds.  While there is such a queue no answer is kept back.
+  15 ms + 4 N / (3 · LOAD · c) seconds.  While there is such a queue no answer is kept back.  A
+  refusal counts as well: it has no queue there, but the machines that clients share have one.
 * Of a server that has become so slow, a probe is a miss after twice what its answers take, up
   to the whole timeout, and the first miss sends only one.  So its verdict comes later: at most
   by 1.5 s with the defaults.
@@ -78,11 +79,21 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A probe without an answer.  `waited_at`: since when its answer is waited for, which is
+    later than `sent_at` where nobody listened meanwhile."""
+
+    probe: int
+    sent_at: float
+    waited_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Detector:
     """What is known of one endpoint's answers.  Times are monotonic seconds.
 
-    `heard_at`: the last answer (or, before any, the first probe).  `outstanding`: send
-    times of probes without an answer, by id, oldest first.  `unanswered`: probes sent
+    `heard_at`: the last answer (or, before any, the first probe).  `outstanding`: probes
+    without an answer, oldest first.  `unanswered`: probes sent
     since `heard_at`.  `answers`: answers in a row.  `burst_at`: when the present burst
     began.  `known`: it was heard of, ever.  `took_s`: what the last answers took, `least_s`
     what the quickest ever did, `queued_s` what they take at present beyond what is usual.
@@ -91,7 +102,7 @@ class Detector:
 
     heard_at: float | None = None
     sent_at: float | None = None
-    outstanding: tuple[tuple[int, float], ...] = ()
+    outstanding: tuple[Asked, ...] = ()
     unanswered: int = 0
     answers: int = 0
     burst_at: float | None = None
@@ -118,21 +129,21 @@ class Detector:
             self,
             sent_at=now,
             heard_at=now if self.heard_at is None else self.heard_at,
-            outstanding=(*kept, (probe, now)),
+            outstanding=(*kept, Asked(probe, now, now)),
             unanswered=self.unanswered + 1,
         )
 
     def heard(self, probe: int | None, now: float, held_s: float = 0.0) -> Detector:
         """An answer came, which was kept back for `held_s`: whatever was asked before it is no
         longer a miss."""
-        asked = next((at for known, at in self.outstanding if known == probe), None)
-        took_s, least_s = self.took_s, self.least_s
+        asked = self._asked(probe)
+        took_s, least_s, until = self.took_s, self.least_s, now
         if asked is not None:
-            took = max(0.0, now - asked - held_s)
+            until = asked.sent_at
+            took = max(0.0, now - until - held_s)
             took_s = (*took_s, took)[-LOOKED_AT:]
             least_s = took if least_s is None else min(least_s, took)
-        until = now if asked is None else asked
-        left = tuple(item for item in self.outstanding if item[1] > until)
+        left = tuple(item for item in self.outstanding if item.sent_at > until)
         return replace(
             self,
             heard_at=now,
@@ -147,10 +158,21 @@ class Detector:
             excuses=0,
         )
 
-    def failed(self, probe: int | None) -> Detector:
-        """A probe ended without an answer that counts."""
-        left = tuple(item for item in self.outstanding if item[0] != probe)
-        return replace(self, outstanding=left, answers=0)
+    def _asked(self, probe: int | None) -> Asked | None:
+        return next((item for item in self.outstanding if item.probe == probe), None)
+
+    def failed(self, probe: int | None, refused_at: float | None = None) -> Detector:
+        """A probe ended without an answer that counts; if it was refused, when."""
+        asked, took_s = self._asked(probe), self.took_s
+        if asked is not None and refused_at is not None:
+            took_s = (*took_s, refused_at - asked.sent_at)[-LOOKED_AT:]
+        return replace(
+            self,
+            outstanding=tuple(item for item in self.outstanding if item is not asked),
+            answers=0,
+            took_s=took_s,
+            queued_s=_queued_s(took_s, self.least_s),
+        )
 
     def suspected(self, now: float) -> Detector:
         return self if self.burst_at is not None else replace(self, burst_at=now)
@@ -164,7 +186,10 @@ class Detector:
             self,
             heard_at=None if self.heard_at is None else min(self.heard_at + by_s, now),
             sent_at=None if self.sent_at is None else min(self.sent_at + by_s, now),
-            outstanding=tuple((probe, min(at + by_s, now)) for probe, at in self.outstanding),
+            outstanding=tuple(
+                replace(item, waited_at=min(item.waited_at + by_s, now))
+                for item in self.outstanding
+            ),
             excuses=self.excuses + 1,
         )
 
@@ -178,7 +203,7 @@ def _queued_s(took_s: tuple[float, ...], least_s: float | None) -> float:
 def missed(detector: Detector, config: ProbeConfig, now: float) -> bool:
     """True when the oldest unanswered probe is late enough to start a burst."""
     late_s = detector.late_s(config)
-    return bool(detector.outstanding) and now - detector.outstanding[0][1] >= late_s - 1e-9
+    return bool(detector.outstanding) and now - detector.outstanding[0].waited_at >= late_s - 1e-9
 
 
 def doubled(detector: Detector, config: ProbeConfig, now: float) -> bool:
@@ -192,7 +217,7 @@ def silent_to_death(detector: Detector, config: ProbeConfig, now: float) -> bool
     """The verdict: a whole window of silence, with enough questions asked in it."""
     if detector.heard_at is None or now - detector.heard_at < config.window_s - 1e-9:
         return False
-    young = sum(now - at < GRACE_S - 1e-9 for _, at in detector.outstanding)
+    young = sum(now - item.waited_at < GRACE_S - 1e-9 for item in detector.outstanding)
     return detector.unanswered - young >= MIN_PROBES
 
 
@@ -264,5 +289,5 @@ def agenda(
     if verdict is not None and now < verdict < again:
         again = verdict
     if detector.outstanding and not missed(detector, config, now):
-        again = min(again, detector.outstanding[0][1] + detector.late_s(config))
+        again = min(again, detector.outstanding[0].waited_at + detector.late_s(config))
     return probes, again

@@ -202,7 +202,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
 
 
 def _probe_failed(known: Known, event: ProbeFailed, now: float) -> Known:
-    detector = known.detector.failed(event.probe)
+    detector = known.detector.failed(event.probe, now if event.kind in DEADLY else None)
     why = event.detail or event.kind.value
     if event.kind in NEUTRAL:
         view = replace(known.view, reason=why)

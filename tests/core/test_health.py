@@ -168,8 +168,25 @@ def test_what_nobody_waits_for_is_not_postponed() -> None:
     assert quiet.excused(5.0, 16.0) is quiet
     waiting = Detector().sent(1, 10.0)
     assert waiting.excused(0.001, 10.3) is waiting
-    assert waiting.excused(0.1, 10.35).outstanding == ((1, pytest.approx(10.11)),)
+    assert waiting.excused(0.1, 10.35).outstanding[0].waited_at == pytest.approx(10.11)
     assert waiting.excused(9.0, 10.5).sent_at == 10.5
+
+
+def test_a_late_answer_is_slow_although_nobody_is_suspected() -> None:
+    """What is cut out of the silence is load all the same: bursts must not feed it."""
+    heard = Detector().sent(0, 0.0).heard(0, 0.001)
+    for number in (1, 2):
+        sent = heard.sent(number, 1.0 * number)
+        heard = sent.excused(0.1, number + 0.1).heard(number, number + 0.12)
+    assert spacing(heard) == pytest.approx(LOAD * (0.12 - QUICK_S), rel=0.01)
+
+
+def test_who_refuses_late_is_asked_less_often_in_a_burst() -> None:
+    """The queue is here, before the packets leave."""
+    at_once = answered(0.001).sent(8, 10.0).failed(8, 10.001).sent(9, 11.0).failed(9, 11.001)
+    late = answered(0.001).sent(8, 10.0).failed(8, 10.06).sent(9, 11.0).failed(9, 11.05)
+    assert spacing(at_once) == pytest.approx(ProbeConfig().burst_interval_s, rel=0.01)
+    assert spacing(late) == pytest.approx(LOAD * (0.05 - QUICK_S), rel=0.01)
 
 
 def gaps(sim: Simulation, item: Endpoint, start: float, end: float) -> list[float]:
