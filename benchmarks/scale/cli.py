@@ -88,17 +88,17 @@ def _real(options: argparse.Namespace) -> bool:
     rows, simulated = Rows(options.out / "scale-real.jsonl"), Rows(options.out / "scale-sim.jsonl")
     counts = tuple(options.clients or (CROWDS[:2] if options.quick else CROWDS))
     wrong = 0
-    cost_s = 0.0
+    costs: dict[str, float] = {}
     for row in measure(counts):
         rows.add(row | {"key": f"real/{row['clients']}", "machine": machine()})
         wrong += row["lost"] + row["duplicated"] + row["refused_53300"]
         if row["clients"] <= CALIBRATION:
-            cost_s = _cost_s(row)
+            costs = _costs(row)
         say(f"{row['clients']} processes: longest wait {row['held_longest_s']} s, all connections "
             f"{row['full_all_s']} s, peak {row['peak_accepted_s']}/s, "
             f"{row['refused_53300']} refused")  # fmt: skip
-        if cost_s:
-            params = replace(_like(row), probe_cost_s=cost_s, dial_cost_s=cost_s)
+        if costs:
+            params = replace(_like(row), **costs)
             simulated.add(simulate(params) | {"key": f"like-real/{row['clients']}"})
     return wrong == 0
 
@@ -108,18 +108,26 @@ def _like(row: Row) -> Params:
     return Params(
         row["clients"],
         size=row["size"],
-        accept_rate_s=row["accept_rate_s"],
+        accept_rate_s=1e6,  # what limits it is the machine
         ops_rate_s=row["ops_rate_s"],
         promote_after_s=row["promote_after_s"],
         cores=os.cpu_count() or 1,
     )
 
 
-def _cost_s(row: Row) -> float:
-    """Of one probe, both ends: what the machine did more in the burst, over what was asked."""
+def _costs(row: Row) -> dict[str, Any]:
+    """Processor time of one probe, operation and connection, both ends: what the machine did,
+    over what was asked of it."""
     asked: dict[str, Any] = simulate(replace(_like(row), cores=0))
-    per_second = 2 * asked["probes_peak_s"] + asked["probes_dead_peak_s"]
-    return max(0.0, float(row["busy_cores"] - row["busy_cores_quiet"]) / float(per_second))
+    count = row["clients"]
+    burst_s = 2 * asked["probes_peak_s"] + asked["probes_dead_peak_s"]
+    probe_s = max(0.0, row["busy_cores"] - row["busy_cores_quiet"]) / burst_s
+    quiet_s = row["busy_cores_quiet"] - 3 * asked["probes_quiet_s"] * probe_s
+    return {
+        "probe_cost_s": probe_s,
+        "op_cost_s": max(0.0, quiet_s) / (count * row["ops_rate_s"]),
+        "dial_cost_s": max(0.0, row["refill_s"]) / max(1, row["opened_after"]),
+    }
 
 
 def _soak(options: argparse.Namespace) -> bool:

@@ -343,9 +343,10 @@ class Client:
             operation = self._waiting.popleft()
             operation.attempts += 1
             self.tally.attempts += 1
-            rtt_s = self.world.rtt_s(self.zone, self._where) * ROUND_TRIPS
-            done = partial(self._finished, operation, self._where)
-            self.world.at(self.world.now + rtt_s, done)
+            world, server = self.world, self._where
+            over = world.machine.work(world.now, world.params.op_cost_s)
+            done = partial(self._finished, operation, server)
+            world.at(over + world.rtt_s(self.zone, server) * ROUND_TRIPS, done)
 
     def _evidence(self, server: Server) -> None:
         view = self.state.topology.find(server.endpoint)

@@ -32,11 +32,12 @@ __all__ = ["measure"]
 
 SIZE, RATE_S, PROMOTE_AFTER_S = 4, 2.0, 1.0
 UP_S, QUIET_S, LOOK_S = 240.0, 3.0, 15.0
+#: in a small crowd all pools are full again by then
+AFTER_S = 3.0
 #: of a process beside its pool: the monitor's own, one for a suspicion, and the lab's
 EXTRA, SPARE = 2, 100
 #: a standby mustn't have room for fewer than its primary once had
 LEAST = 200
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 #: connections opened and closed to see how quickly this machine can
 TRIALS, AT_ONCE = 300, 8
 
@@ -91,7 +92,9 @@ def _one(lab: Lab, logs: ServerLogs, count: int) -> dict[str, Any]:
             busy = _Busy(lab, crowd)
             writable_at = run.wait_writable()
             busy_cores = busy.cores()
-            time.sleep(LOOK_S)
+            time.sleep(AFTER_S)
+            after_s, seconds = busy.lap()
+            time.sleep(LOOK_S - AFTER_S)
             run.wait_done()
         finally:
             crowd.stop()
@@ -113,8 +116,9 @@ def _one(lab: Lab, logs: ServerLogs, count: int) -> dict[str, Any]:
         "peak_accepted_tenth": accepted.peak(0.1),
         "full_all_s": round(after[needed - 1] - writable_at, 4) if len(after) >= needed else None,
         "refused_53300": accepted.full,
-        "busy_cores_quiet": round(quiet_cores, 2),
-        "busy_cores": round(busy_cores, 2),
+        "busy_cores_quiet": round(quiet_cores, 3),
+        "busy_cores": round(busy_cores, 3),
+        "refill_s": round(after_s - quiet_cores * seconds, 4),
         "reported": len(told),
     }
 
@@ -186,26 +190,37 @@ class _Crowd:
 
 
 class _Busy:
-    """How many cores the crowd and the servers use, since it was made; nobody else's work."""
+    """Processor time of the crowd and the servers; nobody else's work."""
 
     def __init__(self, lab: Lab, crowd: _Crowd) -> None:
-        parents = [crowd.pid, *(member.pid for member in lab.members if member.pid)]
-        self._pids = {pid for parent in parents for pid in (parent, *children_of(parent))}
+        self._parents = [crowd.pid, *(member.pid for member in lab.members if member.pid)]
         self._at, self._before = time.monotonic(), self._seconds()
 
     def _seconds(self) -> dict[int, float]:
-        found = {}
-        for pid in self._pids:
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                found[pid] = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
-        return found
+        """Of each process of the families, to the nanosecond: many are young and do little."""
+        pids = {pid for parent in self._parents for pid in (parent, *children_of(parent))}
+        return {pid: _run_s(pid) for pid in pids}
+
+    def lap(self) -> tuple[float, float]:
+        """(processor time, time) in seconds since the last lap; of who ended meanwhile, none."""
+        at, before = self._at, self._before
+        self._at, self._before = time.monotonic(), self._seconds()
+        used = sum(max(0.0, s - before.get(pid, 0.0)) for pid, s in self._before.items())
+        return used, self._at - at
 
     def cores(self) -> float:
-        """On average."""
-        now = self._seconds()
-        used = sum(now[pid] - self._before[pid] for pid in now if pid in self._before)
-        return used / (time.monotonic() - self._at)
+        """On average, since the last lap."""
+        used_s, seconds = self.lap()
+        return used_s / seconds
+
+
+def _run_s(pid: int) -> float:
+    total = 0
+    with contextlib.suppress(OSError):
+        for task in os.scandir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                total += int(Path(task.path, "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ SYSTEM = "s1"
 class Params:
     """Times in seconds, rates per second.
 
-    `cores` and the two costs describe one machine that clients and servers share, as in the real
-    measurement; 0 cores: everybody has a machine of its own.
+    `cores` and the costs (processor time, both ends) describe one machine that clients and
+    servers share, as in the real measurement; 0 cores: everybody has a machine of its own.
     """
 
     clients: int
@@ -45,6 +45,7 @@ class Params:
     ttl_s: float = 0.0
     cores: int = 0
     probe_cost_s: float = 0.0
+    op_cost_s: float = 0.0
     dial_cost_s: float = 0.0
     seed: int = 1
 
@@ -53,7 +54,7 @@ class Machine:
     """Cores that work is queued for, in order of arrival."""
 
     def __init__(self, cores: int) -> None:
-        self._free_at = [0.0] * cores
+        self._free_at = [float("-inf")] * cores
 
     def work(self, now: float, cost_s: float) -> float:
         """When it will be done."""
@@ -150,7 +151,9 @@ class World:
         """`answer(None)`: connected; the caller must count it in `server.open`."""
         params, rtt_s = self.params, self.rtt_s(zone, server)
         server.dials[self.bin()] += 1
-        arrives = self.machine.work(self.now, params.dial_cost_s) + rtt_s / 2
+        # Who refuses has no session to make.
+        cost_s = params.dial_cost_s if server.alive else params.probe_cost_s
+        arrives = self.machine.work(self.now, cost_s) + rtt_s / 2
         if not server.alive:
             server.refused += 1
             self.at(arrives + rtt_s / 2, lambda: answer(FailureKind.REFUSED))
