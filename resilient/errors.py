@@ -19,6 +19,7 @@ __all__ = [
     "NameServersFailed",
     "NameTimeout",
     "NoEndpointAvailable",
+    "RequestOutcomeUnknown",
     "ResilientError",
     "ResolutionError",
     "RetryBudgetExhausted",
@@ -85,6 +86,14 @@ class CommitOutcomeUnknown(ResilientError):
     def __init__(self, message: str = "", *, details: dict[str, object] | None = None) -> None:
         super().__init__(message)
         self.details = dict(details or {})
+
+
+class RequestOutcomeUnknown(ResilientError):
+    """The endpoint died while it had a request that can't be sent again: it may have taken
+    effect there, or may yet when the endpoint goes on.
+
+    Never retried by the library: the caller decides.
+    """
 
 
 class ResolutionError(ResilientError, socket.gaierror):

@@ -26,7 +26,7 @@ nothing but another answer of DNS brings it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
@@ -65,6 +65,7 @@ class UpstreamConfig:
     eject_s: float = 30.0
     connect_retry_s: float = 1.0
     window_s: float = 2.0
+    probe_interval_s: float = 1.0
     failure_threshold: int = 2
     success_threshold: int = 1
     active: bool = False
@@ -77,7 +78,8 @@ class Upstream:
     """One endpoint.  Times are monotonic seconds.
 
     `failures`: in a row.  `outs`: times in a row that it went out.  `out_since_s`: the
-    last time that it went out.  `absent`: refreshes in a row that DNS left it out.
+    last time that it went out.  `hung_since_s`: it is out, and its health checks have had no
+    answer since then.  `absent`: refreshes in a row that DNS left it out.
     """
 
     endpoint: Endpoint
@@ -87,6 +89,7 @@ class Upstream:
     outs: int = 0
     out_since_s: float = -inf
     out_until_s: float | None = None
+    hung_since_s: float | None = None
     probe_answers: int = 0
     probe_failures: int = 0
     absent: int = 0
@@ -138,6 +141,31 @@ class UpstreamSnapshot:
             str(view.endpoint): "retired" if view.retired else view.reason or view.health.value
             for view in self.endpoints
         }
+
+
+def proved_dead(
+    hung_since_s: float | None,
+    heard_s: float,
+    others_heard_s: Iterable[float],
+    config: UpstreamConfig,
+    now: float,
+) -> bool:
+    """May a request that can't be sent again be given up at this endpoint?
+
+    Silence of that request, or of others like it, proves nothing: a server with one worker is
+    as silent while it works on it.  What does is a window without an answer to health checks
+    (`hung_since_s`; the operator says that a healthy endpoint answers them) and without a
+    single byte in any other exchange (`heard_s`, the last one), while another endpoint is
+    heard: so it isn't the network next to us.  That may have failed as late as this endpoint's
+    next health check was due; what another one sent before then proves nothing.  Times are
+    monotonic seconds.
+    """
+    if hung_since_s is None:
+        return False
+    since_s = max(hung_since_s, heard_s)
+    if now - since_s < config.window_s:
+        return False
+    return any(other_s > since_s + config.probe_interval_s for other_s in others_heard_s)
 
 
 EventType = Callable[[float, Endpoint, str | None, str], UpstreamEvent]
@@ -223,6 +251,7 @@ def _lost(
         until_s = now + _brief_s(outs, config)
     else:
         until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
+    silent = event.trouble is Trouble.SILENT
     out = replace(
         view,
         health=Health.DEAD,
@@ -230,6 +259,7 @@ def _lost(
         outs=outs,
         out_since_s=now,
         out_until_s=until_s,
+        hung_since_s=(event.since_s or view.hung_since_s) if silent else None,
         probe_answers=0,
         reason=reason,
         retired=view.retired or snapshot.gone,
@@ -271,7 +301,8 @@ def _failed(
 def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:
     if view.spotless:
         return snapshot, ()
-    up = replace(view, health=Health.UP, failures=0, out_until_s=None, probe_failures=0, reason="")
+    up = replace(view, health=Health.UP, failures=0, out_until_s=None, hung_since_s=None,
+                 probe_failures=0, reason="")  # fmt: skip
     told = () if view.out_until_s is None else (_told(EndpointBack, up, now, view.reason),)
     return _replaced(snapshot, view, up), told
 
@@ -281,7 +312,7 @@ def _probed(
 ) -> Stepped:
     if not event.healthy:
         failures = view.probe_failures + 1
-        noted = replace(view, probe_answers=0, probe_failures=failures)
+        noted = replace(view, hung_since_s=None, probe_answers=0, probe_failures=failures)
         snapshot = _replaced(snapshot, view, noted)
         if failures < config.failure_threshold or view.is_out(now):
             return snapshot, ()
@@ -291,7 +322,7 @@ def _probed(
     answers = view.probe_answers + 1
     if view.health is Health.DEAD and answers >= config.success_threshold:
         return _back(snapshot, view, now)
-    noted = replace(view, probe_answers=answers, probe_failures=0)
+    noted = replace(view, hung_since_s=None, probe_answers=answers, probe_failures=0)
     if view.health is not Health.DEAD:
         health = Health.UP if view.out_until_s is None else view.health
         noted = replace(noted, health=health, probe_answers=0)

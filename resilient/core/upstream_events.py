@@ -39,11 +39,15 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Evidence that the endpoint is dead."""
+    """Evidence that the endpoint is dead.
+
+    `since_s`: with `SILENT`, its health checks have had no answer since then.
+    """
 
     endpoint: Endpoint
     trouble: Trouble
     detail: str = ""
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,16 @@ async def read_head(stream: Any, attempt: Attempt, max_bytes: int, timeout: floa
         except stream.library.core.ReadTimeout:
             if clock() < attempt.silence_at:
                 continue
+            if not attempt.call.repeatable:
+                attempt.look(clock())
+                continue
             race = Race(stream, attempt, max_bytes, until_s)
             beside = await race.run()
             if beside is None:
                 continue
             data = beside
         attempt.silence_at = inf
+        stream.slot.byte_at = clock()
         return data
 
 

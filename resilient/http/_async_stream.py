@@ -23,13 +23,19 @@ from ._readable import Readable
 class AsyncStream:
     """A connected stream with the interface of the core library's `AsyncNetworkStream`."""
 
-    __slots__ = ("_readable", "_tls_names", "inner", "library", "runner")
+    __slots__ = ("_readable", "_tls_names", "inner", "library", "runner", "slot")
 
     def __init__(
-        self, library: Library, inner: Any, runner: Any, tls_names: Mapping[str, str]
+        self,
+        library: Library,
+        inner: Any,
+        slot: Slot,
+        runner: Any,
+        tls_names: Mapping[str, str],
     ) -> None:
         self.library = library
         self.inner = inner
+        self.slot = slot
         self.runner = runner
         self._tls_names = tls_names
         self._readable: Readable | None = None
@@ -37,9 +43,13 @@ class AsyncStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
         attempt = CURRENT.get()
         if attempt is None:
-            plain: Awaitable[bytes] = self.inner.read(max_bytes, timeout)
-            return plain
+            return self._receive(max_bytes, timeout)
         return read_head(self, attempt, max_bytes, timeout)
+
+    async def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
+        data: bytes = await self.inner.read(max_bytes, timeout)
+        self.slot.byte_at = clock()
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         attempt = CURRENT.get()
@@ -72,7 +82,7 @@ class AsyncStream:
                 late = isinstance(exc, core.ConnectTimeout)
                 _dial.handshake_failed(attempt, exc, clock() - began_s if late else None)
             raise
-        return AsyncStream(self.library, secured, self.runner, self._tls_names)
+        return AsyncStream(self.library, secured, self.slot, self.runner, self._tls_names)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
@@ -111,7 +121,7 @@ class AsyncBackend:
         endpoint = self._slot.endpoint
         if attempt is None:  # a health check
             stream = await self._network.connect_tcp(endpoint.address, endpoint.port, timeout)
-            return AsyncStream(self._library, stream, self._runner, self._tls_names)
+            return AsyncStream(self._library, stream, self._slot, self._runner, self._tls_names)
         parked, attempt.call.parked = attempt.call.parked, None
         if parked is not None and parked[0] is self._slot:
             stream = parked[1]
@@ -124,7 +134,7 @@ class AsyncBackend:
             if slot is not self._slot:
                 attempt.call.parked = (slot, stream)
                 raise Elsewhere
-        return AsyncStream(self._library, stream, self._runner, self._tls_names)
+        return AsyncStream(self._library, stream, self._slot, self._runner, self._tls_names)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)

@@ -21,6 +21,8 @@ os.register_at_fork(after_in_child=_rng.seed)
 draw = _rng.random
 #: silence before a hedge, a trial or the next address of a staggered connect, in seconds
 STAGGER_S = 0.25
+#: pause between two looks whether an endpoint has died that owes an answer, in seconds
+LOOK_S = 0.05
 #: a write that ends later than this after the start moves the moment of silence, in seconds
 _QUICK_S = 0.1
 
@@ -31,9 +33,10 @@ class Attempt:
     Making one occupies the endpoint, `leave` ends that.
 
     `sent`: bytes of the request may have reached the endpoint.  `silence_at`: monotonic
-    time at which another endpoint is asked as well; `inf` when none may be.  `outer`: the
+    time at which another endpoint is asked as well, or for a request that can't be sent again,
+    at which it is looked whether this one has died; `inf` for never.  `outer`: the
     attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
-    addresses were dialled and refused.
+    addresses were dialled and refused.  `stranded`: given up, as the endpoint is dead.
     """
 
     __slots__ = (
@@ -48,6 +51,7 @@ class Attempt:
         "sent",
         "silence_at",
         "slot",
+        "stranded",
         "uploaded_s",
     )
 
@@ -55,7 +59,7 @@ class Attempt:
         self.call = call
         self.slot = slot
         self.began_s = self.uploaded_s = now
-        self.sent = self.local_fault = self.nobody = self.left = False
+        self.sent = self.local_fault = self.nobody = self.left = self.stranded = False
         self.outer: tuple[tuple[Attempt, Any], ...] = ()
         self.dialled = 0
         origin = call.origin
@@ -63,7 +67,9 @@ class Attempt:
         call.attempts = self.number = number = call.attempts + 1
         if number == 1 and call.parked is None:
             next(origin.calls)
-        if call.repeatable and number < call.limit:
+        if not call.repeatable:
+            self.silence_at = now + call.window_s if origin.config.active else inf
+        elif number < call.limit:
             silence_s = call.window_s
             if trial or call.hedge or call.deadline_s - now < 2 * silence_s:
                 silence_s = call.silence_s(trial, now)
@@ -83,7 +89,16 @@ class Attempt:
         """The endpoint took bytes; it is silent from now on at the earliest."""
         self.uploaded_s = now
         if now - self.began_s > _QUICK_S and self.silence_at < inf:
-            self.silence_at = now + self.call.silence_s(False, now)
+            call = self.call
+            wait_s = call.silence_s(False, now) if call.repeatable else call.window_s
+            self.silence_at = now + wait_s
+
+    def look(self, now: float) -> None:
+        """Is it stuck at an endpoint that is dead?  Then a timeout; else it waits on."""
+        self.stranded = self.call.origin.proved_dead(self.slot, now)
+        if self.stranded:
+            raise self.call.library.core_error("ReadTimeout", TimeoutError("the endpoint is dead"))
+        self.silence_at = now + LOOK_S
 
     def until_s(self) -> float:
         """When waiting for the head must end: the deadline, but an upload that went past it

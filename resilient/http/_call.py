@@ -162,6 +162,8 @@ class Call:
         timeout = isinstance(exc, self.library.client.TimeoutException)
         if timeout and now >= attempt.until_s() - SLACK_S:
             raise self._late(attempt) from exc
+        if attempt.stranded:
+            raise self._stranded(attempt, now) from exc
         failure = Failure(
             kind,
             attempt.sent,
@@ -327,6 +329,14 @@ class Call:
             f" for {waited_s:.1f} s (attempt {attempt.number})"
         )
         error: Exception = self.library.errors.DeadlineExceeded(text)
+        return error
+
+    def _stranded(self, attempt: Attempt, now: float) -> Exception:
+        text = (
+            f"{attempt.slot.text}: sent, and no answer for {now - attempt.began_s:.1f} s, nor to"
+            " health checks, while others answer: the request may have taken effect"
+        )
+        error: Exception = self.library.errors.RequestOutcomeUnknown(text)
         return error
 
     def _nobody(self) -> Exception:

@@ -107,8 +107,8 @@ def write_s(attempt: Attempt, timeout: float | None, size: int) -> float:
     """Seconds that one write may stand still: a window at most while the request may be
     sent to another endpoint instead.  Less than `BULK` always fits into the buffers."""
     left_s = max(STAGGER_S, attempt.until_s() - clock())
-    if size > BULK and attempt.silence_at < inf:
-        call = attempt.call
-        if call.origin.others((*call.tried, attempt.slot)):
-            left_s = max(STAGGER_S, min(call.window_s, left_s / 2))
+    call = attempt.call
+    elsewhere = call.repeatable and attempt.silence_at < inf
+    if size > BULK and elsewhere and call.origin.others((*call.tried, attempt.slot)):
+        left_s = max(STAGGER_S, min(call.window_s, left_s / 2))
     return left_s if timeout is None else min(timeout, left_s)

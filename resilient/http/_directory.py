@@ -127,6 +127,7 @@ class Directory:
             eject_s=settings.eject_s,
             connect_retry_s=settings.probe_interval_s,
             window_s=settings.window_s,
+            probe_interval_s=settings.probe_interval_s,
             failure_threshold=settings.failure_threshold,
             success_threshold=settings.success_threshold,
             active=settings.http_health_path is not None,

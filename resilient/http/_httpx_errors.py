@@ -17,6 +17,7 @@ __all__ = [
     "NameTimeout",
     "NoEndpointAvailable",
     "NoEndpointInTime",
+    "RequestOutcomeUnknown",
     "ResolutionError",
     "RetryBudgetExhausted",
 ]
@@ -32,6 +33,11 @@ class NoEndpointAvailable(errors.NoEndpointAvailable, httpx.ConnectError):
 
 class NoEndpointInTime(NoEndpointAvailable, DeadlineExceeded):
     """The same was still so at the deadline: an idempotent request waits until then."""
+
+
+class RequestOutcomeUnknown(errors.RequestOutcomeUnknown, httpx.ReadTimeout):
+    """The endpoint was proved dead while a request that can't be sent again waited there: it
+    may have taken effect."""
 
 
 class RetryBudgetExhausted(errors.RetryBudgetExhausted, httpx.TransportError):

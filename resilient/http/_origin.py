@@ -22,7 +22,7 @@ from ..core import upstream_story
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
 from ..core.model import Endpoint
-from ..core.upstream import UpstreamConfig, UpstreamSnapshot
+from ..core.upstream import UpstreamConfig, UpstreamSnapshot, proved_dead
 from ..core.upstream import step as advance
 from ..core.upstream_events import (
     EndpointLost,
@@ -60,16 +60,19 @@ class Keeper(Protocol):
 
 class Slot:
     """One endpoint's counters.  `flying`: the ids of the attempts in flight (a set, as its
-    methods are atomic and need no lock).  `heard_at`, `asked_at`: monotonic seconds; `since`: when
-    its failures began, None while there are none."""
+    methods are atomic and need no lock).  Monotonic seconds: `heard_at`, `asked_at`, of requests;
+    `byte_at`, when anything came from it; `hung_since`, since when its health checks are silent,
+    and `since`, when its failures began: None while it isn't so."""
 
     __slots__ = (
         "__weakref__",
         "asked_at",
         "blameless",
+        "byte_at",
         "endpoint",
         "flying",
         "heard_at",
+        "hung_since",
         "retired",
         "since",
         "spotless",
@@ -87,6 +90,8 @@ class Slot:
         self.flying: set[int] = set()
         self.heard_at = -inf
         self.asked_at = -inf
+        self.byte_at = -inf
+        self.hung_since: float | None = None
         self.spotless = False
         self.blameless = False
         self.retired = False
@@ -225,6 +230,7 @@ class Origin:
             slot.retired = view.retired
             slot.spotless = view.spotless
             slot.blameless = view.blameless
+            slot.hung_since = view.hung_since_s
             slot.since = None if not view.failures else slot.since or now
         gone = [slot for endpoint, slot in self._slots.items() if endpoint not in slots]
         for slot in gone:
@@ -251,6 +257,13 @@ class Origin:
         """The endpoints that aren't retired."""
         with self.lock:
             return tuple(self._slots[v.endpoint] for v in not_retired(self.snapshot.endpoints))
+
+    def proved_dead(self, slot: Slot, now: float) -> bool:
+        """See `core.upstream.proved_dead`."""
+        if slot.hung_since is None:  # nearly always
+            return False
+        others = (other.byte_at for other in self.slots() if other is not slot)
+        return proved_dead(slot.hung_since, slot.byte_at, others, self.config, now)
 
     # -- the story of a failover
 

@@ -95,7 +95,8 @@ class EndpointProbe:
                 now = clock()
                 if silent_to_death(self._detector, self._config, now):
                     self._detector = self._detector.suspected(now)
-                    self._lost(Trouble.SILENT, f"no answer for {self._config.window_s:g} s")
+                    detail = f"no answer for {self._config.window_s:g} s"
+                    self._lost(Trouble.SILENT, detail, self._detector.heard_at)
                 if now >= self._due(now):
                     probe = next(ids)
                     self._detector = self._detector.sent(probe, now)
@@ -154,5 +155,5 @@ class EndpointProbe:
     def _bad(self, probe: int) -> None:
         self._detector = self._detector.failed(probe).suspected(clock())
 
-    def _lost(self, trouble: Trouble, detail: str) -> None:
-        self._origin.apply(Lost(self._slot.endpoint, trouble, detail), clock())
+    def _lost(self, trouble: Trouble, detail: str, since_s: float | None = None) -> None:
+        self._origin.apply(Lost(self._slot.endpoint, trouble, detail, since_s), clock())

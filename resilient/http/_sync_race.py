@@ -31,9 +31,13 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float
             data = stream.take(max_bytes, max(0.001, stop_s - now))
         if data is not None:
             attempt.silence_at = inf
+            stream.slot.byte_at = clock()
             return data
         if clock() >= attempt.silence_at:
-            _join(stream, attempt)
+            if attempt.call.repeatable:
+                _join(stream, attempt)
+            else:
+                attempt.look(clock())
 
 
 def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:

@@ -32,13 +32,19 @@ class SyncStream:
     three of the eight system calls that a request takes otherwise.
     """
 
-    __slots__ = ("_plain", "_poll", "_readable", "_tls_names", "library", "runner", "sock")
+    __slots__ = ("_plain", "_poll", "_readable", "_tls_names", "library", "runner", "slot", "sock")
 
     def __init__(
-        self, library: Library, sock: socket.socket, runner: Any, tls_names: Mapping[str, str]
+        self,
+        library: Library,
+        sock: socket.socket,
+        slot: Slot,
+        runner: Any,
+        tls_names: Mapping[str, str],
     ) -> None:
         self.library = library
         self.sock = sock
+        self.slot = slot
         self.runner = runner
         self._tls_names = tls_names
         self._readable = Readable(sock)
@@ -59,6 +65,7 @@ class SyncStream:
             data = self.take(max_bytes, stop_s - now)
             if data is not None:
                 attempt.silence_at = inf
+                self.slot.byte_at = clock()
                 return data
         return read_head(self, attempt, max_bytes, until_s)
 
@@ -66,6 +73,7 @@ class SyncStream:
         data = self.take(max_bytes, timeout)
         if data is None:
             raise self.library.core_error("ReadTimeout", TimeoutError("timed out"))
+        self.slot.byte_at = clock()
         return data
 
     def take(self, max_bytes: int, timeout: float | None) -> bytes | None:
@@ -167,7 +175,7 @@ class SyncStream:
         except BaseException:
             self.close()
             raise
-        return SyncStream(self.library, secured, self.runner, self._tls_names)
+        return SyncStream(self.library, secured, self.slot, self.runner, self._tls_names)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
@@ -224,7 +232,7 @@ class SyncBackend:
             if slot is not self._slot:
                 attempt.call.parked = (slot, sock)
                 raise Elsewhere
-        return SyncStream(self._library, sock, self._runner, self._tls_names)
+        return SyncStream(self._library, sock, self._slot, self._runner, self._tls_names)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 from urllib.parse import parse_qsl, urlsplit
 
 seen: dict[str, int] = {}
@@ -62,6 +63,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 writer.write(response(200, out))
             elif parts.path == "/slow":
                 await asyncio.sleep(float(options["s"]))
+                writer.write(response(200, address.encode()))
+            elif parts.path == "/alone":  # as a server with one worker: nobody else is served
+                time.sleep(float(options["s"]))
                 writer.write(response(200, address.encode()))
             elif parts.path == "/status":
                 more = [f"retry-after: {options['after']}"] if "after" in options else []
