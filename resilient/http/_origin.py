@@ -47,6 +47,9 @@ from ._attempt import draw
 from ._events import emit
 
 clock = time.monotonic
+#: so long after its failures began, requests that can't be repeated avoid an endpoint that isn't
+#: out (yet): of one that resets connections they would be lost; in seconds
+DOUBT_S = 1.0
 #: the shortest pause between two lookups that requests in trouble ask for, in seconds
 LOOK_PACE_S = 0.1
 
@@ -116,6 +119,10 @@ def _in_flight(slot: Slot) -> int:
     return len(slot.flying)
 
 
+def _undoubted(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
+    return tuple(slot for slot in slots if slot.since is None or now - slot.since >= DOUBT_S)
+
+
 def _wake(waiting: Iterable[Future[None]]) -> None:
     for news in waiting:
         if news.set_running_or_notify_cancel():
@@ -147,6 +154,7 @@ class Origin:
         self._ready: tuple[Slot, ...] = ()
         self._fit: tuple[Slot, ...] = ()
         self._due: tuple[Slot, ...] = ()
+        self._doubtful = False
         self._until = -inf
         #: the failover under way, if one is
         self.story: Failover | None = None
@@ -238,6 +246,7 @@ class Origin:
         self._slots = slots
         zone = self.config.zone
         self._ready = tuple(slots[view.endpoint] for view in ready(snapshot, zone))
+        self._doubtful = any(slot.since is not None for slot in self._ready)
         self._fit = tuple(slots[view.endpoint] for view in fit(snapshot))
         self._due = tuple(slots[view.endpoint] for view in due(snapshot, now))
         self._until = ready_until(snapshot, now)
@@ -296,7 +305,8 @@ class Origin:
     def pick(self, now: float, avoid: Iterable[Slot], trial: bool) -> tuple[Slot, bool] | None:
         """An endpoint and whether it is on trial; None when no address is known.
 
-        `trial`: this request may go to an endpoint that was out.
+        `trial`: this request may go to an endpoint that was out, and rather not to one that
+        failed just now if it may not.
         """
         if now >= self._until:
             with self.lock:
@@ -304,6 +314,8 @@ class Origin:
         if self._due and trial and (tried := self._try(now, avoid)) is not None:
             return tried, True
         candidates = self._ready
+        if self._doubtful and not trial:
+            candidates = _undoubted(candidates, now) or candidates
         if avoid:
             candidates = tuple(slot for slot in candidates if slot not in avoid) or tuple(
                 slot for slot in self._fit if slot not in avoid

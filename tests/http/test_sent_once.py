@@ -1,7 +1,8 @@
-"""A request that can't be sent again, at an endpoint that falls silent.
+"""Requests that can't be sent again.
 
-It is given up when health checks prove the endpoint dead, and never because it, or others
-like it, take long.
+At an endpoint that falls silent such a request is given up when health checks prove the
+endpoint dead, and never because it, or others like it, take long.  At one that fails it would be
+lost, so it rather isn't sent there.
 """
 
 from __future__ import annotations
@@ -171,3 +172,22 @@ def test_a_body_that_flows_is_a_sign_of_life(
     assert len(seen) == 3
     assert seen[1] - seen[0] > 0.15
     assert seen[2] - seen[1] > 0.15
+
+
+@TIMED
+def test_it_avoids_for_a_second_who_failed_just_now(
+    shell: Shell, pair: tuple[Upstream, Upstream], port: int
+) -> None:
+    one, two = pair
+    client, url = shell.client(), f"http://{NAME}:{port}"
+    failing = f"{url}/status?code=503&except={two.address}"
+    while not one.seen("GET /status"):
+        assert shell.get(client, failing).text == two.address
+    failed_at = time.monotonic()
+    for _ in range(20):
+        assert facts(shell.post(client, f"{url}/x"))["address"] == two.address
+    time.sleep(max(0.0, failed_at + 1.01 - time.monotonic()))
+    assert {facts(shell.post(client, f"{url}/x"))["address"] for _ in range(40)} == {
+        one.address,
+        two.address,
+    }
