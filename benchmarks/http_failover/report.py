@@ -166,11 +166,11 @@ def _line(cell: Cell, worse: set[tuple[int, str]]) -> Iterator[str]:
     never = f"never ({cell.never} of {len(cell.rows)})" if cell.never else ""
     yield mark("; ".join(filter(None, (_told(cell.spread("stall_s")), never))), "stall_s")
     for name in TIMES[1:]:
-        yield _told(cell.spread(name)) or "–"
+        yield mark(_told(cell.spread(name)) or "–", name)
     yield mark(f"{cell.each('errors'):g}", "errors")
     for name in ("stuck", "answers", "acked", "lost", "duplicated", "ghosts"):
         yield mark(str(cell.sum(name)), name)
-    yield f"{cell.each('connections'):g}"
+    yield mark(f"{cell.each('connections'):g}", "connections")
 
 
 def _told(value: tuple[float, float] | None) -> str:

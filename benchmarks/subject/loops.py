@@ -22,7 +22,9 @@ __all__ = ["AsyncSessions", "Session", "Shared", "SyncSessions", "Task"]
 #: what naive retry loops do: wait a moment, give up after this
 PAUSE_S, GIVE_UP_S = 0.05, 30.0
 #: errors by which a library says, and means, that a write may have happened or not
-HONEST = frozenset({"CommitOutcomeUnknown", "TransactionResolutionUnknownError"})
+HONEST = frozenset(
+    {"CommitOutcomeUnknown", "RequestOutcomeUnknown", "TransactionResolutionUnknownError"}
+)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,9 @@ CLIENTS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         _entry("resilient", "resilient_sync", _OURS, ours=True),
+        _entry("resilient-tuned", "resilient_sync", _OURS, ours=True, options=_TUNED),
         _entry("resilient-async", "resilient_async", _OURS, ours=True),
+        _entry("resilient-async-tuned", "resilient_async", _OURS, ours=True, options=_TUNED),
         _entry("httpx2", "httpx2_sync", ("httpx2",)),
         _entry("httpx2-tuned", "httpx2_sync", ("httpx2",), options=_TUNED),
         _entry("httpx-retries", "httpx_retries_sync", _RETRIES),

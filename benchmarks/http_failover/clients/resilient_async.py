@@ -1,10 +1,11 @@
-"""Ours under asyncio, with nothing set."""
+"""Ours under asyncio: with nothing set, or with health checks."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from resilient import Settings
 from resilient.http import AsyncClient
 
 
@@ -14,11 +15,12 @@ class Client:
     asynchronous = True
     log = ("resilient", logging.INFO)
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, *, tuned: bool = False) -> None:
+        self._url, self._tuned = url, tuned
 
     async def open(self) -> None:
-        self._client = AsyncClient(base_url=self._url)
+        settings = Settings(http_health_path="/health/ready") if self._tuned else None
+        self._client = AsyncClient(base_url=self._url, settings=settings)
         await self.get("/whoami")
 
     async def get(self, path: str) -> Any:

@@ -1,10 +1,11 @@
-"""Ours, with nothing set."""
+"""Ours: with nothing set, or with health checks."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
+from resilient import Settings
 from resilient.http import Client as Resilient
 
 
@@ -14,8 +15,9 @@ class Client:
     asynchronous = False
     log = ("resilient", logging.INFO)
 
-    def __init__(self, url: str) -> None:
-        self._client = Resilient(base_url=url)
+    def __init__(self, url: str, *, tuned: bool = False) -> None:
+        settings = Settings(http_health_path="/health/ready") if tuned else None
+        self._client = Resilient(base_url=url, settings=settings)
 
     def open(self) -> None:
         self.get("/whoami")
