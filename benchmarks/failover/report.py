@@ -13,13 +13,14 @@ from ..judge.checker import BROKEN
 from ..rows import Rows
 from .explained import why
 from .picture import KNOWN, draw
-from .summary import Beaten, Cell, beaten, cells, targets
+from .summary import BEYOND, Beaten, Cell, beaten, cells, targets
 
 __all__ = ["report", "table"]
 
 HEAD = (
-    "client", "way", "runs", "outage, s", "after writable, ms", "all served, ms", "detected, s",
-    "errors", "stuck", "unknown", "acked", "lost", "dupl.", "ghosts", "wrong", "conn.",
+    "client", "way", "runs", "outage beyond delay, s", "after writable, ms", "all served, ms",
+    "detected, s", "errors", "stuck", "unknown", "acked", "lost", "dupl.", "ghosts", "wrong",
+    "conn.",
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def _line(cell: Cell, worse: set[tuple[int, str]]) -> Iterator[str]:
     yield f"**{cell.client}**" if cell.ours else cell.client
     yield cell.way
     yield str(cell.runs)
-    yield mark(_outage(cell), "outage_s")
+    yield mark(_outage(cell), BEYOND)
     yield mark(_spread(cell.times["after_writable_s"], 1000, "{:.0f}"), "after_writable_s")
     yield _spread(cell.times["all_served_s"], 1000, "{:.0f}")
     yield _spread(cell.times["detect_s"], 1, "{:.2f}").split(" / ")[0]
@@ -106,7 +107,7 @@ def _outage(cell: Cell) -> str:
     never = f"never ({cell.never} of {cell.runs}, > {cell.watched_s:.0f} s)" if cell.never else ""
     if cell.never == cell.runs:
         return never
-    told = _spread(cell.times["outage_s"], 1, "{:.2f}")
+    told = _spread(cell.times[BEYOND], 1, "{:.2f}")
     return f"{told}; {never}" if never else told
 
 

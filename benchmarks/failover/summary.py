@@ -14,7 +14,7 @@ from ..judge.checker import BROKEN
 from .clients import CLIENTS
 from .plan import ENDPOINTS, FAULTS
 
-__all__ = ["COUNTS", "Beaten", "Cell", "beaten", "cells", "of", "targets"]
+__all__ = ["BEYOND", "COUNTS", "Beaten", "Cell", "beaten", "cells", "of", "targets"]
 
 Row = Mapping[str, Any]
 TIMES = ("outage_s", "after_writable_s", "all_served_s", "after_dns_s", "detect_s")
@@ -23,8 +23,10 @@ COUNTS = ("acked", "told", "stuck", "unknown", *BROKEN, "refused_53300")
 #: medians over the runs
 EACH = ("errors", "connections", "connections_peak")
 NOT_FOUND = 1e9
+#: the outage without the time for which nobody promoted: clients met other delays
+BEYOND = "outage_beyond_delay_s"
 #: a peer is better when it is by more than this: seconds, or a count
-NOISE = {"after_writable_s": 0.015, "outage_s": 0.030, "errors": 0.5, "connections": 2.5}
+NOISE = {"after_writable_s": 0.015, BEYOND: 0.030, "errors": 0.5, "connections": 2.5}
 WINDOW_S, TTL_S = 2.0, 1.0
 
 
@@ -98,12 +100,18 @@ def _cell(key: tuple[str, ...], rows: Sequence[Row]) -> Cell:
         way=key[3],
         runs=len(rows),
         never=sum(row["outage_s"] is None for row in rows),
-        times={name: _spread(row[name] for row in rows) for name in TIMES},
+        times={name: _spread(row[name] for row in rows) for name in TIMES}
+        | {BEYOND: _spread(map(_beyond_delay, rows))},
         counts={name: sum(row.get(name, 0) for row in rows) for name in COUNTS},
         each={name: statistics.median(row[name] for row in rows) for name in EACH},
         watched_s=max(row["watched_s"] for row in rows),
         versions=rows[-1]["versions"],
     )
+
+
+def _beyond_delay(row: Row) -> float | None:
+    outage_s = row["outage_s"]
+    return None if outage_s is None else float(outage_s) - float(row["promote_after_s"])
 
 
 def _spread(values: Iterable[float | None]) -> tuple[float, float] | None:
