@@ -90,7 +90,7 @@ class Questions:
     def __init__(self) -> None:
         self.asked: set[bytes] = set()
         self.prepared: dict[bytes, bytes] = {}
-        #: an answer may be kept back (its statements may take as long)
+        #: an answer may be kept back: its statements may take as long, and do as they are asked
         self.keeps = True
 
     def name(self, query: bytes) -> bytes:
@@ -139,16 +139,18 @@ def question(
         first = FLUSH_QUERY
     for query in filter(None, (first, QUERY, PLAIN_QUERY)):
         result = yield from _query(pgconn, query, questions)
-        if keeps and query is first and _sqlstate(result) == _CANCELED:
-            keeps = questions.keeps = False  # type: ignore[union-attr]  # its statement_timeout
-        elif not _refused(result):
+        refused = _refused(result)
+        if keeps and query is first:
+            refused = refused or _sqlstate(result) == _CANCELED  # its statement_timeout
+            questions.keeps = not refused  # type: ignore[union-attr]
+        if not refused:
             break
     seen = _read(pgconn, result)
     if query is FLUSH_QUERY and flushed is not None:
         reached = _text(result, FLUSH_COLUMN)
         if reached is not None:
             flushed(lsn(reached))
-    steps = _text(result, STEPS_COLUMN) if keeps and query is first else None
+    steps = _text(result, STEPS_COLUMN) if keeps and query is first and not refused else None
     return Answer(seen, STEP_S * int(steps or 0))
 
 
