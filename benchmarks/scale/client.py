@@ -110,13 +110,15 @@ class Client:
 
     def apply(self, event: Event) -> None:
         """Fold an event, act on a new snapshot, look when to look again."""
+        self._fold(event)
+        self._schedule()
+
+    def _fold(self, event: Event) -> None:
         old = self.state.topology
         self.state = step(self.state, event, self.world.now)
         new = self.state.topology
         if new.version != old.version:
             self._published(old, new)
-        if not isinstance(event, ProbeSent):
-            self._schedule()
 
     def _schedule(self) -> None:
         probes, again = due(self.state, self.world.now, self.rng.random())
@@ -126,7 +128,7 @@ class Client:
         self.world.at(when, lambda: self._tick() if number == self._timer else None)
 
     def _tick(self) -> None:
-        self.apply(Tick())
+        self._fold(Tick())
         probes, _ = due(self.state, self.world.now, self.rng.random())
         for endpoint in probes:
             self._probe += 1
