@@ -18,7 +18,7 @@ from resilient.core.budget import RetryBudget, backoff_s
 from resilient.core.dns import Found
 from resilient.core.dns_cache import Cache, CacheLimits
 from resilient.core.health import ProbeConfig
-from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
+from resilient.core.model import Endpoint, FailureKind, Health, Observation, Topology
 from resilient.core.pace import Pacing
 from resilient.core.schedule import due
 from resilient.core.topology import (
@@ -34,7 +34,7 @@ from resilient.core.topology import (
 )
 
 from .tally import ROUND_TRIPS, Operation, Tally
-from .world import Server, World
+from .world import Server, World, possible
 
 __all__ = ["Client"]
 
@@ -143,7 +143,21 @@ class Client:
         if view is not None and view.health is Health.UNKNOWN and self._flying[where]:
             self._later.append((server, probe))  # a pool's dial will tell
             return
-        rides = bool(self._warm.get(where)) or (server is self._where and self._idle > 0)
+        if self._flying[where] and not self._rides(server):
+            late_at = now + self.state.config.miss_s
+            self.world.at(late_at, partial(self._ask_itself, server, probe))
+            return
+        self._ask_itself(server, probe)
+
+    def _rides(self, server: Server) -> bool:
+        return bool(self._warm.get(server.endpoint)) or (server is self._where and self._idle > 0)
+
+    def _ask_itself(self, server: Server, probe: int) -> None:
+        where, now = server.endpoint, self.world.now
+        known = self.state.get(where)
+        if known is None or not known.detector.awaits(probe):
+            return  # told meanwhile
+        rides = self._rides(server)
         used_at = self._sides.get(where)
         if used_at is not None and (not server.alive or (rides and now - used_at > SIDE_S)):
             del self._sides[where]
@@ -188,7 +202,7 @@ class Client:
         self._pacing = self._pacing.follow((item.name for item in steps), self.world.now)
         if new.writer is not None and self._where is None:
             self._move(self.world.at_endpoint[new.writer.endpoint], new.writer.generation)
-        elif self._missing and _possible(new):
+        elif self._missing and possible(new):
             self._work()
         self._note_trouble()
 
@@ -383,11 +397,3 @@ class Client:
         self._waiting.append(operation)
         pause_s = min(0.01, backoff_s(operation.attempts, self.rng.random()))
         self.world.at(self.world.now + pause_s, self._serve)
-
-
-def _possible(topology: Topology) -> bool:
-    """As the pool's shell: is there anybody whom a worker that gave up might dial?"""
-    return topology.writer is not None or any(
-        view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
-        for view in topology.endpoints
-    )

@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from resilient.core.model import Endpoint, FailureKind, Observation, Role
+from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 
-__all__ = ["Machine", "Params", "Server", "World"]
+__all__ = ["Machine", "Params", "Server", "World", "possible"]
 
 #: round trips of a handshake after the accept (start-up, authentication, ready)
 HANDSHAKES = 2
@@ -194,3 +194,11 @@ class World:
         """The second one takes writes; the third follows."""
         self.servers[1].role, self.servers[1].timeline = Role.PRIMARY, 2
         self.servers[2].timeline = 2
+
+
+def possible(topology: Topology) -> bool:
+    """As the pool's shell: is there anybody whom a worker that gave up might dial?"""
+    return topology.writer is not None or any(
+        view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
+        for view in topology.endpoints
+    )

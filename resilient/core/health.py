@@ -158,6 +158,10 @@ class Detector:
             excuses=0,
         )
 
+    def awaits(self, probe: int) -> bool:
+        """Is it unanswered?"""
+        return self._asked(probe) is not None
+
     def _asked(self, probe: int | None) -> Asked | None:
         return next((item for item in self.outstanding if item.probe == probe), None)
 

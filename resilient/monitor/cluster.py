@@ -356,6 +356,8 @@ class Cluster:
                 return
             answer = await self._prober.ride(endpoint, list(self._listeners), alone, keep_s)
             if answer is None:
+                if await self._told_meanwhile(endpoint, number):
+                    return
                 answer = Answer(await self._prober.probe(endpoint))
             event = core.Observed(endpoint, answer.seen, number, answer.held_s)
         except ProbeError as exc:
@@ -377,10 +379,25 @@ class Cluster:
         while self._pacing.losses and self.topology.writer is None and self._unheard(endpoint):
             await asyncio.sleep(pause_s)
             pause_s *= 1.5
-            if not self.links.select(lambda link: link.connecting and link.endpoint == endpoint):
+            if not self._dialling(endpoint):
                 break
         return pause_s > HEAD_START_S and not self._unheard(endpoint)
 
     def _unheard(self, endpoint: Endpoint) -> bool:
         view = self.topology.find(endpoint)
         return view is not None and view.health is Health.UNKNOWN
+
+    async def _told_meanwhile(self, endpoint: Endpoint, probe: int) -> bool:
+        """The same of one that was heard before, until this probe is a miss: where sessions are
+        dear just now, as many more of them would keep it so."""
+        give_up_at, pause_s = time.monotonic() + self._state.config.miss_s, HEAD_START_S
+        while self._dialling(endpoint) and time.monotonic() < give_up_at:
+            await asyncio.sleep(pause_s)
+            pause_s *= 1.5
+            known = self._state.get(endpoint)
+            if known is None or not known.detector.awaits(probe):
+                return True
+        return False
+
+    def _dialling(self, endpoint: Endpoint) -> bool:
+        return bool(self.links.select(lambda link: link.connecting and link.endpoint == endpoint))

@@ -1,4 +1,4 @@
-"""A monitor's loop that didn't run reads what came meanwhile before it judges anybody."""
+"""What a monitor does on a machine that is too small: it listens first, and dials less."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import time
 from resilient.core.model import Endpoint, Health, Observation, Role, Topology
 from resilient.monitor.cluster import Cluster, ConfiguredName
 from resilient.monitor.prober import ClusterListener, Prober
+from resilient.monitor.sockets import Link
 from resilient.settings import Settings
 
 ANSWER_S, PAUSE_S = 0.1, 0.6
+PRIMARY = Observation(Role.PRIMARY, "s1", 1, "i-1")
+NAMES = (ConfiguredName("127.0.0.1", 1),)
 
 
 class Slowish(Prober):
@@ -19,11 +22,13 @@ class Slowish(Prober):
 
     def __init__(self) -> None:
         self.asked = threading.Event()
+        self.count = 0
 
     async def probe(self, endpoint: Endpoint) -> Observation:
+        self.count += 1
         self.asked.set()
         await asyncio.sleep(ANSWER_S)
-        return Observation(Role.PRIMARY, "s1", 1, "i-1")
+        return PRIMARY
 
 
 class Seen(ClusterListener):
@@ -41,8 +46,7 @@ class Seen(ClusterListener):
 
 def test_a_pause_of_the_loop_is_no_silence() -> None:
     prober, seen = Slowish(), Seen()
-    names = (ConfiguredName("127.0.0.1", 1),)
-    cluster = Cluster(names, Settings(probe_interval_s=0.2), prober)
+    cluster = Cluster(NAMES, Settings(probe_interval_s=0.2), prober)
     try:
         cluster.listen(seen)
         assert seen.up.wait(5)
@@ -54,3 +58,24 @@ def test_a_pause_of_the_loop_is_no_silence() -> None:
     finally:
         cluster.close()
     assert Health.SUSPECT not in seen.healths
+
+
+def test_who_is_being_dialled_is_not_asked_over_one_more_connection() -> None:
+    prober, seen = Slowish(), Seen()
+    cluster = Cluster(NAMES, Settings(probe_interval_s=0.1), prober)
+    try:
+        cluster.listen(seen)
+        assert seen.up.wait(5)
+        where = cluster.topology.endpoints[0].endpoint
+        link = Link(where, 0)  # a pool's, that takes its time
+        cluster.links.add(link)
+        time.sleep(0.1)
+        asked = prober.count
+        for _ in range(50):
+            cluster.observe(where, PRIMARY)
+            time.sleep(0.02)
+        assert prober.count <= asked + 1  # a second: ten without that
+        prober.asked.clear()
+        assert prober.asked.wait(2)  # nothing comes of it
+    finally:
+        cluster.close()
