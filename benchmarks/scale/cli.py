@@ -16,7 +16,7 @@ from .report import KINDS, report
 from .sim import CLIENTS, simulate
 from .world import Params
 
-__all__ = ["main"]
+__all__ = ["costs_of", "main"]
 
 OUT = Path("build/benchmarks")
 ACCEPTS = "connections that a simulated server accepts per second (500)"
@@ -93,7 +93,7 @@ def _real(options: argparse.Namespace) -> bool:
         rows.add(row | {"key": f"real/{row['clients']}", "machine": machine()})
         wrong += row["lost"] + row["duplicated"] + row["refused_53300"]
         if row["clients"] <= CALIBRATION:
-            costs = _costs(row)
+            costs = costs_of(row)
         say(f"{row['clients']} processes: longest wait {row['held_longest_s']} s, all connections "
             f"{row['full_all_s']} s, peak {row['peak_accepted_s']}/s, "
             f"{row['refused_53300']} refused")  # fmt: skip
@@ -115,7 +115,7 @@ def _like(row: Row) -> Params:
     )
 
 
-def _costs(row: Row) -> dict[str, Any]:
+def costs_of(row: Row) -> dict[str, Any]:
     """Processor time of one probe, operation and connection, both ends: what the machine did,
     over what was asked of it."""
     asked: dict[str, Any] = simulate(replace(_like(row), cores=0))

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from benchmarks.rows import Rows
+from benchmarks.scale.cli import costs_of
 from benchmarks.scale.report import report
 from benchmarks.scale.sim import simulate
 from benchmarks.scale.soak import flat
-from benchmarks.scale.world import Params
+from benchmarks.scale.world import Machine, Params
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,30 @@ def test_probes_are_as_many_as_a_server_answers() -> None:
 
 def test_idle_connections_carry_the_probes(crowds: dict[int, dict[str, Any]]) -> None:
     assert all(told["sides_peak"] == 0 for told in crowds.values())
+
+
+def test_a_machine_works_before_the_crash_as_after_it() -> None:
+    machine = Machine(2)
+    assert [machine.work(-5.0, 0.5) for _ in range(3)] == [-4.5, -4.5, -4.0]
+    assert machine.work(1.0, 0.5) == 1.5
+
+
+def test_a_machine_that_all_share_is_slower(crowds: dict[int, dict[str, Any]]) -> None:
+    costs = {"probe_cost_s": 0.0004, "op_cost_s": 0.002, "dial_cost_s": 0.012}
+    told = simulate(Params(40, cores=2, **costs))
+    # what the new sessions alone cost its two cores
+    assert told["full_all_s"] > 40 * 3 * costs["dial_cost_s"] / 2
+    assert told["held_longest_s"] > 3 * crowds[40]["held_longest_s"]
+
+
+def test_costs_are_what_was_done_over_what_was_asked() -> None:
+    row = {"clients": 10, "size": 4, "ops_rate_s": 2.0, "promote_after_s": 1.0,
+           "busy_cores_quiet": 0.05, "busy_cores": 0.35, "refill_s": 0.36, "opened_after": 30}  # fmt: skip
+    found = costs_of(row)
+    # two live servers and a dead one are asked 27 times a second by each, in a burst
+    assert found["probe_cost_s"] == pytest.approx(0.3 / (3 * 10 * 27), rel=0.4)
+    assert found["op_cost_s"] == pytest.approx((0.05 - 30 * found["probe_cost_s"]) / 20, rel=0.2)
+    assert found["dial_cost_s"] == pytest.approx(0.36 / 30)
 
 
 def test_a_full_server_is_no_failover() -> None:
