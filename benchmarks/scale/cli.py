@@ -97,10 +97,18 @@ def _real(options: argparse.Namespace) -> bool:
         say(f"{row['clients']} processes: longest wait {row['held_longest_s']} s, all connections "
             f"{row['full_all_s']} s, peak {row['peak_accepted_s']}/s, "
             f"{row['refused_53300']} refused")  # fmt: skip
-        if costs:
-            params = replace(_like(row), **costs)
-            simulated.add(simulate(params) | {"key": f"like-real/{row['clients']}"})
+        for name, found in _likenesses(row, costs).items():
+            like = simulate(replace(_like(row), **found))
+            simulated.add(like | {"key": f"like-real/{row['clients']}/{name}", "costs": name})
     return wrong == 0
+
+
+def _likenesses(row: Row, costs: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Costs to simulate the same with: those of the small crowd, and the same but for what a
+    session cost in this one."""
+    own = _session_cost(row) if row["clients"] > CALIBRATION else {}
+    found = {f"as in {CALIBRATION}": costs, "as in this crowd": costs | own if own else {}}
+    return {name: each for name, each in found.items() if costs and each}
 
 
 def _like(row: Row) -> Params:
@@ -126,8 +134,14 @@ def costs_of(row: Row) -> dict[str, Any]:
     return {
         "probe_cost_s": probe_s,
         "op_cost_s": max(0.0, quiet_s) / (count * row["ops_rate_s"]),
-        "dial_cost_s": max(0.0, row["refill_s"]) / max(1, row["opened_after"]),
+        **_session_cost(row),
     }
+
+
+def _session_cost(row: Row) -> dict[str, float]:
+    """Of one session that was made after the promotion; what was not watched has none."""
+    known = row["refill_s"] > 0 and row["opened_after"]
+    return {"dial_cost_s": row["refill_s"] / row["opened_after"]} if known else {}
 
 
 def _soak(options: argparse.Namespace) -> bool:

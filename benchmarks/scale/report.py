@@ -36,7 +36,7 @@ SIMULATED = ("clients", "kind", "ttl_s", "ready_median_s", "ready_all_s", "held_
              "probes_quiet_s", "probes_peak_s", "sides_peak", "queries_peak_s")  # fmt: skip
 MEASURED = ("clients", "held", "held_median_s", "held_longest_s", "full_all_s", "opened",
             "peak_accepted_s", "refused_53300", "errors", "unknown", "acked", "lost",
-            "duplicated", "busy_cores")  # fmt: skip
+            "duplicated", "promote_after_s")  # fmt: skip
 COMPARED = ("held_median_s", "held_longest_s", "full_all_s")
 
 
@@ -95,9 +95,10 @@ def _real(rows: Sequence[Row], simulated: Sequence[Row]) -> Iterator[str]:
     yield ""
     for row in rows:
         like = [s for s in simulated if s["cores"] and s["clients"] == row["clients"]]
-        for same in like[-1:]:
+        for same in like:
             pairs = ", ".join(f"{name} {row[name]} ({same[name]})" for name in COMPARED)
-            yield f"- {row['clients']} processes, measured (simulated on such a machine): {pairs}"
+            whose = f"a session costs {1e3 * same['dial_cost_s']:.1f} ms, {same['costs']}"
+            yield f"- {row['clients']} processes, measured (simulated; {whose}): {pairs}"
     yield ""
 
 
