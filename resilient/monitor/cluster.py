@@ -341,8 +341,7 @@ class Cluster:
         self._state = core.step(self._state, core.ProbeSent(endpoint, number), now)
         under_way = self._by_endpoint.setdefault(endpoint, [])
         while len(under_way) >= MAX_OUTSTANDING:
-            oldest = self._tasks.get(under_way.pop(0))
-            if oldest:
+            if oldest := self._tasks.get(under_way.pop(0)):
                 oldest.cancel()
         alone = not under_way
         under_way.append(number)
@@ -367,8 +366,7 @@ class Cluster:
             event = core.ProbeFailed(endpoint, number, FailureKind.LOCAL, repr(exc))
         finally:
             self._tasks.pop(number, None)
-            under_way = self._by_endpoint.get(endpoint, [])
-            if number in under_way:
+            if number in (under_way := self._by_endpoint.get(endpoint, [])):
                 under_way.remove(number)
         self._apply(event)
 
@@ -384,8 +382,7 @@ class Cluster:
         return pause_s > HEAD_START_S and not self._unheard(endpoint)
 
     def _unheard(self, endpoint: Endpoint) -> bool:
-        view = self.topology.find(endpoint)
-        return view is not None and view.health is Health.UNKNOWN
+        return (view := self.topology.find(endpoint)) is not None and view.health is Health.UNKNOWN
 
     async def _told_meanwhile(self, endpoint: Endpoint, probe: int) -> bool:
         """The same of one that was heard before, until this probe is a miss: where sessions are
@@ -395,7 +392,7 @@ class Cluster:
             await asyncio.sleep(pause_s)
             pause_s *= 1.5
             known = self._state.get(endpoint)
-            if known is None or not known.detector.awaits(probe):
+            if not (known and known.detector.awaits(probe)):
                 return True
         return False
 
