@@ -14,7 +14,7 @@ from typing import Any
 from .. import dots
 from ..rows import Row, Rows
 from .clients import CLIENTS
-from .losses import losses
+from .losses import Loss, losses
 from .plan import FAULTS
 
 __all__ = ["report"]
@@ -141,19 +141,28 @@ def _table(found: Sequence[Cell], rows: Sequence[Row]) -> Iterator[str]:
         for cell in group:
             yield f"| {' | '.join(_line(cell, worse))} |"
         yield ""
-    if lost:
-        yield "### Where a peer is better (◄)\n"
-        yield "| where | column | ours | best peer | why |\n| --- | --- | --- | --- | --- |"
-        for loss in lost:
-            where = f"{loss.ours.fault}, {loss.ours.client} {loss.ours.way}"
-            values = f"{loss.ours.value(loss.column):.3g} | {loss.peer.value(loss.column):.3g}"
-            column = loss.column.removesuffix("_s")
-            yield f"| {where} | {column} | {values} ({loss.peer.client}) | {loss.why} |"
-        yield ""
+    yield from _explained(lost)
     yield NOTE
     yield from (f"\nBroken off: {r['key']}: {r['trouble']}" for r in rows if r["trouble"])
     named = sorted({row["versions"] for row in rows})
     yield "\n" + "; ".join(dict.fromkeys(part for names in named for part in names.split(", ")))
+
+
+def _explained(lost: Sequence[Loss]) -> Iterator[str]:
+    """One line for all that has the same fault, column and reason."""
+    if not lost:
+        return
+    yield "### Where a peer is better (◄)\n"
+    yield "| fault | column | ours ← the best peer | why |\n| --- | --- | --- | --- |"
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for loss in lost:
+        values = f"{loss.ours.value(loss.column):.3g} ← {loss.peer.value(loss.column):.3g}"
+        text = f"{loss.ours.client} {loss.ours.way}: {values} ({loss.peer.client})"
+        key = (loss.ours.fault, loss.column.removesuffix("_s"), loss.why)
+        groups.setdefault(key, []).append(text)
+    for (fault, column, why), texts in groups.items():
+        yield f"| {fault} | {column} | {'; '.join(texts)} | {why} |"
+    yield ""
 
 
 def _line(cell: Cell, worse: set[tuple[int, str]]) -> Iterator[str]:

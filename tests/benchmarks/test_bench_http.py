@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 
+from benchmarks.http_failover.losses import UNEXPLAINED, losses
 from benchmarks.http_failover.plan import FAULTS, Case, plan
-from benchmarks.http_failover.report import report
+from benchmarks.http_failover.report import cells, report
 from benchmarks.http_failover.runner import figures, play
 from benchmarks.http_failover.subject import SESSIONS
 from benchmarks.http_failover.world import World
 from benchmarks.judge.history import Op
 from benchmarks.rows import Rows
 from resilient.lab.namespace import inside, refusal
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 
 @pytest.mark.skipif(not inside(), reason=refusal() or "no namespace")
@@ -65,3 +68,16 @@ def test_the_plan_and_the_report(tmp_path: Path) -> None:
     assert summary["cells"][0]["duplicated"] == 1
     assert "**resilient**" in (tmp_path / "http.md").read_text()
     assert (tmp_path / "http.svg").read_text().startswith("<svg")
+
+
+def test_a_peer_that_is_better_is_marked_and_explained(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "http.jsonl")
+    for row in Rows(RESULTS / "http.jsonl").read():
+        rows.add(row)
+    found = list(losses(cells(rows.read())))
+    assert found
+    assert not [loss for loss in found if loss.why == UNEXPLAINED]
+    assert report(tmp_path, as_json=False) == 0
+    text = (tmp_path / "http.md").read_text()
+    assert text == (RESULTS / "http.md").read_text()
+    assert text.count(" ◄ |") == len({(id(loss.ours), loss.column) for loss in found})
