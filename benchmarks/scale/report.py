@@ -97,7 +97,7 @@ def _real(rows: Sequence[Row], simulated: Sequence[Row]) -> Iterator[str]:
         like = [s for s in simulated if s["cores"] and s["clients"] == row["clients"]]
         for same in like:
             pairs = ", ".join(f"{name} {row[name]} ({same[name]})" for name in COMPARED)
-            whose = f"a session costs {1e3 * same['dial_cost_s']:.1f} ms, {same['costs']}"
+            whose = f"a session costs {1e3 * same['dial_cost_s']:.1f} ms, {same.get('costs', '')}"
             yield f"- {row['clients']} processes, measured (simulated; {whose}): {pairs}"
     yield ""
 
