@@ -28,7 +28,7 @@ from .errands import Errands
 from .loans import close, lendable
 
 #: a connection that is given out again sooner isn't looked at again, in seconds
-LOOK_S = 0.05
+LOOK_S = 0.001
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
