@@ -163,7 +163,7 @@ async def test_hung_server_and_nowhere_to_go(lab: Lab, orders: str, any_face: Fa
         start = time.monotonic()
         with pytest.raises(psycopg_pool.PoolTimeout):
             await any_face.where(timeout=1.0)
-        assert time.monotonic() - start <= 1.1 + 0.05  # two halves of the suite share a machine
+        assert time.monotonic() - start <= 1.1
         lab.primary.resume()
         assert await any_face.where(timeout=5.0) == lab.primary.address
     finally:
