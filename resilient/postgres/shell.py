@@ -221,6 +221,9 @@ class Shell:
         taken = list(self._pool)
         self._pool.clear()
         self._nconns -= len(taken)
+        for conn in taken:
+            if (link := getattr(conn, "_link", None)) is not None:
+                link.witness = None  # a standby had nothing to tell; its next block asks again
         return taken
 
     # -- probes on idle connections: under the pool's lock, or on its loop

@@ -173,3 +173,35 @@ async def test_behind_a_pooler_nothing_is_prepared(
             assert await own.query(names, read_only=True) == (expected,)
         finally:
             await own.close()
+
+
+async def test_who_has_read_from_it_as_a_standby_can_be_told_of_its_commits(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    """A reader's connection that becomes the writer's: its blocks have marks as any other's."""
+    await face.open(lab.dsn, settings_of(lab, zone=lab.primary.zone), min_size=1, max_size=1)
+    try:
+        await face.wait()
+        await until(lambda: len(face.pool._core.replicas) == 2, 5)
+        readers = {await face.query("select pg_backend_pid()", read_only=True) for _ in range(30)}
+        run = await lost(lab, face, 0.5)
+        await told_s(face, run)
+        (conn,) = await marked(face)
+        assert (conn.info.backend_pid,) in readers
+    finally:
+        await face.close()
+
+
+async def marked(face: Face) -> list[Any]:
+    """The connection of a block that writes; it is rolled back."""
+    if face.is_async:
+        async with face.pool.connection(timeout=10) as conn:
+            await conn.execute("insert into orders values (0)")
+            assert conn._journal.mark is not None
+            await conn.rollback()
+            return [conn]
+    with face.pool.connection(timeout=10) as conn:
+        conn.execute("insert into orders values (0)")
+        assert conn._journal.mark is not None
+        conn.rollback()
+        return [conn]
