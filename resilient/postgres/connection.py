@@ -33,6 +33,8 @@ NOT_COMMITTED = frozenset({"57P01", "25P03"})
 #: the server's function that warns of a commit without its standbys; no translation changes
 #: its name, as it does the message
 SYNC_REP = b"SyncRepWaitForLSN"
+#: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
+INTERVAL_S = 0.1
 
 
 class Dial:
@@ -62,16 +64,13 @@ class Dial:
 
     def guard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Pass a connecting generator through, watching its socket and the time."""
+        ready: Any = True
         try:
             item = next(gen)
             while True:
                 self.link.bind(item[0])
+                self._keep_deadline(ready)
                 ready = yield item
-                if not ready and not self.watched:
-                    # A tenth of a second without a packet: from here on the monitor keeps
-                    # the deadline to the millisecond.
-                    self.watched = True
-                    self.watch(self.link)
                 if time.monotonic() >= self.deadline_at:
                     gen.close()
                     raise self._timeout()
@@ -86,6 +85,14 @@ class Dial:
             if self.link.condemned and time.monotonic() >= self.deadline_at:
                 raise self._timeout() from exc
             raise
+
+    def _keep_deadline(self, ready: object) -> None:
+        """psycopg looks up from the socket every tenth of a second: after the first one without
+        a packet, or where less than one is left, the monitor keeps the deadline to the
+        millisecond."""
+        if not self.watched and (not ready or self.deadline_at - time.monotonic() < INTERVAL_S):
+            self.watched = True
+            self.watch(self.link)
 
     def _timeout(self) -> e.ConnectionTimeout:
         return e.ConnectionTimeout(f"no connection to {self.endpoint} in time")

@@ -45,6 +45,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         del self._lock  # made anew on the loop that opens the pool
 
     def _start_workers(self) -> None:
+        self._loop = asyncio.get_running_loop()  # first: whoever is attached is told of news
         if not callable(self.conninfo) and not callable(self.kwargs):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
@@ -52,7 +53,6 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         self._errands = Errands(self, AsyncErrand)
         super()._start_workers()
         fork.follow(self)
-        self._loop = asyncio.get_running_loop()
 
     def _spare_worker(self) -> None:
         """There are replicas now: the only worker would not be left for the writer."""

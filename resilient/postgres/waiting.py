@@ -23,6 +23,7 @@ from psycopg import errors as e
 from psycopg import pq, waiting
 from psycopg.abc import RV, PQGen
 
+from .connection import INTERVAL_S
 from .continuity import ContinuityMixin
 from .cursor import recording
 from .pipeline import AsyncPipeline, Pipeline
@@ -38,8 +39,6 @@ else:
     SyncBase = AsyncBase = object
 
 GRACE_S = 0.3
-#: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
-INTERVAL_S = 0.1
 
 #: ready to be read and written, as psycopg's loop would say
 READY = waiting.Ready.RW

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
 
+from resilient.core.model import Role
 from resilient.lab import Lab
+from resilient.postgres.base import PoolCore
 from resilient.postgres.errands import Errands
 
 from .conftest import Face, settings_of
@@ -27,9 +30,14 @@ def own(face: Face) -> int:
 
 async def opened(lab: Lab, face: Face, **kwargs: Any) -> None:
     await face.open(lab.dsn, settings_of(lab), **kwargs)
-    await face.wait()
-    await until(lambda: len(face.pool._core.replicas) == 2, 5)
-    await until(lambda: backends(lab) == [2, 1, 1], 8)
+    try:
+        await face.wait()
+        await until(lambda: len(face.pool._core.replicas) == 2, 5)
+        await until(lambda: backends(lab) == [2, 1, 1], 8)
+    except BaseException as exc:  # else what is left of it fails the tests that follow
+        exc.add_note(f"{face.pool.topology}\n{face.pool.get_stats()}\n{backends(lab)}")
+        await face.close()
+        raise
 
 
 @pytest.mark.usefixtures("soon_idle")
@@ -68,6 +76,28 @@ async def test_a_silent_replica_holds_up_no_writer(
     finally:
         silent.resume()
         await face.close()
+
+
+@pytest.mark.usefixtures("soon_idle")
+async def test_news_that_come_while_a_pool_opens(
+    lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor may know everything before the pool that asked has done its next step; a thread
+    pool's lock is held meanwhile, and the monitor waits for it."""
+    attach = PoolCore.attach
+
+    def slowly(core: PoolCore, *args: Any) -> None:
+        attach(core, *args)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            views = core.topology.endpoints
+            if len(views) == 3 and all(view.role is not Role.UNKNOWN for view in views):
+                return
+            time.sleep(0.005)
+
+    monkeypatch.setattr(PoolCore, "attach", slowly)
+    await opened(lab, face)
+    await face.close()
 
 
 @pytest.mark.usefixtures("soon_idle")
