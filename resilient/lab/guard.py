@@ -64,22 +64,67 @@ def posix_memory_of(pid: int) -> set[str]:
     return {line.split()[5] for line in lines if " /dev/shm/PostgreSQL." in line}
 
 
-def free_shared_memory(data: Path) -> None:
-    """Free the System V segment that a killed postmaster left behind (line 7 of its pid file).
+def free_posix_memory(root: Path) -> None:
+    """Remove what a server that died by itself left in /dev/shm: made since the lab's folder was,
+    by the account of its servers, and mapped by nobody."""
+    try:
+        folders = (root, *root.glob("*"), *root.glob("*/*"))
+        since = min(folder.stat().st_ctime for folder in folders)  # some never changed
+        accounts = {folder.stat().st_uid for folder in root.glob("*/data")}
+    except OSError:
+        return
+    left = _unmapped(accounts, since)
+    if left:
+        time.sleep(0.05)  # another server's that was just made is mapped a moment later
+        for name in left & _unmapped(accounts, since):
+            Path(name).unlink(missing_ok=True)
 
-    A segment that somebody is attached to, or that has another key, isn't ours to free.
+
+def _unmapped(accounts: set[int], since: float) -> set[str]:
+    """PostgreSQL's POSIX segments that no process has mapped."""
+    found = set()
+    for path in Path("/dev/shm").glob("PostgreSQL.*"):
+        with contextlib.suppress(OSError):
+            seen = path.stat()
+            if seen.st_uid in accounts and seen.st_ctime >= since:
+                found.add(str(path))
+    if found:
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                found -= posix_memory_of(int(entry.name))
+    return found
+
+
+def free_shared_memory(data: Path) -> None:
+    """Free the System V segment that a killed server left behind.
+
+    Its pid file names it (line 7); one that was killed before it wrote that line has made its
+    segment under the number of its data directory (PostgreSQL: InternalIpcMemoryCreate,
+    PGSharedMemoryCreate).  A segment that somebody is attached to, or that has another key,
+    isn't ours to free.
     """
     try:
-        key, shmid = (data / "postmaster.pid").read_text().splitlines()[6].split()[:2]
         rows = Path("/proc/sysvipc/shm").read_text().splitlines()
-    except (OSError, IndexError, ValueError):
+        own_key = data.stat().st_ino & 0xFFFFFFFF
+    except OSError:
         return
-    names = rows[0].split()
+    key, shmid = _named_segment(data / "postmaster.pid")
     for row in rows[1:]:
-        found = dict(zip(names, row.split(), strict=False))
-        same = found["shmid"] == shmid and int(found["key"]) & 0xFFFFFFFF == int(key) & 0xFFFFFFFF
-        if same and found["nattch"] == "0":
-            ctypes.CDLL(None, use_errno=True).shmctl(int(shmid), IPC_RMID, None)
+        found = dict(zip(rows[0].split(), row.split(), strict=False))
+        its_key = int(found["key"]) & 0xFFFFFFFF
+        named = (its_key, found["shmid"]) == (key, shmid)
+        unnamed = its_key == own_key and not Path(f"/proc/{found['cpid']}").exists()
+        if (named or unnamed) and found["nattch"] == "0":
+            ctypes.CDLL(None, use_errno=True).shmctl(int(found["shmid"]), IPC_RMID, None)
+
+
+def _named_segment(pid_file: Path) -> tuple[int | None, str]:
+    """(key, id) of the segment that a server's pid file names; (None, "") where it names none."""
+    try:
+        key, shmid = pid_file.read_text().splitlines()[6].split()[:2]
+        return int(key) & 0xFFFFFFFF, shmid
+    except (OSError, IndexError, ValueError):
+        return None, ""
 
 
 def clean(root: Path) -> None:
@@ -87,6 +132,7 @@ def clean(root: Path) -> None:
     kill_all_in(root)
     for data in root.glob("*/data"):
         free_shared_memory(data)
+    free_posix_memory(root)
     for _ in range(3):  # a process that was just born may still have written something
         shutil.rmtree(root, ignore_errors=True)
         if not root.exists():

@@ -117,6 +117,9 @@ class Member:
     def initdb(self) -> None:
         """Make a new cluster with the lab's settings."""
         self._make_folders()
+        # Ours, so that it stays when initdb fails: its number is how shared memory is found again.
+        self.data.mkdir(mode=0o700)
+        self._own(self.data)
         options = ["--no-sync", "--auth=trust", "--username=postgres", "--no-locale"]
         # small segments: a standby that changes its source is sent its last segment from the
         # start, 50 ms without an acknowledged commit for the usual 16 MB
