@@ -36,10 +36,10 @@ def check_moments(run: FaultRun, promote_after_s: float, dns_after_s: float) -> 
     assert run.writable_at is not None
     assert run.durable_at is not None
     assert run.dns_changed_at is not None
-    assert 0 <= run.promote_begin_at - run.fault_at - promote_after_s < 0.5
+    assert 0 <= run.promote_begin_at - run.fault_at - promote_after_s < 2.0  # a switchover's shutdown is in it
     assert 0 < run.writable_at - run.promote_begin_at < 2.0
     assert 0 <= run.durable_at - run.writable_at < 2.0
-    assert 0 <= run.dns_changed_at - run.writable_at - dns_after_s < 0.3
+    assert 0 <= run.dns_changed_at - run.writable_at - dns_after_s < 2.0
     assert run.events == sorted(run.events, key=lambda event: event[0])
     print(
         f"{run.fault}: promote → writable {run.writable_at - run.promote_begin_at:.3f} s,"
