@@ -36,7 +36,8 @@ def check_moments(run: FaultRun, promote_after_s: float, dns_after_s: float) -> 
     assert run.writable_at is not None
     assert run.durable_at is not None
     assert run.dns_changed_at is not None
-    assert 0 <= run.promote_begin_at - run.fault_at - promote_after_s < 2.0  # a switchover's shutdown is in it
+    # a switchover's shutdown is in it
+    assert 0 <= run.promote_begin_at - run.fault_at - promote_after_s < 2.0
     assert 0 < run.writable_at - run.promote_begin_at < 2.0
     assert 0 <= run.durable_at - run.writable_at < 2.0
     assert 0 <= run.dns_changed_at - run.writable_at - dns_after_s < 2.0
