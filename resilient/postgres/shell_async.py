@@ -202,6 +202,19 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             with suppress(StopIteration):
                 self._add_to_pool(conn).send(None)
 
+    # Where nobody is inside the pool's state and nothing has to be waited for, its lock isn't
+    # taken: no other task runs meanwhile.
+
+    async def _getconn_unchecked(self, timeout: float) -> ACT:
+        while self._pool and timeout > 0 and not self._lock.locked():
+            conn = self._pool.popleft()
+            self._nconns_min = min(self._nconns_min, len(self._pool))
+            if self._fit(conn):
+                conn._pool = self
+                return cast(ACT, conn)
+            self.run_task(AsyncDiscard(self, [conn]))
+        return await super()._getconn_unchecked(timeout)
+
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
         conn = await super()._get_ready_connection(timeout)
         while conn is not None and not self._fit(conn):
@@ -223,7 +236,10 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         await super().putconn(conn)
 
     async def _add_to_pool(self, conn: ACT) -> None:
-        if self._closed or not self._would_wait():
+        if not (self._closed or self._waiting or self._pool_full_event or self._lock.locked()):
+            conn._pool = None
+            self._pool.append(conn)
+        elif self._closed or not self._would_wait():
             await super()._add_to_pool(conn)
         else:
             self.run_task(AsyncPutBack(self, conn, checked_in=True))

@@ -167,9 +167,9 @@ def test_a_fork_while_one_is_lent(lab: Lab, orders: str, slowly: Callable[[float
             assert conn.execute("select pg_backend_pid()").fetchone() == (mine,)
 
 
-@pytest.mark.parametrize("promised", [False, True])
-async def test_a_loop_may_end_with_the_return(lab: Lab, orders: str, promised: bool) -> None:
-    """It takes one step; or a worker does it, if somebody else comes first."""
+@pytest.mark.parametrize("lock", ["free", "promised", "held"])
+async def test_a_loop_may_end_with_the_return(lab: Lab, orders: str, lock: str) -> None:
+    """It takes one step; or a worker does it, if somebody is inside the pool's state."""
     settings = settings_of(lab, standby_min_size=0, probe_interval_s=60)
 
     async def held(lock: asyncio.Lock) -> None:
@@ -184,14 +184,17 @@ async def test_a_loop_may_end_with_the_return(lab: Lab, orders: str, promised: b
         conn = answer.result()
         assert conn is not None
         assert len(pool._pool) == 0
-        if promised:
+        if lock != "free":
             await pool._lock.acquire()
             waiting = asyncio.create_task(held(pool._lock))
             await asyncio.sleep(0)
+        if lock == "promised":
             pool._lock.release()
         pool._regain(conn)
-        assert list(pool._pool) == ([] if promised else [conn])
-        if promised:
+        assert list(pool._pool) == ([] if lock == "held" else [conn])
+        if lock == "held":
+            pool._lock.release()
+        if lock != "free":
             await waiting
             await until(lambda: len(pool._pool) > 0, 2)
         assert list(pool._pool) == [conn]
