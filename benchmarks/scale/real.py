@@ -32,6 +32,8 @@ __all__ = ["measure"]
 
 SIZE, RATE_S, PROMOTE_AFTER_S = 4, 2.0, 1.0
 UP_S, QUIET_S, LOOK_S = 240.0, 3.0, 15.0
+#: those that came first have heard by then how many came after them
+SETTLE_S = 12.0
 #: in a small crowd all pools are full again by then
 AFTER_S = 3.0
 #: looking at each thread of a larger crowd takes the machine from those who are looked at
@@ -85,6 +87,7 @@ def _one(lab: Lab, logs: ServerLogs, count: int) -> dict[str, Any]:
         crowd = _Crowd(job | {"folder": folder})
         try:
             crowd.wait_up(UP_S)
+            time.sleep(SETTLE_S)
             busy = _Busy(lab, crowd if count <= WATCHED else None)
             time.sleep(QUIET_S)
             quiet_cores = busy.cores()

@@ -72,6 +72,7 @@ class Server:
     endpoint: Endpoint
     zone: int
     role: Role
+    clients: int
     timeline: int = 1
     alive: bool = True
     open: int = 0
@@ -94,7 +95,8 @@ class Server:
     def observation(self) -> Observation:
         """What it says of itself."""
         lag_s = 0.0 if self.role is Role.REPLICA else None
-        return Observation(self.role, SYSTEM, self.timeline, f"i-{self.zone}", lag_s=lag_s)
+        told = (self.role, SYSTEM, self.timeline, f"i-{self.zone}")
+        return Observation(*told, lag_s=lag_s, clients=self.clients)
 
 
 class World:
@@ -110,6 +112,7 @@ class World:
                 Endpoint(f"{name}.test", f"10.0.{zone + 1}.10", 5432),
                 zone,
                 Role.PRIMARY if zone == 0 else Role.REPLICA,
+                params.clients,
             )
             for zone, name in enumerate("abc")
         )

@@ -11,8 +11,12 @@ the first such miss sends two at once (over connections of their own), so that s
 independent probes fit into the default window.  Probability that an endpoint which loses a
 share p of its probes looks dead: about p⁶ per window.
 
-Three rules bound what many processes ask of one server:
+Four rules bound what many processes ask of one server:
 
+* A server tells now and then how many sessions it has, and so how many clients.  Each of them
+  spaces its burst such that all together ask `ASKED_MOST` times a second, if that is less than
+  what they ask at rest: n clients ask every n / `ASKED_MOST` seconds, up to the interval.  The
+  first question of a burst waits for nobody, and neither does one behind an unanswered one.
 * In a burst, time in its queue (an answer's time beyond 15 ms, and beyond twice the least
   ever) stretches the spacing: `LOAD` × that time, up to the interval.  Of two answers the
   quicker one counts, so one that was late by chance changes nothing.  N processes that ask a
@@ -44,6 +48,8 @@ BURST_S = 10.0
 BURST_DECAY = 1.5
 #: a probe younger than this had no chance yet to be answered: it doesn't count as missed
 GRACE_S = 0.05
+#: probes a second that all clients of a server may send it in a burst
+ASKED_MOST = 1000.0
 #: seconds between two probes of a burst for a second that the last answers were queued
 LOAD = 8.0
 #: an answer that takes no longer wasn't queued: a busy client is as late
@@ -243,13 +249,25 @@ def burst_spacing(config: ProbeConfig, burst_at: float, now: float) -> float:
     return min(base, config.interval_s)
 
 
+def crowd_s(clients: int, config: ProbeConfig) -> float:
+    """Seconds between two probes of a burst, of each of so many clients of one server."""
+    return min(clients / ASKED_MOST, config.interval_s)
+
+
 def next_probe_at(
-    detector: Detector, config: ProbeConfig, burst_at: float | None, now: float, jitter: float
+    detector: Detector,
+    config: ProbeConfig,
+    burst_at: float | None,
+    now: float,
+    jitter: float,
+    *,
+    clients: int = 0,
 ) -> float:
     """When the next probe of this endpoint is due.
 
     `burst_at`: since when it, or the whole cluster (nobody takes writes), is in a burst;
-    None when all is quiet.  `jitter` is a draw from [0, 1).
+    None when all is quiet.  `jitter` is a draw from [0, 1).  `clients` of the endpoint; 0: not
+    known.
     """
     if detector.sent_at is None:
         return now
@@ -265,7 +283,10 @@ def next_probe_at(
     if burst_at is None:
         return last + config.interval_s * (low + (high - low) * jitter)
     loaded_s = min(LOAD * detector.queued_s, config.interval_s)
-    return last + max(burst_spacing(config, burst_at, now), loaded_s) * (0.5 + jitter / 2)
+    pause_s = max(burst_spacing(config, burst_at, now), loaded_s) * (0.5 + jitter / 2)
+    if last >= burst_at:
+        pause_s = max(pause_s, crowd_s(clients, config) * (0.75 + jitter / 2))
+    return last + pause_s
 
 
 def agenda(
@@ -276,12 +297,13 @@ def agenda(
     jitter: float,
     *,
     least_s: float = 0.0,
+    clients: int = 0,
 ) -> tuple[int, float]:
     """(probes to send now, when to look again if none is).
 
     `least_s`: the probe isn't sent sooner after the last one.
     """
-    at = next_probe_at(detector, config, burst_at, now, jitter)
+    at = next_probe_at(detector, config, burst_at, now, jitter, clients=clients)
     if least_s and detector.sent_at is not None:
         at = max(at, detector.sent_at + least_s)
     if at <= now + 1e-4:

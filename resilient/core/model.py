@@ -72,7 +72,8 @@ class Observation:
     `timeline` is exact on a primary and a lower bound on a replica.  `incarnation` is
     `pg_postmaster_start_time()` in µs, as text: two addresses with the same one are one server.
     `lag_s` is None when it is not known, 0 when everything received is replayed and the
-    receiver streams.
+    receiver streams.  `clients`: about how many processes like this one it serves; None: it
+    wasn't asked.
     """
 
     role: Role
@@ -81,6 +82,7 @@ class Observation:
     incarnation: str = ""
     read_only: bool = False
     lag_s: float | None = None
+    clients: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,13 +99,14 @@ Event = Resolved | ProbeSent | Observed | ProbeFailed | Evidence | Tick
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One endpoint and all that is remembered of it."""
+    """One endpoint and all that is remembered of it.  `clients`: see `Observation`; 0: unknown."""
 
     view: EndpointView
     detector: Detector = field(default_factory=Detector)
     system_id: str = ""
     incarnation: str = ""
     order: int = 0
+    clients: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
         detector=detector,
         system_id=seen.system_id or known.system_id,
         incarnation=seen.incarnation or known.incarnation,
+        clients=known.clients if seen.clients is None else seen.clients,
     )
     return state.put(updated)
 

@@ -77,6 +77,12 @@ def idle(core: PoolCore, endpoint: Endpoint) -> int:
     return len(pool._pool) + len(core.lent)
 
 
+def sessions(core: PoolCore, endpoint: Endpoint) -> int:
+    """How many sessions of the endpoint the pool has, or is about to have."""
+    pool = core.lender()
+    return pool._nconns if pool is not None and pool.serves(endpoint) else 0
+
+
 def unread(core: PoolCore) -> bool:
     """Has nobody taken a connection of this pool for `UNREAD_S`?  As far as probes saw."""
     pool = core.lender()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 #: a side connection that no probe needed for so many seconds is closed
 IDLE_S = 5.0
+#: how often a server is asked how many sessions it has, and for each of them, in seconds; the
+#: first time within
+CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
 #: how often a probe on a pool's connection looks whether that was ruled out, in seconds
 RIDE_TICK_S = 0.1
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
@@ -55,6 +60,35 @@ class _Side:
     idle_since: float
 
 
+class _Census:
+    """When a server is asked how many sessions it has.
+
+    A session costs it 1.5 µs in each such answer, so n clients make it spend 15 µs a second for
+    each session at most, however many they are.
+    """
+
+    def __init__(self) -> None:
+        self._at: dict[Endpoint, float] = {}
+        self._rng = random.Random()
+
+    def due(self, endpoint: Endpoint, cores: list[PoolCore]) -> int:
+        """How many of them are ours if it is to be asked now, else 0."""
+        now = time.monotonic()
+        if now < self._at.setdefault(endpoint, now + FIRST_CENSUS_S * self._rng.random()):
+            return 0
+        self._at[endpoint] = now + CENSUS_S  # if there is no answer
+        return sum(loans.sessions(core, endpoint) for core in cores)
+
+    def told(self, endpoint: Endpoint, sessions: int) -> None:
+        """It has answered."""
+        pause_s = max(CENSUS_S, sessions * CENSUS_SESSION_S) * (0.5 + self._rng.random())
+        self._at[endpoint] = time.monotonic() + pause_s
+
+    def prune(self, keep: frozenset[Endpoint]) -> None:
+        """These are left."""
+        self._at = {endpoint: at for endpoint, at in self._at.items() if endpoint in keep}
+
+
 class PgProber(Prober):
     """Probes of one cluster.  Only touched on the monitor's loop, but for `params`."""
 
@@ -70,6 +104,9 @@ class PgProber(Prober):
         self._slow: set[Endpoint] = set()
         #: those that told a side connection more than their role
         self._open: set[Endpoint] = set()
+        self._census = _Census()
+        #: those where nobody listened when they were last dialled
+        self._refused: set[Endpoint] = set()
 
     async def ride(
         self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool, hold_s: float = 0.0
@@ -92,12 +129,15 @@ class PgProber(Prober):
                 loan = await loans.borrow(core, endpoint)
                 if loan is not None:
                     spare = count > 1 or loans.unread(core)
-                    return await self._ride(loan, endpoint, hold_s if spare else 0.0)
+                    mine = self._census.due(endpoint, [core for _, core in cores])
+                    return await self._ride(loan, endpoint, hold_s if spare else 0.0, mine)
         finally:
             self._riding.discard(endpoint)
         return None
 
-    async def _ride(self, loan: loans.Loan, endpoint: Endpoint, hold_s: float) -> Answer | None:
+    async def _ride(
+        self, loan: loans.Loan, endpoint: Endpoint, hold_s: float, mine: int
+    ) -> Answer | None:
         """Whatever isn't a plain answer may be the session's doing: a side connection tells."""
         self._slow.discard(endpoint)
         late_at = time.monotonic() + loans.LATE_S
@@ -107,7 +147,7 @@ class PgProber(Prober):
         known = isinstance(seen_by, Witness) and seen_by.marks
         flushed = seen_by.flushed.seen if known else None
         try:
-            gen = loan.watch(question(pgconn, _questions(loan.conn), flushed, hold_s))
+            gen = loan.watch(question(pgconn, _questions(loan.conn), flushed, hold_s, mine))
             seen, held_s = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
         except (RoleError, loans.Abandoned, e.Error):
             return None
@@ -116,6 +156,8 @@ class PgProber(Prober):
             await loan.settle()
         if time.monotonic() > late_at:
             self._slow.add(endpoint)
+        if seen.clients is not None:
+            self._census.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
         less = not seen.system_id and endpoint in self._open
         return None if seen.read_only or less else Answer(seen, held_s)
@@ -133,6 +175,8 @@ class PgProber(Prober):
         return await self._ask(endpoint, await self._dial(endpoint))
 
     async def _dial(self, endpoint: Endpoint) -> pq.abc.PGconn:
+        if endpoint in self._refused:
+            await self._knock(endpoint)
         params = dict(self.params) | dial_params(endpoint)
         params.setdefault("application_name", APPLICATION_NAME)
         try:
@@ -142,9 +186,24 @@ class PgProber(Prober):
             text = " ".join(str(exc).split())
             unproved = any(words in text for words in UNPROVED)
             kind = FailureKind.REFUSED if unproved else connect_failure(exc.sqlstate, text)
+            if kind is FailureKind.REFUSED and not unproved and endpoint.address:
+                self._refused.add(endpoint)
             raise ProbeError(kind, text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
+
+    async def _knock(self, endpoint: Endpoint) -> None:
+        """Does anybody listen again?  A tenth of what libpq's attempt costs this process."""
+        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+        loop = asyncio.get_running_loop()
+        try:
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as knocking:
+                await loop.sock_connect(knocking, (endpoint.address, endpoint.port))
+        except ConnectionRefusedError as exc:
+            raise ProbeError(FailureKind.REFUSED, f"{endpoint}: {exc.strerror}") from exc
+        except OSError:
+            pass  # libpq says it better
+        self._refused.discard(endpoint)
 
     async def _ask(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> Observation:
         try:
@@ -198,8 +257,10 @@ class PgProber(Prober):
         self._idle.clear()
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
+        self._census.prune(keep)
         self._slow &= keep
         self._open &= keep
+        self._refused &= keep
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
                 side.pgconn.finish()

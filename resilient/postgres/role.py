@@ -13,6 +13,7 @@ no oftener.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import cache
 
 from psycopg import errors as e
@@ -48,6 +49,16 @@ FLUSH_QUERY = (
 )
 
 FLUSH_COLUMN = 6
+
+#: how many sessions it has, of all its databases: about 1.5 µs for each of them, so it is asked
+#: now and then
+SESSIONS_QUERY = (
+    _FACTS
+    + b""",
+ (SELECT pg_catalog.sum(pg_catalog.pg_stat_get_db_numbackends(oid)) FROM pg_catalog.pg_database)"""
+    + _FROM
+)
+SESSIONS_COLUMN = 6
 
 #: for servers that don't have those functions, or don't let us
 PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
@@ -127,14 +138,16 @@ def question(
     questions: Questions | None = None,
     flushed: Callable[[int], None] | None = None,
     hold_s: float = 0.0,
+    mine: int = 0,
 ) -> PQGen[Answer]:
     """Ask on an idle connection, which has `questions` prepared.
 
     `flushed` is told how far a primary has flushed its WAL, if given.  With `hold_s` a standby
-    keeps its answer back for so long, unless it is promoted.  Raises `RoleError`.
+    keeps its answer back for so long, unless it is promoted.  Otherwise, with `mine`, how many
+    sessions of it are this process's, it tells how many clients it has.  Raises `RoleError`.
     """
     keeps = hold_s >= STEP_S and questions is not None and questions.keeps
-    first = watch_query(round(hold_s / STEP_S)) if keeps else b""
+    first = watch_query(round(hold_s / STEP_S)) if keeps else SESSIONS_QUERY if mine else b""
     if not first and flushed is not None:
         first = FLUSH_QUERY
     for query in filter(None, (first, QUERY, PLAIN_QUERY)):
@@ -150,6 +163,8 @@ def question(
         reached = _text(result, FLUSH_COLUMN)
         if reached is not None:
             flushed(lsn(reached))
+    if query is SESSIONS_QUERY and (sessions := _text(result, SESSIONS_COLUMN)) is not None:
+        seen = replace(seen, clients=max(1, int(sessions) // mine))
     steps = _text(result, STEPS_COLUMN) if keeps and query is first and not refused else None
     return Answer(seen, STEP_S * int(steps or 0))
 

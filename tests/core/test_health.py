@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resilient.core.health import (
+    ASKED_MOST,
     LOAD,
     MAX_OUTSTANDING,
     MIN_PROBES,
@@ -288,6 +289,35 @@ def test_the_spacing_of_a_burst_has_bounds(took_s: list[float], jitter: float) -
     assert detector.sent_at is not None
     wait_s = next_probe_at(detector, config, now, now, jitter) - detector.sent_at
     assert config.burst_interval_s / 2 - 1e-9 <= wait_s <= config.interval_s + 1e-9
+
+
+def in_a_crowd(clients: int, jitter: float, config: ProbeConfig, burst_at: float = 0.5) -> float:
+    """Seconds from a probe, sent at 1.0 and answered, to the next one."""
+    detector = Detector().sent(0, 1.0).heard(0, 1.001)
+    return next_probe_at(detector, config, burst_at, 1.001, jitter, clients=clients) - 1.0
+
+
+@pytest.mark.parametrize("clients", [0, 10, 100, 300, 1000, 10_000])
+def test_however_many_clients_a_burst_asks_no_more_of_a_server(clients: int) -> None:
+    """All together; or as often as they do at rest, if that is more."""
+    config = ProbeConfig()
+    pauses = [in_a_crowd(clients, (n + 0.5) / 100, config) for n in range(100)]
+    asked = clients / (sum(pauses) / len(pauses))
+    assert asked <= 1.01 * max(ASKED_MOST, clients / config.interval_s)
+    if clients <= 10:  # few are as quick as they can be
+        assert max(pauses) <= config.burst_interval_s
+
+
+def test_the_first_question_of_a_burst_waits_for_nobody() -> None:
+    config = ProbeConfig()
+    assert in_a_crowd(1000, 0.5, config) > 0.7
+    assert in_a_crowd(1000, 0.5, config, burst_at=1.001) <= config.burst_interval_s
+
+
+def test_an_unanswered_question_is_followed_as_soon_in_a_crowd() -> None:
+    config, asked = ProbeConfig(), Detector().sent(0, 0.0).heard(0, 0.001).sent(1, 1.0)
+    alone = next_probe_at(asked, config, 0.5, 1.0, 0.5)
+    assert next_probe_at(asked, config, 0.5, 1.0, 0.5, clients=10_000) == alone
 
 
 def test_a_quiet_endpoint_is_probed_once_an_interval() -> None:

@@ -9,7 +9,7 @@ from cluster_sim import RTT_S, A, B, C, Network, Reply, Simulation, primary, rep
 
 from resilient.core.health import QUICK_S, ProbeConfig
 from resilient.core.model import Endpoint, FailureKind, Health
-from resilient.core.schedule import HOLD_MOST_S, hold_s
+from resilient.core.schedule import HOLD_MOST_S, WATCHERS_MOST, due, hold_s
 from resilient.core.topology import Observed, ProbeFailed, ProbeSent, State, step
 
 STEP_S = 0.01
@@ -100,6 +100,28 @@ def test_who_does_not_answer_quickly_is_not_asked_to_wait() -> None:
         slow = step(slow, ProbeSent(B, probe), at)
         slow = step(slow, Observed(B, replica(), probe), at + 2 * QUICK_S)
     assert hold_s(slow, B) == 0.0
+
+
+def test_a_standby_with_many_clients_keeps_none_of_their_answers_back() -> None:
+    few = state(Observed(B, replace(replica(), clients=WATCHERS_MOST)), *LOST)
+    assert hold_s(few, B) > 0  # what was told once is remembered
+    many = state(Observed(B, replace(replica(), clients=WATCHERS_MOST + 1)), *LOST)
+    assert hold_s(many, B) == 0.0
+    assert hold_s(step(many, Observed(B, replace(replica(), clients=2)), 300.0), B) > 0
+
+
+def test_a_crowd_spaces_its_bursts() -> None:
+    def again_s(clients: int) -> float:
+        lost = state(Observed(B, replace(replica(), clients=clients)), *LOST)
+        asked = step(lost, ProbeSent(B, 1), 100.5)
+        asked = step(asked, Observed(B, replica(), 1), 100.501)
+        only_b = replace(
+            asked, known=tuple(item for item in asked.known if item[0][0] == B.address)
+        )
+        return due(only_b, 100.501, 0.5)[1] - 100.5
+
+    assert again_s(5) < ProbeConfig().burst_interval_s
+    assert again_s(400) == pytest.approx(0.4)
 
 
 def test_no_connection_is_kept_for_long_whatever_the_interval() -> None:
