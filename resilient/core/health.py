@@ -33,12 +33,18 @@ Silence is what was listened to.  Where this process itself didn't run (a busy m
 of its virtual machine, another thread that holds the interpreter), an answer may have come and
 not been read: such time is cut out, and the answer read first.  Without that, a crowd that
 starves its own machine suspects servers that have answered, and each suspicion is a dial more.
+Where that was more than half of `window_s` in one silence, it asks only once an interval until
+it is answered: the verdict comes at six intervals then, and whom it shares the machine with has
+the time to answer.
+And what comes on other connections is an answer as well: a server that serves statements while
+probes wait in its queue for new sessions isn't dead.
 (Lifeguard, Dadgar et al. 2018, found the same of gossip: most false suspicions are the
 suspecting node's own slowness.)
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 MIN_PROBES = 6
@@ -103,7 +109,8 @@ class Detector:
     since `heard_at`.  `answers`: answers in a row.  `burst_at`: when the present burst
     began.  `known`: it was heard of, ever.  `took_s`: what the last answers took, `least_s`
     what the quickest ever did, `queued_s` what they take at present beyond what is usual.
-    `excuses`: how often since `heard_at` this process didn't listen in time.
+    `excuses`: how often since `heard_at` this process didn't listen in time, `deaf_s`: for how
+    long in all.
     """
 
     heard_at: float | None = None
@@ -117,6 +124,7 @@ class Detector:
     least_s: float | None = None
     queued_s: float = 0.0
     excuses: int = 0
+    deaf_s: float = 0.0
 
     def late_s(self, config: ProbeConfig) -> float:
         """An unanswered probe older than this is a miss: of a server that has become slow twice
@@ -128,6 +136,10 @@ class Detector:
     def slow(self, config: ProbeConfig) -> bool:
         """Do its answers take unusually long, and about as long as an answer may?"""
         return self.queued_s > 0 and 2 * min(self.took_s) > config.miss_s
+
+    def starved(self, config: ProbeConfig) -> bool:
+        """Has this process been deaf for so much of the silence that it says little?"""
+        return self.deaf_s > config.window_s / 2
 
     def sent(self, probe: int, now: float) -> Detector:
         kept = self.outstanding[-(MAX_OUTSTANDING - 1) :]
@@ -162,7 +174,17 @@ class Detector:
             least_s=least_s,
             queued_s=_queued_s(took_s, least_s),
             excuses=0,
+            deaf_s=0.0,
         )
+
+    def received(self, at: float) -> Detector:
+        """It has sent something on another connection.  That counts if a probe was unanswered
+        by then: it contradicts the silence instead of beginning it later."""
+        asked_at = self.outstanding[0].sent_at if self.outstanding else math.inf
+        if self.heard_at is None or at <= max(asked_at, self.heard_at):
+            return self
+        unanswered = sum(item.sent_at > at for item in self.outstanding)
+        return replace(self, heard_at=at, unanswered=unanswered)
 
     def awaits(self, probe: int) -> bool:
         """Is it unanswered?"""
@@ -189,8 +211,10 @@ class Detector:
 
     def excused(self, late_s: float, now: float) -> Detector:
         """This process looks so much later than it meant to: what it waits for may be there."""
-        if late_s < DEAF_S or not self.outstanding or self.excuses >= EXCUSES:
+        if late_s < DEAF_S or not self.outstanding:
             return self
+        if self.excuses >= EXCUSES:
+            return replace(self, deaf_s=self.deaf_s + late_s)
         by_s = late_s + LISTEN_S
         return replace(
             self,
@@ -201,6 +225,7 @@ class Detector:
                 for item in self.outstanding
             ),
             excuses=self.excuses + 1,
+            deaf_s=self.deaf_s + late_s,
         )
 
 
@@ -220,6 +245,7 @@ def doubled(detector: Detector, config: ProbeConfig, now: float) -> bool:
     """Are two sent at once?  At the first miss of one that was heard before, so that six fit
     into the window."""
     lone = detector.known and len(detector.outstanding) == 1 and not detector.slow(config)
+    lone = lone and not detector.starved(config)
     return lone and missed(detector, config, now)
 
 
@@ -277,6 +303,8 @@ def next_probe_at(
         # The slowed pace of a long burst holds for unanswered probes as well.
         known = detector.known
         pace = detector.late_s(config) if known else config.interval_s * detector.unanswered
+        if detector.starved(config):
+            pace = max(pace, config.interval_s)
         if burst_at is not None:
             pace = max(pace, burst_spacing(config, burst_at, now))
         return last + pace

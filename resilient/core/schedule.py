@@ -7,7 +7,7 @@ more at a time.
 
 from __future__ import annotations
 
-from .health import agenda
+from .health import agenda, silent_to_death
 from .model import Endpoint, Health, Role
 from .topology import State
 
@@ -39,6 +39,16 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
         probes += [item.view.endpoint] * count
         again = min(again, at)
     return probes, max(again, now + 1e-3)
+
+
+def silent(state: State, now: float) -> list[Endpoint]:
+    """Who would be declared dead for their silence now."""
+    return [
+        known.view.endpoint
+        for _, known in state.known
+        if known.view.health is not Health.DEAD
+        and silent_to_death(known.detector, state.config, now)
+    ]
 
 
 def hold_s(state: State, endpoint: Endpoint) -> float:

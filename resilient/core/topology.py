@@ -76,6 +76,14 @@ class ProbeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A connection's socket had data from the endpoint, at this moment."""
+
+    endpoint: Endpoint
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Something went wrong outside a probe, on a connection of `generation`."""
 
@@ -92,7 +100,7 @@ class Tick:
     late_s: float = 0.0
 
 
-Event = Resolved | ProbeSent | Observed | ProbeFailed | Evidence | Tick
+Event = Resolved | ProbeSent | Observed | ProbeFailed | Received | Evidence | Tick
 
 # -- state
 
@@ -153,6 +161,8 @@ def step(state: State, event: Event, now: float) -> State:
             return state
         if isinstance(event, ProbeSent):
             return state.put(replace(known, detector=known.detector.sent(event.probe, now)))
+        if isinstance(event, Received):
+            return state.put(replace(known, detector=known.detector.received(event.at_s)))
         if isinstance(event, Observed):
             state = _observed(state, known, event, now)
         elif isinstance(event, ProbeFailed):

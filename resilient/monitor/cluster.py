@@ -27,21 +27,20 @@ from .. import telemetry
 from ..core import failover, schedule
 from ..core import topology as core
 from ..core.drain import Fate, fate
-from ..core.health import MAX_OUTSTANDING, ProbeConfig
+from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
 from ..settings import Settings
 from . import thread
+from .asking import Asking
 from .names import NameWatch, literals
-from .prober import Answer, ClusterListener, ProbeError, Prober
+from .prober import ClusterListener, Prober
 from .sockets import Link, LinkRegistry
 
 logger = logging.getLogger("resilient.monitor")
 
 #: how the reason of an abort begins that the deadline caused
 DEADLINE = "deadline"
-#: a pool's dial to a new endpoint begins sooner than the monitor's by this much, in seconds
-HEAD_START_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class ConfiguredName:
     hostaddr: str = ""
 
 
-class Cluster:
+class Cluster(Asking):
     """Monitors a set of names.  Start with `open`, end with `close` (any thread)."""
 
     def __init__(
@@ -326,6 +325,7 @@ class Cluster:
         now = time.monotonic()
         self._expire(now)
         old = self._state.topology
+        self._hear_what_came(now)
         self._state = core.step(self._state, core.Tick(now - self._due_at), now)
         probes, _ = schedule.due(self._state, now, self._jitter)
         self._jitter = self._rng.random()
@@ -334,67 +334,3 @@ class Cluster:
         new = self._state.topology
         if new is not old:
             self._publish(old, new)
-
-    def _send(self, endpoint: Endpoint, now: float) -> None:
-        self._probe_number += 1
-        number = self._probe_number
-        self._state = core.step(self._state, core.ProbeSent(endpoint, number), now)
-        under_way = self._by_endpoint.setdefault(endpoint, [])
-        while len(under_way) >= MAX_OUTSTANDING:
-            if oldest := self._tasks.get(under_way.pop(0)):
-                oldest.cancel()
-        alone = not under_way
-        under_way.append(number)
-        coro = self._probe(endpoint, number, alone, schedule.hold_s(self._state, endpoint))
-        self._tasks[number] = self._monitor.loop.create_task(coro)
-
-    async def _probe(self, endpoint: Endpoint, number: int, alone: bool, keep_s: float) -> None:
-        event: core.Event
-        try:
-            if await self._told_by_a_pool(endpoint):
-                return
-            answer = await self._prober.ride(endpoint, list(self._listeners), alone, keep_s)
-            if answer is None:
-                if await self._told_meanwhile(endpoint, number):
-                    return
-                answer = Answer(await self._prober.probe(endpoint))
-            event = core.Observed(endpoint, answer.seen, number, answer.held_s)
-        except ProbeError as exc:
-            event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
-        except Exception as exc:
-            logger.exception("a probe of %s failed in an unforeseen way", endpoint)
-            event = core.ProbeFailed(endpoint, number, FailureKind.LOCAL, repr(exc))
-        finally:
-            self._tasks.pop(number, None)
-            if number in (under_way := self._by_endpoint.get(endpoint, [])):
-                under_way.remove(number)
-        self._apply(event)
-
-    async def _told_by_a_pool(self, endpoint: Endpoint) -> bool:
-        """A pool's own dial tells what a server is: after a loss, one that was never heard of
-        is not asked over one more connection meanwhile.  True: it has been heard now."""
-        pause_s = HEAD_START_S
-        while self._pacing.losses and self.topology.writer is None and self._unheard(endpoint):
-            await asyncio.sleep(pause_s)
-            pause_s *= 1.5
-            if not self._dialling(endpoint):
-                break
-        return pause_s > HEAD_START_S and not self._unheard(endpoint)
-
-    def _unheard(self, endpoint: Endpoint) -> bool:
-        return (view := self.topology.find(endpoint)) is not None and view.health is Health.UNKNOWN
-
-    async def _told_meanwhile(self, endpoint: Endpoint, probe: int) -> bool:
-        """The same of one that was heard before, until this probe is a miss: where sessions are
-        dear just now, as many more of them would keep it so."""
-        give_up_at, pause_s = time.monotonic() + self._state.config.miss_s, HEAD_START_S
-        while self._dialling(endpoint) and time.monotonic() < give_up_at:
-            await asyncio.sleep(pause_s)
-            pause_s *= 1.5
-            known = self._state.get(endpoint)
-            if not (known and known.detector.awaits(probe)):
-                return True
-        return False
-
-    def _dialling(self, endpoint: Endpoint) -> bool:
-        return bool(self.links.select(lambda link: link.connecting and link.endpoint == endpoint))

@@ -7,15 +7,20 @@ then shuts it down.  `shutdown` wakes a blocked reader of any thread; the owner 
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
+import sys
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
 from ..core.model import Endpoint
+
+#: where `tcpi_last_data_recv`, milliseconds in 4 bytes, stands in Linux's struct tcp_info
+LAST_DATA_RECV = 52
 
 
 def _nothing(timeout_ms: int) -> list[tuple[int, int]]:
@@ -103,12 +108,31 @@ class Link:
         """Condemn, and wake whoever waits.  False when the socket is gone already."""
         self.condemned = why
         self._aborted = True
-        if self._fd < 0:
+        sock = self._socket()
+        if sock is None:
             return False
+        with sock, suppress(OSError):  # ENOTCONN: it had ended by itself
+            sock.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def received_ago_s(self) -> float:
+        """Seconds since its server has sent something (Linux, tcp(7): TCP_INFO); endless where
+        nobody knows.  Data, that is: a kernel acknowledges for a server that hangs."""
+        sock = self._socket()
+        if sock is None:
+            return math.inf
+        with sock, suppress(OSError):
+            return _received_ago_s(sock)
+        return math.inf
+
+    def _socket(self) -> socket.socket | None:
+        """A duplicate of its socket, to be closed; None when it is gone already."""
+        if self._fd < 0:
+            return None
         try:
             duplicate = os.dup(self._fd)
         except OSError:
-            return False
+            return None
         try:
             ours = os.fstat(duplicate).st_ino == self._inode
             sock = socket.socket(fileno=duplicate) if ours else None
@@ -116,10 +140,15 @@ class Link:
             sock = None
         if sock is None:
             os.close(duplicate)
-            return False
-        with sock, suppress(OSError):  # ENOTCONN: it had ended by itself
-            sock.shutdown(socket.SHUT_RDWR)
-        return True
+        return sock
+
+
+def _received_ago_s(sock: socket.socket) -> float:
+    """Seconds since data came, as the kernel knows it; endless where it doesn't tell."""
+    if sys.platform != "linux" or sock.family == socket.AF_UNIX:
+        return math.inf
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA_RECV + 4)
+    return int.from_bytes(info[LAST_DATA_RECV:], sys.byteorder) / 1000
 
 
 class LinkRegistry:

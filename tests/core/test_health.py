@@ -164,6 +164,33 @@ def test_a_hang_is_found_by_a_process_that_is_often_late(phase: float, share: fl
     assert [item for _, item in sim.deaths] == [A]
 
 
+HUNG_S = 130.0
+STARVED = [(120 + 0.9 * n, 120 + 0.9 * n + 0.8) for n in range(60)]
+
+
+def test_a_starved_process_asks_less_while_it_waits_and_judges_later() -> None:
+    """It runs for one tenth of a second in nine."""
+    sim = Simulation(hung_after(HUNG_S), (A,), pauses=STARVED)
+    sim.run_until(HUNG_S + 10.0)
+    assert [item for _, item in sim.deaths] == [A]
+    died_at = sim.deaths[0][0]
+    assert died_at > HUNG_S + 4.0
+    asked = [sent for sent in sim.sent if HUNG_S < sent.at <= died_at]
+    assert len(asked) <= 9
+
+
+def test_a_starved_process_believes_in_a_server_that_is_as_slow() -> None:
+    def starved(item: Endpoint, now: float) -> Reply:
+        return (RTT_S if now < HUNG_S else 2.5), primary()
+
+    sim = Simulation(starved, (A,), pauses=STARVED)
+    sim.run_until(HUNG_S + 30.0)
+    assert sim.deaths == []
+    free = Simulation(starved, (A,))
+    free.run_until(HUNG_S + 30.0)
+    assert free.deaths
+
+
 def test_what_nobody_waits_for_is_not_postponed() -> None:
     quiet = Detector().sent(1, 10.0).heard(1, 10.1)
     assert quiet.excused(5.0, 16.0) is quiet
@@ -360,3 +387,16 @@ def test_silence_without_enough_probes_is_no_verdict() -> None:
         detector = detector.sent(number, 0.1 * number)
     assert not silent_to_death(detector, config, 100.0)
     assert silent_to_death(detector.sent(99, 90.0), config, 100.0)
+
+
+def test_what_comes_on_other_connections_is_an_answer() -> None:
+    """But none that came before anything was asked: it would only begin the silence later."""
+    asked = Detector().sent(0, 0.0).heard(0, 0.1).sent(1, 1.0).sent(2, 1.2).sent(3, 1.4)
+    assert asked.received(0.9) is asked
+    assert asked.received(1.0) is asked
+    heard = asked.received(1.3)
+    assert (heard.heard_at, heard.unanswered, len(heard.outstanding)) == (1.3, 1, 3)
+    assert heard.received(1.2) is heard
+    quiet = Detector().sent(0, 0.0).heard(0, 0.1)
+    assert quiet.received(5.0) is quiet
+    assert Detector().received(5.0) == Detector()

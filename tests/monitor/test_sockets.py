@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -100,3 +102,23 @@ def test_the_registry_holds_links_weakly(pair: tuple[socket.socket, socket.socke
     assert registry.select(lambda link: link.generation == 1) == [kept]
     del dropped
     assert registry.select(lambda link: True) == [kept]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when data came")
+def test_when_its_server_has_sent_something() -> None:
+    """Data, not what a kernel does for a process that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as here, server.accept()[0] as there:
+            link = link_to(here)
+            time.sleep(0.3)
+            here.sendall(b"x")  # acknowledged by the kernel
+            assert link.received_ago_s() > 0.2
+            there.sendall(b"x")
+            time.sleep(0.05)
+            assert link.received_ago_s() < 0.2
+        assert math.isinf(link.received_ago_s())  # closed
+
+
+def test_nobody_knows_of_a_unix_socket(pair: tuple[socket.socket, socket.socket]) -> None:
+    assert math.isinf(link_to(pair[0]).received_ago_s())
+    assert math.isinf(Link(WHERE, 0).received_ago_s())

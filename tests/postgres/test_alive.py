@@ -1,0 +1,60 @@
+"""A server that serves its sessions isn't dead, whoever waits at its door."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from resilient.core.model import Endpoint, Health
+from resilient.lab import Lab
+
+from .conftest import Face, settings_of
+from .riding import until
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.usefixtures("soon_idle"),
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells when data came"),
+]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_it_is_judged_by_what_it_sends(lab: Lab, orders: str, face: Face, busy: bool) -> None:
+    """Its postmaster hangs: no session can begin, and the only one is in use, or silent."""
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    await face.open(dsn, settings_of(lab), min_size=1, max_size=1)
+    pid = lab.primary.pid
+    assert pid is not None
+    ended_at = time.monotonic() + 4.5
+    seen = set()
+
+    async def use() -> None:
+        if not busy:
+            await face.query("select pg_sleep(4.5)")
+        while time.monotonic() < ended_at:
+            await face.query("select pg_sleep(0.05)")
+
+    try:
+        await face.wait()
+        await until(lambda: not face.pool._core.cluster._prober._idle[endpoint(face)], 5)
+        os.kill(pid, signal.SIGSTOP)
+        using = asyncio.create_task(use())
+        while time.monotonic() < ended_at - 0.5:
+            seen.add(face.pool.topology.endpoints[0].health)
+            await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.gather(using, return_exceptions=True)
+        assert Health.SUSPECT in seen
+        assert (Health.DEAD in seen) == (not busy)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        await face.close()
+
+
+def endpoint(face: Face) -> Endpoint:
+    return face.pool.topology.endpoints[0].endpoint
