@@ -52,7 +52,8 @@ async def copy(s: Shell, conn: Any) -> None:
 
 
 async def server_side(s: Shell, conn: Any) -> None:
-    await s.do(conn.cursor("portal").execute, "select 1")
+    async with s.within(conn.cursor("portal")) as cursor:
+        await s.do(cursor.execute, "select 1")
 
 
 async def pipeline(s: Shell, conn: Any) -> None:
