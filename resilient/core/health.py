@@ -177,11 +177,21 @@ class Detector:
             deaf_s=0.0,
         )
 
+    def contradicts(self, at: float) -> bool:
+        """Is data that came then news: later than a question, and than all that was heard?"""
+        asked_at = self.outstanding[0].sent_at if self.outstanding else math.inf
+        return self.heard_at is not None and at > max(asked_at, self.heard_at)
+
+    def spared(self, probe: int | None) -> Detector:
+        """This probe wasn't sent after all."""
+        left = tuple(item for item in self.outstanding if item.probe != probe)
+        gone = len(self.outstanding) - len(left)
+        return replace(self, outstanding=left, unanswered=max(0, self.unanswered - gone))
+
     def received(self, at: float) -> Detector:
         """It has sent something on another connection.  That counts if a probe was unanswered
         by then: it contradicts the silence instead of beginning it later."""
-        asked_at = self.outstanding[0].sent_at if self.outstanding else math.inf
-        if self.heard_at is None or at <= max(asked_at, self.heard_at):
+        if not self.contradicts(at):
             return self
         unanswered = sum(item.sent_at > at for item in self.outstanding)
         return replace(self, heard_at=at, unanswered=unanswered)

@@ -77,10 +77,11 @@ class ProbeFailed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A connection's socket had data from the endpoint, at this moment."""
+    """A connection's socket had data from the endpoint, at this moment; `probe` was spared."""
 
     endpoint: Endpoint
     at_s: float
+    probe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ def step(state: State, event: Event, now: float) -> State:
         if isinstance(event, ProbeSent):
             return state.put(replace(known, detector=known.detector.sent(event.probe, now)))
         if isinstance(event, Received):
-            return state.put(replace(known, detector=known.detector.received(event.at_s)))
+            detector = known.detector.spared(event.probe).received(event.at_s)
+            return state.put(replace(known, detector=detector))
         if isinstance(event, Observed):
             state = _observed(state, known, event, now)
         elif isinstance(event, ProbeFailed):

@@ -16,7 +16,7 @@ from ..core import topology as core
 from ..core.health import MAX_OUTSTANDING
 from ..core.model import Endpoint, FailureKind, Health, Topology
 from ..core.pace import Pacing
-from .prober import Answer, ClusterListener, ProbeError, Prober
+from .prober import ClusterListener, ProbeError, Prober
 from .sockets import LinkRegistry
 from .thread import MonitorThread
 
@@ -65,10 +65,13 @@ class Asking:
             if answer is None:
                 if await self._told_meanwhile(endpoint, number):
                     return
-                if not alone and self._serves(endpoint):
-                    raise ProbeError(FailureKind.CROWDED, "it serves sessions, none is free to ask")
-                answer = Answer(await self._prober.probe(endpoint))
-            event = core.Observed(endpoint, answer.seen, number, answer.held_s)
+                if not alone and (at_s := self._serves(endpoint, number)):
+                    event = core.Received(endpoint, at_s, number)
+                else:
+                    seen = await self._prober.probe(endpoint)
+                    event = core.Observed(endpoint, seen, number)
+            else:
+                event = core.Observed(endpoint, answer.seen, number, answer.held_s)
         except ProbeError as exc:
             event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
         except Exception as exc:
@@ -116,12 +119,13 @@ class Asking:
             event = core.Received(endpoint, self._received_at(endpoint, now))
             self._state = core.step(self._state, event, now)
 
-    def _serves(self, endpoint: Endpoint) -> bool:
-        """Has it sent something since the oldest probe was sent that it hasn't answered?  One
-        more session to ask it would come behind that one."""
+    def _serves(self, endpoint: Endpoint, probe: int) -> float | None:
+        """When it has sent something, if that contradicts its silence to another probe: one more
+        session, to send this one, would come behind that."""
         known = self._state.get(endpoint)
-        asked = known.detector.outstanding if known else ()
-        return bool(asked) and self._received_at(endpoint, time.monotonic()) > asked[0].sent_at
+        at_s = self._received_at(endpoint, time.monotonic())
+        news = known is not None and known.detector.spared(probe).contradicts(at_s)
+        return at_s if news else None
 
     def _received_at(self, endpoint: Endpoint, now: float) -> float:
         """When a pool's connection had data from it; minus infinity: nobody knows."""

@@ -400,3 +400,14 @@ def test_what_comes_on_other_connections_is_an_answer() -> None:
     quiet = Detector().sent(0, 0.0).heard(0, 0.1)
     assert quiet.received(5.0) is quiet
     assert Detector().received(5.0) == Detector()
+
+
+def test_a_spared_probe_leaves_nothing_and_old_data_spares_none() -> None:
+    """Who sent something once, and hangs since, is asked again."""
+    asked = Detector().sent(0, 0.0).heard(0, 0.1).sent(1, 1.0)
+    spared = asked.sent(2, 1.3).spared(2).received(1.2)
+    assert (spared.heard_at, spared.unanswered) == (1.2, 0)
+    assert [item.probe for item in spared.outstanding] == [1]
+    assert not spared.contradicts(1.2)
+    assert spared.contradicts(1.25)
+    assert spared.spared(None) == spared

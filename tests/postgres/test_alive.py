@@ -56,3 +56,34 @@ async def test_it_is_judged_by_what_it_sends(lab: Lab, orders: str, face: Face, 
     finally:
         os.kill(pid, signal.SIGCONT)
         await face.close()
+
+
+async def test_one_that_falls_silent_after_that_is_dead(lab: Lab, orders: str, face: Face) -> None:
+    """Its postmaster hangs while it serves a session, and then all of it does."""
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    await face.open(dsn, settings_of(lab), min_size=1, max_size=1)
+    pid = lab.primary.pid
+    assert pid is not None
+    serving = True
+
+    async def use() -> None:
+        while serving:
+            await face.query("select pg_sleep(0.05)")
+
+    try:
+        await face.wait()
+        await until(lambda: backends(lab)[0] > sides(lab)[0], 5)
+        await asyncio.sleep(0.5)
+        await until(lambda: sides(lab) == [0, 0, 0], 8)
+        os.kill(pid, signal.SIGSTOP)
+        using = asyncio.create_task(use())
+        await asyncio.sleep(2.5)
+        assert face.pool.topology.endpoints[0].health is not Health.DEAD
+        lab.primary.pause()
+        await until(lambda: face.pool.topology.endpoints[0].health is Health.DEAD, 6)
+    finally:
+        serving = False
+        lab.primary.resume()
+        os.kill(pid, signal.SIGCONT)
+        await asyncio.gather(using, return_exceptions=True)
+        await face.close()
