@@ -258,10 +258,13 @@ def _dead(known: Known, why: str) -> Known:
 
 
 def _ticked(state: State, late_s: float, now: float) -> State:
-    for _, known in state.known:
-        if (excused := known.detector.excused(late_s, now)) is not known.detector:
-            state = state.put(replace(known, detector=excused))
-        elif silent_to_death(known.detector, state.config, now):
+    for _, before in state.known:
+        known, detector = before, before.detector.excused(late_s, now)
+        if detector is not before.detector:
+            state = state.put(known := replace(before, detector=detector))
+        if detector.excuses > before.detector.excuses:
+            continue  # listened to first; who is late at every look judges all the same
+        if silent_to_death(known.detector, state.config, now):
             silence = now - (known.detector.heard_at or now)
             if known.view.health is not Health.DEAD:
                 state = state.put(_dead(known, f"no answer for {silence:.1f} s"))

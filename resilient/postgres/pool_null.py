@@ -21,6 +21,8 @@ from .shell import Slot, deadline_in
 class ResilientNullPool(ResilientPool[CT], psycopg_pool.NullConnectionPool[CT]):
     """Each checkout dials for itself, until its deadline."""
 
+    _keeps_idle = False
+
     def _get_ready_connection(self, timeout: float | None) -> CT | None:
         # Under the pool's lock: only reserve; what is dialled is dialled outside of it.
         if (timeout is None or timeout > 0) and (
@@ -57,6 +59,8 @@ class ResilientNullPool(ResilientPool[CT], psycopg_pool.NullConnectionPool[CT]):
 
 class AsyncResilientNullPool(AsyncResilientPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]):
     """Each checkout dials for itself, until its deadline."""
+
+    _keeps_idle = False
 
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
         # Under the pool's lock: only reserve; what is dialled is dialled outside of it.

@@ -57,6 +57,8 @@ class Shell:
     owner: Callable[[], Any]
     #: of the writer's: what those replicas want done
     _errands: Errands
+    #: who comes back stays (a Null pool keeps nobody)
+    _keeps_idle = True
     _add_task: type[Any]
     _discard_task: type[Any]
     _arrange_task: type[Any]

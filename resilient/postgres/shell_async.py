@@ -236,7 +236,8 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         await super().putconn(conn)
 
     async def _add_to_pool(self, conn: ACT) -> None:
-        if not (self._closed or self._waiting or self._pool_full_event or self._lock.locked()):
+        somebody = self._waiting or self._pool_full_event or self._lock.locked()
+        if self._keeps_idle and not (self._closed or somebody):
             conn._pool = None
             self._pool.append(conn)
         elif self._closed or not self._would_wait():

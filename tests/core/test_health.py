@@ -25,6 +25,7 @@ from resilient.core.health import (
     silent_to_death,
 )
 from resilient.core.model import Endpoint, FailureKind, Health
+from resilient.core.topology import Observed, ProbeSent, Resolved, State, Tick, step
 
 WINDOW_S = ProbeConfig().window_s
 TEN_MINUTES_S = 600.0
@@ -411,3 +412,17 @@ def test_a_spared_probe_leaves_nothing_and_old_data_spares_none() -> None:
     assert not spared.contradicts(1.2)
     assert spared.contradicts(1.25)
     assert spared.spared(None) == spared
+
+
+def test_who_is_late_at_every_look_judges_all_the_same() -> None:
+    """An application that holds the interpreter: 20 ms behind, whenever the monitor looks."""
+    state = step(State(), Resolved("a", (A,)), 100.0)
+    state = step(state, ProbeSent(A, 0), 100.0)
+    state, now = step(state, Observed(A, primary(), 0), 100.1), 100.1
+    for probe in range(1, 100):
+        now += 0.25
+        state = step(state, ProbeSent(A, probe), now)
+        state = step(state, Tick(0.02), now + 0.1)
+        if state.topology.writer is None:
+            break
+    assert now < 100.1 + WINDOW_S + 1.0

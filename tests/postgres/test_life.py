@@ -290,3 +290,19 @@ async def test_a_secret_that_cannot_be_had_is_not_asked_for_without_pause(
         assert await face.query("select 1", timeout=10) == (1,)
     finally:
         await face.close()
+
+
+async def test_a_null_pool_keeps_nobody_for_whom_nobody_waits_any_more(
+    lab: Lab, orders: str
+) -> None:
+    """Its client gave up while a connection was on its way to it."""
+    for kind in ("null-sync", "null-async"):
+        face = await Face(kind).open(lab.dsn, settings_of(lab), max_size=1)
+        try:
+            conn = await face._call(face.pool.getconn)
+            await face._call(face.pool._add_to_pool, conn)
+            assert conn.closed
+            assert not face.pool._pool
+            assert await face.where() == lab.primary.address  # its place is free again
+        finally:
+            await face.close()
