@@ -63,8 +63,8 @@ class _Side:
 class _Census:
     """When a server is asked how many sessions it has.
 
-    A session costs it 1.5 µs in each such answer, so n clients make it spend 15 µs a second for
-    each session at most, however many they are.
+    It looks at each of them to answer (about 10 µs where there are 80), so the more it has, the
+    less often it is asked: the work grows with their number, not with its square.
     """
 
     def __init__(self) -> None:
@@ -193,14 +193,15 @@ class PgProber(Prober):
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
 
     async def _knock(self, endpoint: Endpoint) -> None:
-        """Does anybody listen again?  A tenth of what libpq's attempt costs this process."""
+        """Does anybody listen again?  A quarter of what libpq's attempt costs this process (29 µs, 121)."""
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         loop = asyncio.get_running_loop()
         try:
             with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as knocking:
                 await loop.sock_connect(knocking, (endpoint.address, endpoint.port))
         except ConnectionRefusedError as exc:
-            raise ProbeError(FailureKind.REFUSED, f"{endpoint}: {exc.strerror}") from exc
+            text = f"connection refused: nobody listens at {endpoint}"
+            raise ProbeError(FailureKind.REFUSED, text) from exc
         except OSError:
             pass  # libpq says it better
         self._refused.discard(endpoint)

@@ -50,8 +50,7 @@ FLUSH_QUERY = (
 
 FLUSH_COLUMN = 6
 
-#: how many sessions it has, of all its databases: about 1.5 µs for each of them, so it is asked
-#: now and then
+#: how many sessions it has, of all its databases: it looks at each, so it is asked now and then
 SESSIONS_QUERY = (
     _FACTS
     + b""",
