@@ -193,7 +193,7 @@ class PgProber(Prober):
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
 
     async def _knock(self, endpoint: Endpoint) -> None:
-        """Does anybody listen again?  A quarter of what libpq's attempt costs this process (29 µs, 121)."""
+        """Does anybody listen again?  A quarter of libpq's work (29 µs of this process, 121)."""
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         loop = asyncio.get_running_loop()
         try:
