@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+
+from ._dataclass import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 

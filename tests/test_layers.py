@@ -20,10 +20,12 @@ IMPURE = {
     *("psycopg_pool", "pydantic", "pydantic_settings", "tenacity"),
 }
 #: part → the parts of this package that it may import, itself excepted
-MAY_IMPORT: dict[str, set[str]] = {"errors": set(), "_parse": set(), "core": {"errors"}}
+MAY_IMPORT: dict[str, set[str]] = {"errors": set(), "_dataclass": set()}
+MAY_IMPORT["_parse"] = {"_dataclass"}
+MAY_IMPORT["core"] = {"errors", "_dataclass"}
 MAY_IMPORT["settings"] = {"_parse", "errors", "core"}
 MAY_IMPORT["settings_table"] = {"settings", "_parse"}
-_BELOW = {"_parse", "errors", "core", "settings"}
+_BELOW = {"_dataclass", "_parse", "errors", "core", "settings"}
 MAY_IMPORT["dns"] = _BELOW
 MAY_IMPORT["telemetry"] = _BELOW
 MAY_IMPORT["monitor"] = _BELOW | {"dns", "telemetry"}

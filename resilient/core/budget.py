@@ -15,8 +15,10 @@ Back-off is "full jitter": a draw from [0, base × 2ⁿ), capped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import exp
+
+from .._dataclass import dataclass
 
 #: unspent share fades to 1/e in this time, in seconds
 FADE_S = 2.0

@@ -16,9 +16,9 @@ that connects itself is patient until its deadline; it waits for nobody's leave 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
+from .._dataclass import dataclass
 from .model import Endpoint, EndpointView, Health, Role, Topology
 
 #: how long the first observations are waited for before somebody unknown is dialled

@@ -8,12 +8,13 @@ without a final dot.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import groupby
 from math import lcm
 from typing import Literal, TypeAlias
 
+from .._dataclass import dataclass
 from .dns_select import Rank
 
 __all__ = [

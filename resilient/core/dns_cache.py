@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TypeAlias
 
+from .._dataclass import dataclass
 from .dns import EQUAL, Absent, Answer, Failed, Family, Found, rotations
 from .dns_select import Rank
 

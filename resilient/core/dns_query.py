@@ -8,9 +8,10 @@ shells carry out the asks and decide nothing.  `now` is real monotonic time, in 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
+from .._dataclass import dataclass
 from .dns import Absent, Failed, Found, Record, Reply, Result, Soa, wire_ttl
 
 __all__ = [

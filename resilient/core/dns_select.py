@@ -16,9 +16,10 @@ the order given stays (rule 10).  Nothing is ever dropped: a wrong guess costs o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TypeAlias
+
+from .._dataclass import dataclass
 
 __all__ = ["Rank", "Reach", "own_ipv4", "own_ipv6", "rank"]
 

@@ -10,8 +10,9 @@ its story ends as `recovered` and yields no span.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from .._dataclass import dataclass
 from .model import Endpoint, EndpointView, Health, Topology
 
 

@@ -45,7 +45,9 @@ suspecting node's own slowness.)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from .._dataclass import dataclass
 
 MIN_PROBES = 6
 MAX_OUTSTANDING = 8

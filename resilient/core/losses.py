@@ -20,8 +20,8 @@ was written before.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from .._dataclass import dataclass
 from .outcome import Incarnation, Mark, XidStatus
 
 _SURVIVED = (XidStatus.COMMITTED, XidStatus.FORGOTTEN)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import dataclasses
 from enum import StrEnum
 from operator import attrgetter
+
+from .._dataclass import dataclass
 
 
 class Role(StrEnum):
@@ -47,7 +49,7 @@ class FailureKind(StrEnum):
     ERROR = "error"  # it answered something else
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
     """Something that can be dialled.
 
@@ -145,7 +147,9 @@ class EndpointView:
         return ""
 
 
-_SHOWN = attrgetter(*(f.name for f in fields(EndpointView) if f.name not in ("lag_s", "reason")))
+_SHOWN = attrgetter(
+    *(f.name for f in dataclasses.fields(EndpointView) if f.name not in ("lag_s", "reason"))
+)
 
 
 @dataclass(frozen=True, slots=True)

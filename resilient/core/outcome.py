@@ -25,8 +25,9 @@ that; no client can see it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from .._dataclass import dataclass
 
 
 def lsn_text(position: int) -> str:

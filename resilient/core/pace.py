@@ -22,8 +22,9 @@ away than any that was dialled before looks like a loaded one until it has been 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from .._dataclass import dataclass
 from .model import Endpoint
 
 #: an endpoint's connections are paced this long after the loss, or after its last slow answer

@@ -17,8 +17,9 @@ What a reply proves, which the reasons below rest on:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from .._dataclass import dataclass
 
 
 class Sent(StrEnum):

@@ -9,10 +9,11 @@ choice would be empty.  Randomness is the caller's `rng`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Protocol
 
+from .._dataclass import dataclass
 from .model import EndpointView, Health, Intent, Role, Topology
 
 

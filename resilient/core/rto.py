@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from .._dataclass import dataclass
 
 __all__ = [
     "MONTH_S",

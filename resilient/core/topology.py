@@ -15,8 +15,9 @@ Rules (DESIGN: knowing the primary)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from .._dataclass import dataclass
 from .health import Detector, ProbeConfig, missed, silent_to_death
 from .model import Endpoint, EndpointView, FailureKind, Health, Observation, Role, Topology
 

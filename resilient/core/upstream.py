@@ -27,10 +27,11 @@ nothing but another answer of DNS brings it back.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import Literal
 
+from .._dataclass import dataclass
 from .model import Endpoint, Health
 from .upstream_events import (
     Answered,

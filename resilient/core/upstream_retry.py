@@ -15,9 +15,9 @@ The rules, in this order:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
+from .._dataclass import dataclass
 from .budget import backoff_s
 
 #: RFC 9110, section 9.2.2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from resilient.core.dns import Absent, Failed, Family, Found, Result, merge, res
 from resilient.core.dns_cache import FAILURE_S
 from resilient.core.dns_query import Ask, Outcome, Policy, Question, ServerHealth, question
 
+from .._dataclass import dataclass
 from ._sources import Configuration
 from ._wire import Wait, exchange
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from resilient.core.dns import Absent, Failed, Family, Found, Reply, Result, wire_ttl
@@ -12,6 +12,7 @@ from resilient.core.dns_names import candidates
 from resilient.core.dns_query import Policy, Question, question
 from resilient.settings import Settings
 
+from .._dataclass import dataclass
 from ._drive import drive
 from ._engine import Engine
 from ._fetch import Waits

@@ -7,7 +7,6 @@ import secrets
 import socket
 import struct
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import dns.exception
 import dns.flags
@@ -20,6 +19,8 @@ import dns.wire
 
 from resilient.core.dns import Record, Reply, Soa
 from resilient.core.dns_query import Question
+
+from .._dataclass import dataclass
 
 __all__ = ["Query", "make_query", "parse_reply"]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from resilient._parse import NameServer
 from resilient.core.dns_names import Hosts, ResolvConf, normalise, parse_hosts, parse_resolv_conf
 from resilient.core.dns_select import Reach, own_ipv4, own_ipv6
 from resilient.settings import Settings
+
+from .._dataclass import dataclass
 
 __all__ = ["Configuration", "Sources"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from resilient.core.dns import Absent, Failed, Found, Result
 from resilient.core.dns_query import Policy, Question
 from resilient.errors import NameNotFound
 
+from .._dataclass import dataclass
 from ._engine import Engine, draw
 from ._fetch import Plan, Waits, fetch_records
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Generator
-from dataclasses import dataclass
 
 from resilient._parse import NameServer
 from resilient.core.dns_query import Ask, Broken, Malformed, Outcome, Silence
 
+from .._dataclass import dataclass
 from ._message import Query, make_query, parse_reply
 
 __all__ = ["Wait", "exchange"]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from .._dataclass import dataclass
 from ..core.dns import Change
 from ..monitor import resolvers
 from ..settings import Settings

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Any
 
+from .._dataclass import dataclass
 from ..core.upstream_events import Failed, Lost, Succeeded, Trouble
 from ..core.upstream_retry import (
     IDEMPOTENT,

@@ -20,10 +20,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from .. import telemetry
+from .._dataclass import dataclass
 from ..core import failover, schedule
 from ..core import topology as core
 from ..core.drain import Fate, fate

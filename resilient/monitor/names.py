@@ -20,9 +20,10 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from .._dataclass import dataclass
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
 from ..dns import Answer, Change

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from .._dataclass import dataclass
 from ..core.dns_change import BypassLimiter
 from ..dns import Answer, AsyncResolver, Change, Family, Mode, Service
 from ..settings import Settings

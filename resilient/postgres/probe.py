@@ -15,13 +15,14 @@ import random
 import socket
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import errors as e
 from psycopg import generators, pq, waiting
 from psycopg.conninfo import make_conninfo
 
+from .._dataclass import dataclass
 from ..core.model import Endpoint, FailureKind, Observation
 from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
 from . import loans

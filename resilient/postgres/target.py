@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
+from .._dataclass import dataclass
 from .._parse import split_host_port
 from ..core.model import Endpoint
 from ..errors import ConfigError

@@ -12,12 +12,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 
+from .._dataclass import dataclass
 from ..core.losses import succeeds
 from ..core.outcome import Incarnation, Mark, XidStatus
 from .role import lsn
