@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..rows import Rows
+from . import picture
 from .cases import CASES
 from .placement import PLACEMENTS
+from .targets import WHERE, target
 
-__all__ = ["report", "table", "target"]
+__all__ = ["report", "table"]
 
 Row = dict[str, Any]
 HEAD = (
@@ -27,16 +29,6 @@ WEIGHT_HEAD = (
     "threads",
     "sockets",
 )
-#: case, side → (column, at most, the same over a network)
-TARGETS = {
-    ("checkout", "lsn"): ("added_us", 3.0, None),
-    ("autocommit", "lsn"): ("ratio", 1.05, 1.05),
-    ("transaction", "lsn"): ("ratio", 0.95, 0.85),
-    ("transaction", "ledger"): ("ratio", 1.12, 0.90),
-    ("http", "resilient"): ("ratio", 1.05, None),
-    ("dns", "resilient"): ("us", 1.0, None),
-}
-IMPORT_TARGET = 1.3
 NOTES = """\
 Ratios are those of the medians of alternating batches; *noise* is the bare side against itself,
 *cpu* the ratio of the processor time of the threads that work. With 16 workers µs is the time per
@@ -46,24 +38,6 @@ The bare side is psycopg_pool, httpx2, and dnspython with its cache (hits are ti
 100). `aws` is a connection of the AWS wrapper for each worker, without a pool: nothing is checked
 out. A proxy that makes the network adds its own work to every side.
 """
-
-
-def target(row: Row) -> tuple[str, bool] | None:
-    """What is wanted of this row, and whether it holds."""
-    if row["case"] == "import":
-        if row["against"] != "below":
-            return None
-        return f"≤ {IMPORT_TARGET:g}", row["ratio"] <= IMPORT_TARGET
-    wanted = TARGETS.get((row["case"], row.get("side", "")))
-    if wanted is None or row["workers"] > 1:
-        return None
-    column, near, far = wanted
-    limit = far if row["round_trip_ms"] else near
-    if limit is None or (column == "ratio" and row.get("placement") == "together"):
-        return None  # together a round trip costs nothing: it says what the instructions cost
-    value = row["this"]["us"] if column == "us" else row[column]
-    text = {"added_us": f"≤ +{limit:g} µs", "us": f"≤ {limit:g} µs"}
-    return text.get(column, f"≤ {limit:g}"), value <= limit
 
 
 def report(out: Path, as_json: bool) -> int:
@@ -82,6 +56,7 @@ def report(out: Path, as_json: bool) -> int:
     }
     (out / "overhead.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
     (out / "overhead.md").write_text(text)
+    (out / "overhead.svg").write_text(picture.draw(rows))
     print(json.dumps(summary, ensure_ascii=False) if as_json else text)
     return 0
 
@@ -117,13 +92,6 @@ def _head(title: str, names: Sequence[str]) -> Iterator[str]:
     yield f"### {title}\n"
     yield f"| {' | '.join(names)} |"
     yield f"|{' --- |' * len(names)}"
-
-
-WHERE = {
-    "apart": "On loopback, client and server on processors of their own",
-    "together": "On loopback, client and server on one processor",
-    "free": "On loopback, where the scheduler puts them",
-}
 
 
 def _timed(trip_ms: float, placement: str, rows: Sequence[Row]) -> Iterator[str]:

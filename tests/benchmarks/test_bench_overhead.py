@@ -18,7 +18,8 @@ from benchmarks.overhead.database import AWS_CLIENT, Place, prepare
 from benchmarks.overhead.delay import delayed
 from benchmarks.overhead.phases import Phase, phases, play
 from benchmarks.overhead.placement import PLACEMENTS, placed, possible
-from benchmarks.overhead.report import report, target
+from benchmarks.overhead.report import report
+from benchmarks.overhead.targets import target
 from benchmarks.rows import Rows
 from resilient.lab import Lab
 
@@ -137,8 +138,27 @@ def test_the_report(tmp_path: Path) -> None:
     rows.add(row_of("checkout", "lsn"))
     weight = {"case": "weight", "imported_kb": 1024, "resident_kb": 2048, "threads": 5}
     rows.add({**weight, "key": "w", "side": "bare", "hosts": 1, "sockets": 4})
+    imported = {"case": "import", "key": "i", "bare_ms": 100.0, "ms": 125.0, "ratio": 1.25}
+    rows.add({**imported, "against": "below"})
     assert report(tmp_path, as_json=False) == 0
     assert json.loads((tmp_path / "overhead.json").read_text())["missed"] == ["transaction/lsn"]
     text = (tmp_path / "overhead.md").read_text()
     assert "≤ 0.95 ◄" in text
     assert "| 1 | bare | 1.0 | 2.0 | 5 | 4 |" in text
+    drawn = (tmp_path / "overhead.svg").read_text()
+    assert drawn.startswith("<svg")
+    # two cases and the import, each with a dot, a name, and what is wanted
+    assert drawn.count("<circle") == 3
+    assert f"{CASES['transaction'].text} (sync)" in drawn
+    assert drawn.count("≤ 0.95") == drawn.count("≤ +3 µs") == drawn.count("≤ 1.3") == 1
+
+
+def test_the_picture_has_a_panel_for_each_place(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "overhead.jsonl")
+    rows.add(row_of("transaction", "lsn", placement="apart"))
+    far = row_of("transaction", "lsn", round_trip_ms=0.5, workers=16)
+    rows.add({**far, "key": "far"})
+    assert report(tmp_path, as_json=False) == 0
+    drawn = (tmp_path / "overhead.svg").read_text()
+    assert "client and server on processors of their own" in drawn
+    assert "Over a network of 0.5 ms; 16 at once" in drawn
