@@ -36,7 +36,8 @@ _TOP = _DROP_INS | {"postgres", "http"}
 MAY_IMPORT["health"] = _TOP
 MAY_IMPORT["lab"] = _TOP
 MAY_IMPORT["drill"] = _TOP | {"lab", "health"}
-MAY_IMPORT["cli"] = _TOP | {"lab", "health", "drill"}
+MAY_IMPORT["doctor"] = _TOP
+MAY_IMPORT["cli"] = _TOP | {"lab", "health", "doctor", "drill"}
 MAY_IMPORT[""] = {"errors", "settings"}  # the package itself: lazily, by name
 
 

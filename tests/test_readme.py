@@ -73,7 +73,9 @@ def test_the_two_commands_are_named(command: str) -> None:
 def test_the_files_that_the_readme_names_exist() -> None:
     text = README.read_text()
     package = README.parent / "resilient"
-    for name in re.findall(r"`((?:core|health|monitor|postgres|http|telemetry)/\w+\.py)`", text):
+    for name in re.findall(
+        r"`((?:core|doctor|health|monitor|postgres|http|telemetry)/\w+\.py)`", text
+    ):
         assert (package / name).exists(), name
 
 

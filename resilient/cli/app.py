@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .budget import budget
+from .doctor import doctor
 from .drill import drill
 from .install_ledger import install_ledger
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(drill)
+app.command()(doctor)
 app.command()(budget)
 app.command()(install_ledger)
 

@@ -1,0 +1,185 @@
+"""What the facts say about the database's servers."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from ..core.model import Role
+from .facts import Facts, Finding, ServerFacts, in_words
+
+#: a replica that lags more is no place to fail over to, nor to read from
+LAG_S = 10.0
+#: `sslmode`s that may end up in plain text, and those that trust whoever answers (manual 34.19)
+PLAIN, TRUSTING = ("disable", "allow", "prefer"), ("require", "verify-ca")
+
+
+def unreachable_servers(facts: Facts) -> Iterator[Finding]:
+    for server in facts.servers:
+        if server.error:
+            yield Finding(
+                "unreachable",
+                server.where,
+                "it can't take over, nor serve reads",
+                f"it can't be used from here: {server.error}",
+                "start it, or correct the connection string, its privileges, or the network",
+            )
+
+
+def lone_servers(facts: Facts) -> Iterator[Finding]:
+    alive = _alive(facts)
+    servers = {server.incarnation or server.where for server in alive}
+    primaries = [server for server in alive if server.role is Role.PRIMARY]
+    if alive and not primaries:
+        yield Finding(
+            "no-primary",
+            ", ".join(server.where for server in alive),
+            "nobody can write",
+            "none of the servers that answered takes writes",
+            "promote one, or name the primary",
+        )
+    if len(servers) == 1 and len(facts.servers) == 1 and primaries and not primaries[0].standbys:
+        yield Finding(
+            "one-endpoint",
+            primaries[0].where,
+            "its loss is an outage until it is back",
+            "no standby follows the only server"
+            if primaries[0].standbys == 0
+            else "one server is known, and whether a standby follows it can't be seen",
+            "add a standby in another zone, and its name to the connection string",
+        )
+    zones = {server.zone for server in facts.servers}
+    if len(facts.servers) > 1 and len(zones) == 1 and None not in zones:
+        yield Finding(
+            "one-zone",
+            f"zone {zones.pop()}",
+            "the loss of one zone is an outage",
+            f"all {len(facts.servers)} servers are in it",
+            "place a standby in another zone",
+        )
+
+
+def two_primaries(facts: Facts) -> Iterator[Finding]:
+    primaries = {s.incarnation or s.where: s for s in _alive(facts) if s.role is Role.PRIMARY}
+    if len(primaries) > 1:
+        lines = sorted(f"{s.where} on timeline {s.timeline}" for s in primaries.values())
+        yield Finding(
+            "two-primaries",
+            "; ".join(lines),
+            "writes go to either, and those on one of them will be lost",
+            "more than one server takes writes: the old primary wasn't fenced",
+            "stop the one with the lower timeline and rebuild it (pg_rewind)",
+        )
+    clusters = {s.system_id for s in _alive(facts) if s.system_id}
+    if len(clusters) > 1:
+        yield Finding(
+            "two-clusters",
+            ", ".join(sorted(clusters)),
+            "only one of them is used; the others' data is never seen",
+            "the hosts belong to different databases (system identifiers)",
+            "name hosts of one cluster",
+        )
+
+
+def lagging_replicas(facts: Facts) -> Iterator[Finding]:
+    most_s = LAG_S if facts.max_staleness_s is None else facts.max_staleness_s
+    for server in _alive(facts):
+        if server.role is not Role.REPLICA:
+            continue
+        if server.lag_s is None:
+            yield Finding(
+                "lag",
+                server.where,
+                "reads there are stale, and a failover to it loses data",
+                "it isn't connected to the primary (no WAL receiver)",
+                "let it follow: primary_conninfo, replication slots, pg_hba.conf",
+            )
+        elif server.lag_s > most_s:
+            yield Finding(
+                "lag",
+                server.where,
+                "reads there are stale, and a failover to it takes longer",
+                f"it is {in_words(server.lag_s)} behind",
+                "look for long queries there, or slow disks",
+            )
+
+
+def commits(facts: Facts) -> Iterator[Finding]:
+    for server in _alive(facts):
+        if server.role is Role.PRIMARY and server.standbys and server.synchronous is False:
+            yield Finding(
+                "asynchronous",
+                server.where,
+                "a failover may lose commits that were acknowledged",
+                "no commit waits for a standby (synchronous_standby_names is empty)",
+                "synchronous_standby_names = 'ANY 1 (…)' where that must not be",
+                grave=False,
+            )
+
+
+def deadlines(facts: Facts) -> Iterator[Finding]:
+    for server in _alive(facts):
+        if server.role is Role.PRIMARY and server.timeouts_s is not None:
+            names = ("statement_timeout", "idle_in_transaction_session_timeout")
+            pairs = zip(names, server.timeouts_s, strict=True)
+            missing = [name for name, value in pairs if not value]
+            if missing:
+                yield Finding(
+                    "missing-deadline",
+                    server.where,
+                    "a session that is stuck holds its locks and its connection for ever",
+                    f"no {' and no '.join(missing)} for this user",
+                    "ALTER ROLE … SET, or options='-c statement_timeout=30s' in the connection"
+                    " string",
+                )
+
+
+def poolers(facts: Facts) -> Iterator[Finding]:
+    for server in _alive(facts):
+        if server.pooled:
+            yield Finding(
+                "pooler",
+                server.where,
+                "“prepared statement does not exist”, or settings that another session made",
+                "a pooler stands in between: the session isn't the server's process",
+                "prepare_threshold=None in the pool's kwargs (or PgBouncer ≥ 1.21 with"
+                " max_prepared_statements), a Null pool, and no session settings",
+            )
+
+
+def encryption(facts: Facts) -> Iterator[Finding]:
+    if not facts.sslmode or not any(name.kind != "socket" for name in facts.names):
+        return
+    where = f"sslmode={facts.sslmode}"
+    local = all(_loopback(server.endpoint.address) for server in facts.servers) and bool(
+        facts.servers
+    )
+    if facts.sslmode in PLAIN:
+        yield Finding(
+            "sslmode",
+            where,
+            "passwords and data may cross the network in plain text",
+            "the server may decide that nothing is encrypted",
+            "sslmode=verify-full, and sslrootcert",
+            grave=not local,
+        )
+    elif facts.sslmode in TRUSTING:
+        yield Finding(
+            "sslmode",
+            where,
+            "whoever answers at the address is taken for the database",
+            "the server's name isn't verified",
+            "sslmode=verify-full, and sslrootcert",
+            grave=not local,
+        )
+
+
+def _alive(facts: Facts) -> list[ServerFacts]:
+    return [server for server in facts.servers if not server.error]
+
+
+def _loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
