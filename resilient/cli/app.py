@@ -8,6 +8,7 @@ from .budget import budget
 from .doctor import doctor
 from .drill import drill
 from .install_ledger import install_ledger
+from .watch import watch
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(drill)
 app.command()(doctor)
 app.command()(budget)
+app.command()(watch)
 app.command()(install_ledger)
 
 

@@ -1,0 +1,176 @@
+"""`resilient watch` beside a real failover: as lines, as JSON, and as a table on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from resilient.cli.app import app
+from resilient.cli.watch import table
+from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+from resilient.lab import Lab
+
+COMMAND = [sys.executable, "-m", "resilient.cli", "watch"]
+
+
+class Watching:
+    """The command in a process of its own, and what it has printed so far."""
+
+    def __init__(self, lab: Lab, *argv: str, terminal: bool = False) -> None:
+        self.text = ""
+        environment = {**os.environ, **lab.env(), "TERM": "xterm", "COLUMNS": "160"}
+        out: int = subprocess.PIPE
+        if terminal:
+            self._read, out = pty.openpty()
+        self.process = subprocess.Popen(
+            [*COMMAND, "--dsn", lab.dsn, *argv], env=environment, stdout=out
+        )
+        if terminal:
+            os.close(out)
+        else:
+            assert self.process.stdout is not None
+            self._read = self.process.stdout.fileno()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                heard = os.read(self._read, 65536)
+            except OSError:  # a terminal's end
+                return
+            if not heard:
+                return
+            self.text += heard.decode()
+
+    def until(self, reached: Callable[[str], object]) -> None:
+        give_up_at = time.monotonic() + 20
+        while not reached(self.text):
+            assert time.monotonic() < give_up_at, self.text
+            assert self.process.poll() is None, self.text
+            time.sleep(0.02)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(20)
+        self._thread.join(5)
+        return code
+
+
+@pytest.fixture
+def watching(lab: Lab) -> Iterator[Callable[..., Watching]]:
+    made: list[Watching] = []
+
+    def begin(*argv: str, terminal: bool = False) -> Watching:
+        made.append(Watching(lab, *argv, terminal=terminal))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        if one.process.stdout is not None:
+            one.process.stdout.close()
+
+
+@pytest.mark.lab
+def test_lines_of_a_failover(lab: Lab, watching: Callable[..., Watching]) -> None:
+    watch = watching()
+    old = f"{lab.primary.address}:{lab.port}"
+    watch.until(lambda text: f"endpoint={old} role=primary" in text)
+    lab.inject("crash", promote_after_s=0.3).wait_done()
+    watch.until(lambda text: f"step=over old={old} new=" in text)
+    assert re.search(r"^\d\d:\d\d:\d\d\.\d{3} step=lost endpoint=", watch.text, re.MULTILINE)
+    assert watch.interrupt() == 0
+
+
+@pytest.mark.lab
+def test_json_of_a_failover(lab: Lab, watching: Callable[..., Watching]) -> None:
+    watch = watching("--json")
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in watch.text.splitlines(keepends=True) if "\n" in line]
+
+    def writers() -> list[str]:
+        return [one["writer"] for one in told() if one.get("writer")]
+
+    old = f"{lab.primary.address}:{lab.port}"
+    watch.until(lambda _: old in writers())
+    conn = psycopg.connect(f"{lab.dsn} target_session_attrs=read-write")
+    conn.execute("select 1")  # in a transaction: in flight
+    # the numbers are told with the next version: they change all the time
+    time.sleep(1.5)
+    lab.inject("switchover", promote_after_s=0.3).wait_done()
+    conn.close()
+    watch.until(lambda _: [one for one in writers() if one != old])
+    seen = told()
+    counts = [e["in_flight"] for one in seen for e in one.get("endpoints", ())]
+    assert 1 in counts
+    assert any("step=promoted" in one.get("event", "") for one in seen)
+    (last,) = [one for one in seen if "version" in one][-1:]
+    assert {e["role"] for e in last["endpoints"]} >= {"primary"}
+    assert {e["zone"] for e in last["endpoints"]} == {"az1", "az2", "az3"}
+    assert watch.interrupt() == 0
+
+
+@pytest.mark.lab
+def test_a_table_on_a_terminal(lab: Lab, watching: Callable[..., Watching]) -> None:
+    watch = watching(terminal=True)
+    watch.until(lambda text: f"writes go to {lab.primary.address}:{lab.port}" in text)
+    watch.until(lambda text: f"{lab.primary.address}:{lab.port} *" in text)
+    assert watch.interrupt() == 0
+
+
+@pytest.mark.lab
+def test_nobody_who_may_write_is_a_finding(lab: Lab) -> None:
+    dsn = f"host={lab.standbys[0].address} port={lab.port} user=app dbname=app"
+    done = subprocess.run(
+        [*COMMAND, "--dsn", dsn, "--for", "1"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "role=replica" in done.stdout
+
+
+@pytest.mark.parametrize("dsn", ["nonsense=", "host=a,b,c port=1,2"])
+def test_wrong_use(dsn: str) -> None:
+    done = CliRunner().invoke(app, ["watch", "--dsn", dsn])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "accepted: " in done.stderr
+
+
+class NoNumbers:
+    def at(self, endpoint: Endpoint) -> int | None:
+        return 3 if endpoint.port == 1 else None
+
+
+def test_the_table() -> None:
+    one, two = (Endpoint("db.example", "10.0.0.1", port) for port in (1, 2))
+    views = (
+        EndpointView(one, "az1", Role.PRIMARY, Health.UP, epoch=4),
+        EndpointView(two, None, Role.PRIMARY, Health.DEAD, lag_s=1.25, fenced=True, reason="old"),
+    )
+    shown = table(Topology(7, views, views[0], 4), NoNumbers())  # type: ignore[arg-type]
+    cells = [[str(cell) for cell in column.cells] for column in shown.columns]
+    assert [column[0] for column in cells] == [
+        *("10.0.0.1:1 (db.example) *", "az1", "primary", "up", "4", "–", "3", ""),
+    ]
+    assert [column[1] for column in cells] == [
+        *("10.0.0.1:2 (db.example)", "–", "primary (fenced)", "dead", "–", "1.2", "–", "old"),
+    ]
+    assert str(shown.title) == "version 7: writes go to 10.0.0.1:1 (db.example)"
+    nobody = table(Topology(8, views, None, 4, "two primaries"), NoNumbers())  # type: ignore[arg-type]
+    assert str(nobody.title) == "version 8: two primaries"
