@@ -8,6 +8,7 @@ from .budget import budget
 from .doctor import doctor
 from .drill import drill
 from .install_ledger import install_ledger
+from .report import report
 from .watch import watch
 
 __all__ = ["app"]
@@ -24,6 +25,7 @@ app.command()(drill)
 app.command()(doctor)
 app.command()(budget)
 app.command()(watch)
+app.command()(report)
 app.command()(install_ledger)
 
 

@@ -6,13 +6,17 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from ..drill.checker import Finding
+from ..drill.page import page
 from ..drill.plan import ALL, Case, Choice, plan
+from ..drill.timeline import Timeline
 from ..drill.verdict import as_json, broken, judge
 from ..errors import ConfigError, ResilientError
 from .show import Talk, counts, legend, times
@@ -42,6 +46,13 @@ Asynchronous = Annotated[
     bool, typer.Option("--async-replication", help="Commits wait for no standby: may lose.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a run on standard output.")]
+Html = Annotated[
+    Path | None, typer.Option(help="Write the runs' timelines to this HTML file.", dir_okay=False)
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--record", help="Write them as JSON lines too, for `report`.", dir_okay=False),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the client's own warnings too.")]
 
 
@@ -52,6 +63,8 @@ def drill(  # noqa: PLR0917  # the options of the command line
     dns_after: DnsAfter = 0.5,
     endpoint: Known = None,
     async_replication: Asynchronous = False,
+    html: Html = None,
+    record: Keep = None,
     json_lines: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -65,12 +78,16 @@ def drill(  # noqa: PLR0917  # the options of the command line
         choice = _choice(fault, runs, promote_after, dns_after, endpoint)
     except ConfigError as error:
         _wrong_use(str(error))
+    for file in filter(None, (html, record)):
+        _must_be_writable(file)
     _enter_namespace()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     talk = Talk(Console(stderr=True, highlight=False) if json_lines else console, verbose)
     findings: list[Finding] = []
-    complete = _attempt(choice, not async_replication, talk, findings)
+    timelines: list[Timeline] = []
+    complete = _attempt(choice, not async_replication, talk, findings, timelines)
     verdicts = judge(findings)
+    _keep(timelines, verdicts, html, record, talk)
     if json_lines:
         for finding, verdict in zip(findings, verdicts, strict=True):
             print(json.dumps(as_json(finding, verdict), ensure_ascii=False))
@@ -79,10 +96,16 @@ def drill(  # noqa: PLR0917  # the options of the command line
     raise typer.Exit(0 if complete and findings and not any(verdicts) else 1)
 
 
-def _attempt(choice: Choice, synchronous: bool, talk: Talk, findings: list[Finding]) -> bool:
+def _attempt(
+    choice: Choice,
+    synchronous: bool,
+    talk: Talk,
+    findings: list[Finding],
+    timelines: list[Timeline],
+) -> bool:
     """Whether it came to its end; if not, it says why."""
     try:
-        _play(choice, synchronous, talk, findings)
+        _play(choice, synchronous, talk, findings, timelines)
     except KeyboardInterrupt:
         talk.note("interrupted: this is what had been measured until then")
     except ResilientError as error:
@@ -90,6 +113,34 @@ def _attempt(choice: Choice, synchronous: bool, talk: Talk, findings: list[Findi
     else:
         return True
     return False
+
+
+def _must_be_writable(file: Path) -> None:
+    """Said before the drill, not after it."""
+    try:
+        file.open("a").close()
+    except OSError as error:
+        _wrong_use(f"{file} can't be written: {error.strerror}")
+
+
+def _keep(
+    timelines: Sequence[Timeline],
+    verdicts: Sequence[Sequence[str]],
+    html: Path | None,
+    record: Path | None,
+    talk: Talk,
+) -> None:
+    judged = [
+        replace(one, verdict=tuple(verdict))
+        for one, verdict in zip(timelines, verdicts, strict=False)
+    ]
+    if record is not None:
+        lines = (json.dumps(one.as_dict(), ensure_ascii=False) for one in judged)
+        record.write_text("".join(f"{line}\n" for line in lines))
+        talk.note(f"Timelines recorded: {record}")
+    if html is not None:
+        html.write_text(page("Fire drill", judged))
+        talk.note(f"Timelines drawn: {html}")
 
 
 def _choice(
@@ -129,7 +180,13 @@ def _enter_namespace() -> None:
     reexec_inside([sys.executable, "-m", "resilient.cli", *sys.argv[1:]])
 
 
-def _play(choice: Choice, synchronous: bool, talk: Talk, findings: list[Finding]) -> None:
+def _play(
+    choice: Choice,
+    synchronous: bool,
+    talk: Talk,
+    findings: list[Finding],
+    timelines: list[Timeline],
+) -> None:
     from ..drill.runner import Drill
     from ..lab import Lab, LabOptions
 
@@ -137,7 +194,8 @@ def _play(choice: Choice, synchronous: bool, talk: Talk, findings: list[Finding]
     with Lab(LabOptions(sync=synchronous), progress=talk.line) as lab:
         cases = _possible(choice, lab, talk)
         talk.note(f"{len(cases)} runs; client in zone az2, its process apart from the lab's.")
-        for finding in Drill(lab, talk.say, talk.log).play(cases):
+        drill = Drill(lab, talk.say, talk.log, timelines)
+        for finding in drill.play(cases):
             findings.append(finding)
             talk.verdict(finding, tuple(broken(finding)))
     talk.note(f"Lab taken down, {time.monotonic() - talk.began_at:.0f} s after the start.")

@@ -14,11 +14,13 @@ from psycopg.conninfo import make_conninfo
 
 from ..errors import ResilientError
 from ..lab import FaultRun, Lab
+from ..settings import from_environment
 from .checker import DEADLINE_S, Facts, Finding, check
 from .live import Live
 from .plan import Case, Endpoint
 from .process import ClientFailed, ClientNotStarted, ClientProcess
 from .records import Record, Trace
+from .timeline import Timeline, of_run
 from .workload import TABLE, Job
 
 __all__ = ["Drill"]
@@ -39,11 +41,16 @@ FOREIGN = ("DATABASE_READERS", "HTTP_FALLBACKS", "PATRONI_URLS", "DNS_ALLOWED_NE
 class Drill:
     """A lab, the client under test on it, and what has been found so far.
 
-    `say(at, text)` gets a line per phase; `log` gets the client's own warnings.
+    `say(at, text)` gets a line per phase; `log` gets the client's own warnings.  `timelines`: the
+    story of each run that was judged.
     """
 
     def __init__(
-        self, lab: Lab, say: Callable[[float, str], None], log: Callable[[str], None]
+        self,
+        lab: Lab,
+        say: Callable[[float, str], None],
+        log: Callable[[str], None],
+        timelines: list[Timeline] | None = None,
     ) -> None:
         self.lab = lab
         self._say = say
@@ -52,6 +59,7 @@ class Drill:
         self._kind: Endpoint | None = None
         self._trace = Trace()
         self._live = Live(say)
+        self.timelines = [] if timelines is None else timelines
         #: acknowledged in earlier runs of this client, and still there
         self._earlier: set[int] = set()
 
@@ -88,10 +96,13 @@ class Drill:
         finding = check(case, self._trace, facts, present, earlier=self._earlier)
         acked = {write.id for write in self._trace.writes if write.outcome == "ok"}
         self._earlier = (self._earlier | acked) & set(present)
+        finding = replace(finding, stuck=stuck, trouble=trouble)
+        events = run.events if run is not None else ()
+        self.timelines.append(of_run(finding, self._trace, events, from_environment().window_s))
         if stuck or trouble:
             self._stop(kill=True)
         self._repair(case)
-        return replace(finding, stuck=stuck, trouble=trouble)
+        return finding
 
     # ---- the client under test -------------------------------------------------------
 

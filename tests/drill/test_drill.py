@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from resilient.drill.timeline import Timeline
 from resilient.lab.binaries import find_binaries
 from resilient.lab.options import LabError
 
@@ -25,8 +27,10 @@ def _postgresql() -> None:
         pytest.skip(str(error))
 
 
-def test_a_crash() -> None:
+def test_a_crash(tmp_path: Path) -> None:
+    html, record = tmp_path / "drill.html", tmp_path / "drill.jsonl"
     argv = [*DRILL, "--fault", "crash", "--runs", "1", "--promote-after", "0.5"]
+    argv += ["--html", str(html), "--record", str(record)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 1, done.stderr
@@ -40,6 +44,14 @@ def test_a_crash() -> None:
     assert 0.5 < told["writable_s"] < told["outage_s"] + 0.1
     assert None not in told["phases"].values()
     assert done.returncode == (0 if told["ok"] else 1), done.stderr
+    (line,) = record.read_text().splitlines()
+    drawn = Timeline.from_dict(json.loads(line))
+    assert {"fault", "promotion", "writer", "writes, sync", "requests, async"} <= {*drawn.lanes}
+    assert {mark.text for mark in drawn.marks} >= {"az2 accepts writes", "first good write"} or {
+        mark.text for mark in drawn.marks
+    } >= {"az3 accepts writes", "first good write"}
+    assert drawn.verdict == tuple(told["broken"])
+    assert "<svg" in html.read_text()
 
 
 def test_an_interrupt_leaves_nothing_and_says_so() -> None:

@@ -1,0 +1,94 @@
+"""`resilient report`: timelines as one HTML file, from a drill's or a flight recording."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ..drill.flight import failovers
+from ..drill.page import page
+from ..drill.timeline import Timeline
+from ..errors import ConfigError
+
+__all__ = ["report"]
+
+Recording = Annotated[
+    Path,
+    typer.Argument(help="What `drill --record` wrote, or `watch --json` printed; - is stdin."),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(help="File to write (default: the recording's, .html).", dir_okay=False),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="The timelines as JSON lines on standard output instead.")
+]
+
+
+def report(recording: Recording, html: Html = None, json_lines: Json = False) -> None:
+    """Draw a recording as one self-contained HTML file: swim lanes of what happened, what the
+    client believed and what its callers were told, and each phase planned against measured.
+
+    Exit code 1 when the recording has no failover, or one with a broken limit.
+    """
+    try:
+        timelines = list(_timelines(recording))
+    except ConfigError as error:
+        _wrong_use(str(error))
+    if json_lines:
+        for one in timelines:
+            print(json.dumps(one.as_dict(), ensure_ascii=False))
+    else:
+        _write(recording, html, timelines)
+    fine = bool(timelines) and not any(one.verdict for one in timelines)
+    raise typer.Exit(0 if fine else 1)
+
+
+def _timelines(recording: Path) -> Iterator[Timeline]:
+    lines = list(_lines(recording))
+    drills = [line for line in lines if "format" in line]
+    watched = [line for line in lines if "format" not in line]
+    yield from (Timeline.from_dict(line) for line in drills)
+    yield from failovers(watched)
+
+
+def _lines(recording: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = sys.stdin.read() if str(recording) == "-" else recording.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{recording} can't be read: {error}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        known = isinstance(found, dict) and ("format" in found or "at" in found)
+        if not known:
+            raise ConfigError(
+                f"{recording}, line {number}: accepted: the lines that `resilient drill --record`"
+                " wrote or `resilient watch --json` printed"
+            )
+        yield found
+
+
+def _write(recording: Path, html: Path | None, timelines: list[Timeline]) -> None:
+    if html is None:
+        stem = Path("report") if str(recording) == "-" else recording
+        html = stem.with_suffix(".html")
+    try:
+        html.write_text(page("Failovers", timelines))
+    except OSError as error:
+        _wrong_use(f"{html} can't be written: {error.strerror}")
+    print(f"{len(timelines)} timeline{'s' * (len(timelines) != 1)}: {html}")
+
+
+def _wrong_use(text: str) -> NoReturn:
+    print(f"resilient report: {text}", file=sys.stderr)
+    raise typer.Exit(2)
