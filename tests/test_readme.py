@@ -74,7 +74,7 @@ def test_the_files_that_the_readme_names_exist() -> None:
     text = README.read_text()
     package = README.parent / "resilient"
     for name in re.findall(
-        r"`((?:core|doctor|health|monitor|postgres|http|telemetry)/\w+\.py)`", text
+        r"`((?:core|doctor|drill|health|monitor|postgres|http|telemetry)/\w+\.py)`", text
     ):
         assert (package / name).exists(), name
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,9 +15,9 @@ from rich.console import Console
 
 from ..drill.checker import Finding
 from ..drill.page import page
-from ..drill.plan import ALL, Case, Choice, plan
+from ..drill.plan import ALL, EXEC, Case, Choice, Endpoint, plan
 from ..drill.timeline import Timeline
-from ..drill.verdict import as_json, broken, judge
+from ..drill.verdict import as_json, beyond, broken, judge
 from ..errors import ConfigError, ResilientError
 from .show import Talk, counts, legend, times
 
@@ -46,6 +46,20 @@ Asynchronous = Annotated[
     bool, typer.Option("--async-replication", help="Commits wait for no standby: may lose.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a run on standard output.")]
+Dsn = Annotated[
+    str | None,
+    typer.Option(help="With --exec: drill this system instead of the lab's (default: settings)."),
+]
+Exec = Annotated[
+    str | None,
+    typer.Option("--exec", help="Shell command that forces the failover of a real system."),
+]
+Rto = Annotated[
+    float, typer.Option(help="With --exec: the longest outage that is accepted, seconds.", min=0)
+]
+GiveUp = Annotated[
+    float, typer.Option(help="With --exec: no recovery by then is a failure, seconds.", min=1)
+]
 Html = Annotated[
     Path | None, typer.Option(help="Write the runs' timelines to this HTML file.", dir_okay=False)
 ]
@@ -56,6 +70,25 @@ Keep = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the client's own warnings too.")]
 
 
+@dataclass(slots=True)
+class Found:
+    """What has been measured so far."""
+
+    findings: list[Finding] = field(default_factory=list)
+    timelines: list[Timeline] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A system that is there, and how its failover is forced."""
+
+    conninfo: str
+    command: str
+    runs: int
+    give_up_s: float
+    endpoint: Endpoint
+
+
 def drill(  # noqa: PLR0917  # the options of the command line
     fault: Faults = None,
     runs: Runs = None,
@@ -63,6 +96,10 @@ def drill(  # noqa: PLR0917  # the options of the command line
     dns_after: DnsAfter = 0.5,
     endpoint: Known = None,
     async_replication: Asynchronous = False,
+    dsn: Dsn = None,
+    command: Exec = None,
+    rto: Rto = 60.0,
+    give_up: GiveUp = 300.0,
     html: Html = None,
     record: Keep = None,
     json_lines: Json = False,
@@ -73,39 +110,48 @@ def drill(  # noqa: PLR0917  # the options of the command line
     A service's workload (writers, readers, HTTP requests; threads and tasks) runs in a process
     of its own while PostgreSQL servers, names and HTTP upstreams are killed, stopped, cut off or
     moved.  The default is every fault a few times, in a few minutes.
+
+    With --exec it is the system that --dsn names: a canary writes and reads there, in a table of
+    its own (public.resilient_drill, dropped at the end), the command forces the failover, and
+    the outage is held against --rto.
     """
     try:
         choice = _choice(fault, runs, promote_after, dns_after, endpoint)
+        real = _real(dsn, command, choice, give_up)
     except ConfigError as error:
         _wrong_use(str(error))
     for file in filter(None, (html, record)):
         _must_be_writable(file)
-    _enter_namespace()
+    if real is None:
+        _enter_namespace()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     talk = Talk(Console(stderr=True, highlight=False) if json_lines else console, verbose)
-    findings: list[Finding] = []
-    timelines: list[Timeline] = []
-    complete = _attempt(choice, not async_replication, talk, findings, timelines)
+    found = Found()
+    complete = _attempt(real, choice, not async_replication, talk, found)
+    findings = found.findings
     verdicts = judge(findings)
-    _keep(timelines, verdicts, html, record, talk)
+    if real is not None:
+        verdicts = [(*v, *beyond(f, rto)) for f, v in zip(findings, verdicts, strict=True)]
+    _keep(found.timelines, verdicts, html, record, talk)
     if json_lines:
         for finding, verdict in zip(findings, verdicts, strict=True):
             print(json.dumps(as_json(finding, verdict), ensure_ascii=False))
     elif findings:
         _report(console, talk, findings, verdicts)
+        if real is not None:
+            talk.note(f"Accepted outage (--rto): {rto:g} s.")
     raise typer.Exit(0 if complete and findings and not any(verdicts) else 1)
 
 
 def _attempt(
-    choice: Choice,
-    synchronous: bool,
-    talk: Talk,
-    findings: list[Finding],
-    timelines: list[Timeline],
+    real: Real | None, choice: Choice, synchronous: bool, talk: Talk, found: Found
 ) -> bool:
     """Whether it came to its end; if not, it says why."""
     try:
-        _play(choice, synchronous, talk, findings, timelines)
+        if real is None:
+            _play(choice, synchronous, talk, found)
+        else:
+            _force(real, talk, found)
     except KeyboardInterrupt:
         talk.note("interrupted: this is what had been measured until then")
     except ResilientError as error:
@@ -180,13 +226,7 @@ def _enter_namespace() -> None:
     reexec_inside([sys.executable, "-m", "resilient.cli", *sys.argv[1:]])
 
 
-def _play(
-    choice: Choice,
-    synchronous: bool,
-    talk: Talk,
-    findings: list[Finding],
-    timelines: list[Timeline],
-) -> None:
+def _play(choice: Choice, synchronous: bool, talk: Talk, found: Found) -> None:
     from ..drill.runner import Drill
     from ..lab import Lab, LabOptions
 
@@ -194,11 +234,50 @@ def _play(
     with Lab(LabOptions(sync=synchronous), progress=talk.line) as lab:
         cases = _possible(choice, lab, talk)
         talk.note(f"{len(cases)} runs; client in zone az2, its process apart from the lab's.")
-        drill = Drill(lab, talk.say, talk.log, timelines)
+        drill = Drill(lab, talk.say, talk.log, found.timelines)
         for finding in drill.play(cases):
-            findings.append(finding)
+            found.findings.append(finding)
             talk.verdict(finding, tuple(broken(finding)))
     talk.note(f"Lab taken down, {time.monotonic() - talk.began_at:.0f} s after the start.")
+
+
+def _real(dsn: str | None, command: str | None, choice: Choice, give_up_s: float) -> Real | None:
+    """What to drill instead of the lab; None: the lab."""
+    import psycopg
+
+    from ..postgres.target import default_conninfo, parse
+    from ..settings import from_environment
+
+    if command is None:
+        if dsn is not None:
+            raise ConfigError("--dsn needs --exec: the command that forces the failover there")
+        return None
+    if choice.faults or choice.promote_after_s:
+        raise ConfigError("--exec forces the failover: --fault and --promote-after are the lab's")
+    settings = from_environment()
+    conninfo = default_conninfo(settings) if dsn is None else dsn
+    try:
+        names = parse(conninfo, {}, settings).names
+    except psycopg.ProgrammingError:
+        raise ConfigError(
+            "--dsn is malformed; accepted: a libpq connection string such as"
+            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
+        ) from None
+    if not conninfo:
+        raise ConfigError("--exec needs --dsn, or RESILIENT_DATABASE_URL (DATABASE_URL)")
+    endpoint: Endpoint = "multi" if len(names) > 1 else "cname"
+    return Real(conninfo, command, choice.runs or 1, give_up_s, endpoint)
+
+
+def _force(real: Real, talk: Talk, found: Found) -> None:
+    from ..drill.real import Command, RealDrill
+
+    talk.note("A canary writes to public.resilient_drill there; the table goes at the end.")
+    command = Command(real.command, real.runs, real.give_up_s)
+    drill = RealDrill(real.conninfo, command, talk.say, talk.log, found.timelines)
+    for finding in drill.play(real.endpoint):
+        found.findings.append(finding)
+        talk.verdict(finding, tuple(broken(finding)))
 
 
 def _possible(choice: Choice, lab: Lab, talk: Talk) -> list[Case]:
@@ -215,7 +294,8 @@ def _report(
     for shown in (times(findings, verdicts), counts(findings, verdicts)):
         console.print()
         console.print(shown, width=TABLE_WIDTH, crop=False)
-    console.print(legend(findings[0].facts.synchronous))
+    if findings[0].case.fault != EXEC:  # it speaks of the lab
+        console.print(legend(findings[0].facts.synchronous))
     for finding, verdict in zip(findings, verdicts, strict=True):
         for why in verdict:
             case = finding.case

@@ -16,6 +16,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = ("multi", "cname")
 DATABASE: Final = ("switchover", "crash", "hang", "blackhole", "zombie")
 HTTP: Final = ("upstream-down", "upstream-hang", "upstream-gone")
 ALL: Final = (*DATABASE, "dns-flip", *HTTP)
+#: a command of the operator's, on a system that is there
+EXEC: Final = "exec"
 
 #: promotions begin this long after the fault, in turn; 1 s first, so that one run is typical
 SPREAD_S: Final = (1.0, 0.5, 1.5, 2.0, 3.0, 5.0)

@@ -14,12 +14,20 @@ from typing import Any
 
 from ..errors import ConfigError
 from .checker import Finding
+from .plan import EXEC
 from .records import Outcome, Read, Request, Snapshot, Trace, Write
 
 __all__ = ["Bar", "Dot", "Mark", "Phase", "Timeline", "endpoint_bars", "of_run"]
 
 #: before the fault, this much is shown
 BEFORE_S = 0.6
+#: the phases of a recovery, in order
+MEANINGS = {
+    "detect": "fault → not trusted any more",
+    "promote": "fault → somebody can write",
+    "resolve": "writable → the client knows who writes",
+    "reconnect": "known → first good write",
+}
 #: of good answers that follow each other by less than `GAP_S` one in `DENSE_S` is shown, seconds
 GAP_S, DENSE_S = 0.03, 0.02
 FORMAT = "resilient-timeline-1"
@@ -206,15 +214,22 @@ def _outcome(error: str) -> Outcome:
 
 def _phases(finding: Finding, window_s: float) -> Iterator[Phase]:
     case, facts, seen = finding.case, finding.facts, finding.phases
+    if case.fault == EXEC:  # nobody has planned it
+        for name, meaning in MEANINGS.items():
+            yield Phase(name, meaning, None, getattr(seen, f"{name}_s"))
+        return
     if not case.is_failover:
         return
     silent = case.fault in ("hang", "blackhole", "zombie")
-    yield Phase("detect", "fault → not trusted any more", window_s if silent else 0.0,
-                seen.detect_s)  # fmt: skip
-    yield Phase("promote", "fault → somebody can write", case.promote_after_s, seen.promote_s)
-    resolved = case.dns_after_s + facts.ttl_s if case.endpoint == "cname" else 0.0
-    yield Phase("resolve", "writable → the client knows who writes", resolved, seen.resolve_s)
-    yield Phase("reconnect", "known → first good write", 0.0, seen.reconnect_s)
+    resolved_s = case.dns_after_s + facts.ttl_s if case.endpoint == "cname" else 0.0
+    planned = {
+        "detect": window_s if silent else 0.0,
+        "promote": case.promote_after_s,
+        "resolve": resolved_s,
+        "reconnect": 0.0,
+    }
+    for name, meaning in MEANINGS.items():
+        yield Phase(name, meaning, planned[name], getattr(seen, f"{name}_s"))
 
 
 def _facts(finding: Finding) -> Iterator[str]:

@@ -9,7 +9,7 @@ from statistics import median
 from .checker import Finding
 from .limits import BY_NAME, LIMITS, PROMPT, SILENT, Limits
 
-__all__ = ["as_json", "broken", "judge"]
+__all__ = ["as_json", "beyond", "broken", "judge"]
 
 
 def judge(findings: Sequence[Finding], limits: Limits = LIMITS) -> list[tuple[str, ...]]:
@@ -29,6 +29,15 @@ def broken(finding: Finding, limits: Limits = LIMITS) -> Iterator[str]:
     yield from _counts(finding, limits)
     if finding.case.is_failover:
         yield from _times(finding, limits)
+
+
+def beyond(finding: Finding, rto_s: float) -> Iterator[str]:
+    """The outage against an objective of the operator's."""
+    if finding.outage_s is None:
+        if not finding.trouble:
+            yield "no good write after the failover"
+    else:
+        yield from _later("outage", finding.outage_s, rto_s)
 
 
 def _counts(finding: Finding, limits: Limits) -> Iterator[str]:

@@ -47,9 +47,9 @@ def test_a_crash(tmp_path: Path) -> None:
     (line,) = record.read_text().splitlines()
     drawn = Timeline.from_dict(json.loads(line))
     assert {"fault", "promotion", "writer", "writes, sync", "requests, async"} <= {*drawn.lanes}
-    assert {mark.text for mark in drawn.marks} >= {"az2 accepts writes", "first good write"} or {
-        mark.text for mark in drawn.marks
-    } >= {"az3 accepts writes", "first good write"}
+    texts = {mark.text for mark in drawn.marks}
+    assert "first good write" in texts
+    assert any(text.endswith(" accepts writes") for text in texts)
     assert drawn.verdict == tuple(told["broken"])
     assert "<svg" in html.read_text()
 

@@ -1,0 +1,142 @@
+"""`resilient drill --exec`: a lab stands for the system, a file for the operator's command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from resilient.cli.app import app
+from resilient.drill.timeline import Timeline
+from resilient.lab import Lab
+
+DRILL = [sys.executable, "-m", "resilient.cli", "drill", "--json"]
+
+
+def force(
+    lab: Lab, tmp_path: Path, strike: Callable[[], None], *argv: str, command: str = "touch {}"
+) -> tuple[int, list[dict[str, Any]], str]:
+    """Run the drill; `strike` happens when its command does."""
+    flag = tmp_path / "now"
+    argv = (*DRILL, "--dsn", lab.dsn, "--exec", command.format(flag), *argv)
+    environment = {**os.environ, **lab.env("az2"), "RESILIENT_DATABASE_URL": ""}
+    errors = tmp_path / "errors"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
+        give_up_at = time.monotonic() + 30
+        while not flag.exists() and process.poll() is None:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
+        strike()
+        out, _ = process.communicate(timeout=60)
+    return process.returncode, [json.loads(line) for line in out.splitlines()], errors.read_text()
+
+
+def table(lab: Lab) -> object:
+    with psycopg.connect(f"{lab.dsn} target_session_attrs=read-write") as conn:
+        row = conn.execute("select to_regclass('public.resilient_drill')").fetchone()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.lab
+def test_a_failover_is_forced_and_judged(lab: Lab, tmp_path: Path) -> None:
+    old = lab.primary
+
+    def strike() -> None:
+        lab.inject("crash", promote_after_s=0.5).wait_done()
+
+    record = tmp_path / "drill.jsonl"
+    code, rows, err = force(lab, tmp_path, strike, "--record", str(record))
+    (told,) = rows
+    assert (told["fault"], told["endpoint"], told["runs"]) == ("exec", "multi", 1), err
+    assert (told["lost"], told["duplicated"], told["late_acks"], told["errors"]) == (0, 0, 0, 0)
+    assert told["acked"] > 50
+    assert 0.4 < told["outage_s"] < 30
+    # the observer outside tries ten times a second
+    assert told["after_writable_s"] < told["outage_s"]
+    assert None not in told["phases"].values()
+    assert (code, told["broken"]) == (0, []), err
+    assert "forcing: touch" in err
+    assert f"{lab.primary.address} accepts writes" in err
+    assert lab.primary is not old
+    assert table(lab) is None  # what it made is gone
+    drawn = Timeline.from_dict(json.loads(record.read_text()))
+    assert {old.address, "writer", "writes, sync", "writes, async"} <= {*drawn.lanes}
+    assert [phase.planned_s for phase in drawn.phases] == [None] * 4
+
+
+@pytest.mark.lab
+def test_a_restart_in_place_is_one_too(lab: Lab, tmp_path: Path) -> None:
+    def strike() -> None:
+        lab.primary.stop("immediate")
+        lab.primary.start()
+
+    code, (told,), err = force(lab, tmp_path, strike, "--rto", "20")
+    assert (told["lost"], told["duplicated"], told["late_acks"]) == (0, 0, 0), err
+    assert told["outage_s"] is not None
+    assert code == (0 if told["ok"] else 1)
+    assert "accepts writes" in err
+
+
+@pytest.mark.lab
+def test_an_outage_beyond_the_objective_is_broken(lab: Lab, tmp_path: Path) -> None:
+    def strike() -> None:
+        lab.inject("crash", promote_after_s=0.5).wait_done()
+
+    code, (told,), _ = force(lab, tmp_path, strike, "--rto", "0.1")
+    assert code == 1
+    assert any(text.startswith("outage: ") and "> 0.100 s" in text for text in told["broken"])
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("touch {}; exit 3", "the command failed: exit 3"),
+        ("touch {}", "no failover: the same server takes writes, after 2 s"),
+    ],
+)
+def test_a_command_that_forces_nothing(lab: Lab, tmp_path: Path, command: str, words: str) -> None:
+    more = ("--give-up", "2")
+    code, (told,), _ = force(lab, tmp_path, lambda: None, *more, command=command)
+    assert code == 1
+    assert words in told["broken"]
+    assert told["lost"] == 0
+    assert table(lab) is None
+
+
+@pytest.mark.lab
+def test_a_system_that_cant_be_used(lab: Lab, tmp_path: Path) -> None:
+    argv = (*DRILL, "--dsn", lab.dsn.replace("user=app", "user=nobody"), "--exec", "true")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "public.resilient_drill can't be made" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--dsn", "host=a"], "--dsn needs --exec"),
+        (["--exec", "true", "--dsn", "host=a", "--fault", "crash"], "--fault"),
+        (["--exec", "true", "--dsn", "nonsense="], "--dsn is malformed"),
+        (["--exec", "true"], "--exec needs --dsn"),
+    ],
+)
+def test_wrong_use(argv: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RESILIENT_DATABASE_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    done = CliRunner().invoke(app, ["drill", *argv])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert words in done.stderr
