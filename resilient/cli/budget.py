@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from ..core import rto as arithmetic
+from .wrong_use import wrong_use
 
 __all__ = ["budget"]
 
@@ -82,7 +82,7 @@ def budget(  # noqa: PLR0917  # the options of the command line
             )
         )
     except ValueError as error:
-        _wrong_use(str(error))
+        wrong_use("budget", str(error))
     if as_json:
         print(json.dumps(found))
     else:
@@ -176,11 +176,6 @@ def _percents(text: str | None) -> tuple[float, ...]:
 def _tidy(value: float) -> float:
     """Without the dust of binary fractions."""
     return float(f"{value:.10g}")
-
-
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient budget: {text}", file=sys.stderr)
-    raise typer.Exit(2)
 
 
 _WORDS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
+from .wrong_use import refused, wrong_use
 
 if TYPE_CHECKING:
     from ..doctor import Facts, Finding
@@ -37,8 +37,6 @@ def doctor(
     Asks DNS, each server (a few SELECTs) and each service once; changes nothing. Exit code 1
     when there is a finding; notes don't count.
     """
-    import psycopg
-
     from ..doctor import examine, gather
     from ..settings import from_environment
 
@@ -46,16 +44,9 @@ def doctor(
         if not quiet:
             sys.stderr.write(f"asking {text}\n")  # in one piece: several are asked at once
 
-    try:
+    with refused("doctor"):
         settings = from_environment()
         facts = gather(_conninfo(dsn, bool(url), settings), url or (), settings, progress)
-    except ConfigError as error:
-        _wrong_use(str(error))
-    except psycopg.ProgrammingError:
-        _wrong_use(
-            "--dsn is malformed; accepted: a libpq connection string such as"
-            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
-        )
     found = examine(facts)
     if json_object:
         print(json.dumps(_told(facts, found), ensure_ascii=False))
@@ -74,9 +65,10 @@ def _conninfo(dsn: str | None, other: bool, settings: Any) -> str | None:
     if usual or "PGHOST" in os.environ or "PGSERVICE" in os.environ:
         return usual
     if not other:
-        _wrong_use(
+        wrong_use(
+            "doctor",
             "nothing to look at: give --dsn or --url, or set RESILIENT_DATABASE_URL"
-            " (DATABASE_URL, PGHOST)"
+            " (DATABASE_URL, PGHOST)",
         )
     return None
 
@@ -121,8 +113,3 @@ def _show(facts: Facts, found: list[Finding]) -> None:
     grave = sum(finding.grave for finding in found)
     notes = len(found) - grave
     print(f"\n{grave} finding{'s' * (grave != 1)}, {notes} note{'s' * (notes != 1)}")
-
-
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient doctor: {text}", file=sys.stderr)
-    raise typer.Exit(2)

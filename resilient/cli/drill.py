@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ from ..drill.timeline import Timeline
 from ..drill.verdict import as_json, beyond, broken, judge
 from ..errors import ConfigError, ResilientError
 from .show import Talk, counts, legend, times
+from .wrong_use import MALFORMED, wrong_use
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -119,7 +120,7 @@ def drill(  # noqa: PLR0917  # the options of the command line
         choice = _choice(fault, runs, promote_after, dns_after, endpoint)
         real = _real(dsn, command, choice, give_up)
     except ConfigError as error:
-        _wrong_use(str(error))
+        wrong_use("drill", str(error))
     for file in filter(None, (html, record)):
         _must_be_writable(file)
     if real is None:
@@ -166,7 +167,7 @@ def _must_be_writable(file: Path) -> None:
     try:
         file.open("a").close()
     except OSError as error:
-        _wrong_use(f"{file} can't be written: {error.strerror}")
+        wrong_use("drill", f"{file} can't be written: {error.strerror}")
 
 
 def _keep(
@@ -214,11 +215,6 @@ def _choice(
     )
 
 
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient drill: {text}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
 def _enter_namespace() -> None:
     """Go on inside a namespace of our own, where that is allowed; the lab says when not."""
     from ..lab.namespace import reexec_inside
@@ -259,10 +255,7 @@ def _real(dsn: str | None, command: str | None, choice: Choice, give_up_s: float
     try:
         names = parse(conninfo, {}, settings).names
     except psycopg.ProgrammingError:
-        raise ConfigError(
-            "--dsn is malformed; accepted: a libpq connection string such as"
-            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
-        ) from None
+        raise ConfigError(MALFORMED) from None
     if not conninfo:
         raise ConfigError("--exec needs --dsn, or RESILIENT_DATABASE_URL (DATABASE_URL)")
     endpoint: Endpoint = "multi" if len(names) > 1 else "cname"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
+from .wrong_use import refused, wrong_use
 
 if TYPE_CHECKING:
     import psycopg
@@ -53,7 +53,7 @@ def install_ledger(dsn: Dsn = None, yes: Yes = False, json_object: Json = False)
 
     target = _target(dsn)
     if not yes and not sys.stdin.isatty():
-        _wrong_use("nobody can be asked here: say --yes to install it")
+        wrong_use("install-ledger", "nobody can be asked here: say --yes to install it")
     if not json_object:
         _show(ledger.DDL, ledger.PURGE, ledger.RETENTION)
     import psycopg
@@ -87,21 +87,13 @@ def install_ledger(dsn: Dsn = None, yes: Yes = False, json_object: Json = False)
 
 def _target(dsn: str | None) -> dict[str, Any]:
     """Connection parameters; a server that takes writes, unless they say otherwise."""
-    import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     from ..postgres.target import default_conninfo
     from ..settings import from_environment
 
-    try:
+    with refused("install-ledger"):
         given = conninfo_to_dict(default_conninfo(from_environment()) if dsn is None else dsn)
-    except ConfigError as error:
-        _wrong_use(str(error))
-    except psycopg.ProgrammingError:
-        _wrong_use(
-            "--dsn is malformed; accepted: a libpq connection string such as"
-            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
-        )
     usual = {
         "target_session_attrs": "read-write",
         "connect_timeout": CONNECT_TIMEOUT_S,
@@ -176,8 +168,3 @@ def _show(ddl: str, purge: str, retention: str) -> None:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient install-ledger: {text}", file=sys.stderr)
-    raise typer.Exit(2)

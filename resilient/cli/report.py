@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from ..drill.flight import failovers
 from ..drill.page import page
 from ..drill.timeline import Timeline
 from ..errors import ConfigError
+from .wrong_use import wrong_use
 
 __all__ = ["report"]
 
@@ -39,7 +40,7 @@ def report(recording: Recording, html: Html = None, json_lines: Json = False) ->
     try:
         timelines = list(_timelines(recording))
     except ConfigError as error:
-        _wrong_use(str(error))
+        wrong_use("report", str(error))
     if json_lines:
         for one in timelines:
             print(json.dumps(one.as_dict(), ensure_ascii=False))
@@ -85,10 +86,5 @@ def _write(recording: Path, html: Path | None, timelines: list[Timeline]) -> Non
     try:
         html.write_text(page("Failovers", timelines))
     except OSError as error:
-        _wrong_use(f"{html} can't be written: {error.strerror}")
+        wrong_use("report", f"{html} can't be written: {error.strerror}")
     print(f"{len(timelines)} timeline{'s' * (len(timelines) != 1)}: {html}")
-
-
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient report: {text}", file=sys.stderr)
-    raise typer.Exit(2)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich import box
@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.model import Health, Topology
-from ..errors import ConfigError
 from .in_flight import InFlight
+from .wrong_use import refused
 
 if TYPE_CHECKING:
     from ..postgres import ConnectionPool
@@ -84,23 +84,14 @@ def _follow(
 @contextmanager
 def _opened(dsn: str | None) -> Iterator[tuple[ConnectionPool[Any], dict[str, str]]]:
     """A pool, and its connection parameters but those of the place."""
-    import psycopg
-
     from ..postgres import ConnectionPool
     from ..postgres.target import default_conninfo, parse
     from ..settings import from_environment
 
-    try:
+    with refused("watch"):
         settings = from_environment().model_copy(update={"standby_min_size": 0})
         conninfo = default_conninfo(settings) if dsn is None else dsn
         params = dict(parse(conninfo, {}, settings).params)
-    except ConfigError as error:
-        _wrong_use(str(error))
-    except psycopg.ProgrammingError:
-        _wrong_use(
-            "--dsn is malformed; accepted: a libpq connection string such as"
-            " 'host=a,b dbname=shop', or postgresql://user@host:port/dbname"
-        )
     given = {"application_name": "resilient watch"}
     with ConnectionPool(
         conninfo, min_size=1, max_size=1, open=True, settings=settings, kwargs=given
@@ -254,8 +245,3 @@ def table(seen: Topology, in_flight: InFlight) -> Table:
             view.reason,
         )
     return shown
-
-
-def _wrong_use(text: str) -> NoReturn:
-    print(f"resilient watch: {text}", file=sys.stderr)
-    raise typer.Exit(2)
