@@ -129,16 +129,18 @@ def _targets(found: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[
 
 
 def _losses(found: Sequence[Cell]) -> Iterator[str]:
-    losses = list(beaten(found))
-    if losses:
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for b in beaten(found):
+        column = b.column.removesuffix("_s").replace("_", " ")
+        theirs = f"{_value(b.peer, b.column)} ({b.peer.client} {b.peer.way})"
+        text = f"{b.ours.client} {b.ours.way}: {_value(b.ours, b.column)} ← {theirs}"
+        groups.setdefault((b.ours.fault, b.ours.endpoint, column, why(b)), []).append(text)
+    if groups:
         yield "### Where a peer is better (◄)\n"
-        yield "| where | column | ours | best peer | why |"
+        yield "| fault | known | column | ours ← the best peer | why |"
         yield "| --- | --- | --- | --- | --- |"
-        for b in losses:
-            where = f"{b.ours.fault}, {b.ours.endpoint}, {b.ours.client} {b.ours.way}"
-            theirs = f"{_value(b.peer, b.column)} ({b.peer.client} {b.peer.way})"
-            column = b.column.removesuffix("_s").replace("_", " ")
-            yield f"| {where} | {column} | {_value(b.ours, b.column)} | {theirs} | {why(b)} |"
+        for (fault, endpoint, column, reason), texts in groups.items():
+            yield f"| {fault} | {endpoint} | {column} | {'; '.join(texts)} | {reason} |"
         yield ""
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from benchmarks.failover.clients import CLIENTS
 from benchmarks.failover.clients.broken import SINS
+from benchmarks.failover.explained import UNEXPLAINED, why
 from benchmarks.failover.plan import FAULTS, Case, Choice, plan
 from benchmarks.failover.report import report, table
 from benchmarks.failover.runner import Runner
 from benchmarks.failover.serverlog import ServerLogs
-from benchmarks.failover.summary import cells
+from benchmarks.failover.summary import beaten, cells
 from benchmarks.rows import Rows
 from resilient.lab import Lab
 
@@ -118,3 +119,17 @@ def test_rows_resume_and_report(tmp_path: Path) -> None:
     assert (tmp_path / "failover.svg").read_text().startswith("<svg")
     rows.without([peer.key])
     assert rows.done() == {ours.key, hung.key}
+
+
+PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def test_what_is_published_has_a_reason_for_every_cell_that_a_peer_wins() -> None:
+    rows = Rows(PUBLISHED / "failover.jsonl").read()
+    lost = list(beaten(cells(rows)))
+    assert lost
+    assert [
+        f"{b.ours.fault} {b.ours.client} {b.column}" for b in lost if why(b) == UNEXPLAINED
+    ] == []
+    # the table beside the rows was made of them
+    assert (PUBLISHED / "failover.md").read_text() == table(cells(rows), rows)
