@@ -23,8 +23,8 @@ class Record:
 @dataclass(frozen=True, slots=True)
 class NameFacts:
     """A configured host.  `kind`: `name`; `literal` (an address); `hosts` (this machine's own
-    knowledge: its hosts file, localhost); `socket` (a directory); or `listed` (a target of an
-    SRV record, which moves with it)."""
+    knowledge: its hosts file, localhost); `socket` (a directory); `listed` (a target of an SRV
+    record, which moves with it); or `service` (libpq's service file names the host)."""
 
     host: str
     kind: str = "name"
@@ -68,7 +68,7 @@ class ServerFacts:
     @property
     def where(self) -> str:
         """For people."""
-        return str(self.endpoint)
+        return str(self.endpoint) if self.endpoint.port else "the service file's server"
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ def _name(
 ) -> tuple[list[NameFacts], list[Dial]]:
     """What a configured host is, and what there is to dial."""
     zone_of = settings.zones.zone_of
+    if not one.port:  # a service file's: only libpq knows
+        return [NameFacts("the service file", "service")], [(Endpoint("", "", 0), None)]
     places = [(one.host, one.port)]
     kind = "name"
     if source_domain(one.host) is not None:
@@ -193,7 +195,7 @@ def _server(
 ) -> ServerFacts:
     endpoint, zone = dial
     seen = ServerFacts(endpoint, zone)
-    progress(f"server {endpoint}")
+    progress(f"server {seen.where}")
     given: dict[str, Any] = {
         "connect_timeout": PATIENCE_S,
         "application_name": "resilient doctor",

@@ -14,6 +14,7 @@ Rule = Callable[[Facts], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     rules_names.unknown_names,
     rules_names.pinned_addresses,
+    rules_names.service_files,
     rules_names.bypassed_aliases,
     rules_names.long_ttls,
     rules_servers.unreachable_servers,

@@ -88,6 +88,18 @@ def long_ttls(facts: Facts) -> Iterator[Finding]:
                 )
 
 
+def service_files(facts: Facts) -> Iterator[Finding]:
+    for name in facts.names:
+        if name.kind == "service":
+            yield Finding(
+                "service-file",
+                name.host,
+                "what it names isn't followed: no failover to another host or address",
+                "libpq reads it, and nobody else: the library dials what libpq chooses",
+                "name the hosts in the connection string",
+            )
+
+
 def bypassed_aliases(facts: Facts) -> Iterator[Finding]:
     if len(facts.names) != 1 or facts.names[0].kind != "name" or facts.names[0].error:
         return

@@ -78,10 +78,11 @@ class Readiness:
             run = self._runs.get(name)
             if run is None or run.ends.done():
                 future: futures.Future[BaseException | None] = futures.Future()
-                run = self._runs[name] = _Run(time.monotonic(), future)
+                run = _Run(time.monotonic(), future)
                 threading.Thread(
                     target=_call, args=(check, future), name=f"resilient-health-{name}", daemon=True
                 ).start()
+                self._runs[name] = run  # it runs: where no thread can be had, the next one tries
             return run
 
     # -- asyncio

@@ -81,6 +81,7 @@ DIRECT = NameFacts("a.example", chain=(Record("a.example", "A", 5),), addresses=
         ({"names": (NameFacts("/run/pg", "socket"),)}, "pinned-address", "/run/pg"),
         ({"urls": (replace(SERVICE, name=LITERAL),)}, "pinned-address", "https://pay.example"),
         ({"names": (DIRECT,)}, "bypasses-cname", "a.example"),
+        ({"names": (NameFacts("the file", "service"),)}, "service-file", "the file"),
         (
             {"names": (replace(ALIAS, chain=(Record("db.example", "CNAME", 31), ALIAS.chain[1])),)},
             *("long-ttl", "db.example"),
@@ -213,7 +214,7 @@ def test_grave_ones_come_first() -> None:
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert len(RULES) == len(set(RULES)) == 15
+    assert len(RULES) == len(set(RULES)) == 16
 
 
 def test_durations_for_people() -> None:
