@@ -312,12 +312,12 @@ class Settings(BaseSettings):
     )
     patroni_urls: UrlList = Field(
         (),
-        description="Patroni REST endpoints",
+        description="base URLs of Patroni's REST API: a new leader is probed at once",
         json_schema_extra=_tier(RARE, "http(s) URLs, comma-separated"),
     )
     lease: Literal["none", "patroni"] = Field(
         "none",
-        description="who settles a tie between two primaries",
+        description="whose word rules who may write, above what servers say of themselves",
         json_schema_extra=_tier(RARE, "none, patroni"),
     )
 
@@ -334,6 +334,11 @@ class Settings(BaseSettings):
             raise ConfigError(
                 f"{PREFIX}ZONE={self.zone!r}: no such zone in {PREFIX}ZONES;"
                 f" accepted: {', '.join(known)}, auto"
+            )
+        if self.lease == "patroni" and not self.patroni_urls:
+            raise ConfigError(
+                f"{PREFIX}LEASE='patroni' needs {PREFIX}PATRONI_URLS; accepted: the base URLs of"
+                " Patroni's REST API, such as http://10.0.1.5:8008, comma-separated"
             )
         if self.dns_ttl_floor_s > self.dns_ttl_ceiling_s:
             raise ConfigError(

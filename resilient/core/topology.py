@@ -8,6 +8,8 @@ Rules (DESIGN: knowing the primary)
 * A role is observed.  An endpoint without an observation is no candidate for writing.
 * The writer is the one live primary of the highest timeline ever seen in this cluster.  A
   primary below it is fenced; two different servers on it are a conflict: nobody writes.
+* Where a lease source names a known server (`Leased`), only that one writes, unless a higher
+  timeline shows that the source is behind.
 * Only probes clear a suspicion or kill.  Passive evidence merely asks sooner.
 * An address that left DNS goes when it is no longer needed: at once unless it is the
   writer, and the writer when another one is published or it is dead.
@@ -19,7 +21,36 @@ from dataclasses import field, replace
 
 from .._dataclass import dataclass
 from .health import Detector, ProbeConfig, missed, silent_to_death
-from .model import Endpoint, EndpointView, FailureKind, Health, Observation, Role, Topology
+from .model import Endpoint, EndpointView, FailureKind, Health, Role, Topology
+from .topology_events import (
+    Event,
+    Evidence,
+    Leased,
+    Observed,
+    ProbeFailed,
+    ProbeSent,
+    Received,
+    Resolved,
+    Tick,
+)
+
+__all__ = [
+    "Event",
+    "Evidence",
+    "Known",
+    "Leased",
+    "NameRecord",
+    "Observed",
+    "ProbeConfig",
+    "ProbeFailed",
+    "ProbeSent",
+    "Received",
+    "Resolved",
+    "State",
+    "Tick",
+    "key_of",
+    "step",
+]
 
 Key = tuple[str, int, str]
 
@@ -35,74 +66,6 @@ def key_of(endpoint: Endpoint) -> Key:
     """Two names for one address are one endpoint; a path or service is its name."""
     return (endpoint.address, endpoint.port, "" if endpoint.address else endpoint.name)
 
-
-# -- events
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """A configured name has these endpoints now.  `zones` follows their order."""
-
-    name: str
-    endpoints: tuple[Endpoint, ...]
-    zones: tuple[str | None, ...] = ()
-    rotating: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeSent:
-    endpoint: Endpoint
-    probe: int
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """A probe's answer, or what a new connection said of itself (`probe` is None).
-
-    `held_s`: the endpoint was asked to keep it back, and did for so long.
-    """
-
-    endpoint: Endpoint
-    observation: Observation
-    probe: int | None = None
-    held_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeFailed:
-    endpoint: Endpoint
-    probe: int
-    kind: FailureKind
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A connection's socket had data from the endpoint, at this moment; `probe` was spared."""
-
-    endpoint: Endpoint
-    at_s: float
-    probe: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Something went wrong outside a probe, on a connection of `generation`."""
-
-    endpoint: Endpoint
-    kind: FailureKind
-    generation: int
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed.  `late_s`: it was to be noticed so long ago, but this process didn't run."""
-
-    late_s: float = 0.0
-
-
-Event = Resolved | ProbeSent | Observed | ProbeFailed | Received | Evidence | Tick
 
 # -- state
 
@@ -128,8 +91,8 @@ class NameRecord:
 @dataclass(frozen=True, slots=True)
 class State:
     """All of a cluster.  `highest` is the highest timeline ever seen in cluster `system_id`;
-    `burst_at` since when nobody, or only a suspect, may write.  `settled`: publishing it once
-    more would change nothing."""
+    `burst_at` since when nobody, or only a suspect, may write.  `leased`: who holds the lease, as
+    primary of `lease_timeline`.  `settled`: publishing it once more would change nothing."""
 
     config: ProbeConfig = field(default_factory=ProbeConfig)
     known: tuple[tuple[Key, Known], ...] = ()
@@ -137,6 +100,8 @@ class State:
     system_id: str = ""
     highest: int | None = None
     burst_at: float | None = None
+    leased: frozenset[Key] = frozenset()
+    lease_timeline: int | None = None
     topology: Topology = field(default_factory=Topology)
     settled: bool = False
 
@@ -157,6 +122,9 @@ def step(state: State, event: Event, now: float) -> State:
         state = _resolved(state, event)
     elif isinstance(event, Tick):
         state = _ticked(state, event.late_s, now)
+    elif isinstance(event, Leased):
+        leased = frozenset(map(key_of, event.holders))
+        state = replace(state, leased=leased, lease_timeline=event.timeline, settled=False)
     else:
         known = state.get(event.endpoint)
         if known is None:
@@ -172,7 +140,7 @@ def step(state: State, event: Event, now: float) -> State:
             state = state.put(_probe_failed(known, event, now))
         else:
             state = state.put(_suspected(known, event, now))
-    if before.settled and _looks_as(state, before):
+    if before.settled and state.leased is before.leased and _looks_as(state, before):
         return state
     return _publish(_without_retired(state), now)
 
@@ -330,8 +298,8 @@ def _pinned(state: State) -> State:
     return replace(state, system_id=first, highest=None)
 
 
-def _decide(state: State) -> tuple[EndpointView | None, str]:
-    """(writer, conflict) of the state as it stands."""
+def _contenders(state: State) -> list[Known]:
+    """The live primaries of the highest timeline."""
     best: list[Known] = []
     for _, item in state.known:
         view = item.view
@@ -340,9 +308,15 @@ def _decide(state: State) -> tuple[EndpointView | None, str]:
         if item.system_id != state.system_id or (view.epoch or 0) < (state.highest or 0):
             continue
         best.append(item)
+    return sorted(best, key=lambda item: item.order)
+
+
+def _decide(state: State) -> tuple[EndpointView | None, str]:
+    """(writer, conflict) of the state as it stands."""
+    ousted = _ousted(state)
+    best = [item for item in _contenders(state) if key_of(item.view.endpoint) not in ousted]
     if not best:
         return None, ""
-    best.sort(key=lambda item: item.order)
     servers = {item.incarnation for item in best}
     if len(best) > 1 and (len(servers) > 1 or "" in servers):
         current = [item for item in best if not item.view.retired]
@@ -353,16 +327,41 @@ def _decide(state: State) -> tuple[EndpointView | None, str]:
     return best[0].view, ""
 
 
-def _fence(item: Known, state: State) -> Known:
+def _ousted(state: State) -> frozenset[Key]:
+    """The primaries that another server's lease rules out: what they acknowledge will be lost.
+
+    A primary of a higher timeline than the holder's isn't: the source is behind the promotion.
+    Where the source tells no timeline, the lease settles a tie only.
+    """
+    if not state.leased:
+        return frozenset()
+    holders = [item for key, item in state.known if key in state.leased]
+    servers = {item.incarnation for item in holders}
+    until = state.lease_timeline
+    if until is None and any(item in holders for item in _contenders(state)):
+        until = state.highest
+    if len(servers) != 1 or until is None:
+        return frozenset()
+    return frozenset(
+        key
+        for key, item in state.known
+        if item.view.role is Role.PRIMARY and key not in state.leased
+        if item.incarnation not in servers - {""} and (item.view.epoch or 0) <= until
+    )
+
+
+def _fence(item: Known, state: State, ousted: frozenset[Key]) -> Known:
     view, reason = item.view, ""
     if item.system_id and item.system_id != state.system_id:
         reason = f"belongs to cluster {item.system_id}, not {state.system_id}"
     elif view.role is Role.PRIMARY and (view.epoch or 0) < (state.highest or 0):
         reason = f"fenced: primary of timeline {view.epoch}, {state.highest} was seen"
+    elif key_of(view.endpoint) in ousted:
+        reason = "fenced: another server holds the lease"
     fenced = bool(reason)
-    if fenced == view.fenced:
+    if fenced == view.fenced and reason in ("", view.reason):
         return item
-    generation = view.generation + fenced
+    generation = view.generation + (fenced and not view.fenced)
     return replace(item, view=replace(view, fenced=fenced, reason=reason, generation=generation))
 
 
@@ -376,7 +375,8 @@ def _publish(given: State, now: float) -> State:
     highest = max([*epochs, state.highest or 0])
     state = state if highest == (state.highest or 0) else replace(state, highest=highest)
     old = state.topology
-    fenced = sorted((_fence(item, state) for _, item in state.known), key=lambda k: k.order)
+    ousted = _ousted(state)
+    fenced = sorted((_fence(item, state, ousted) for _, item in state.known), key=lambda k: k.order)
     items = [_demoted(item, old) for item in fenced]
     known = tuple((key_of(item.view.endpoint), item) for item in items)
     state = state if known == state.known else replace(state, known=known)

@@ -33,6 +33,7 @@ from ..core.pace import Pacing
 from ..settings import Settings
 from . import thread
 from .asking import Asking
+from .lease import LeaseWatch
 from .names import NameWatch, literals
 from .prober import ClusterListener, Prober
 from .sockets import Link, LinkRegistry
@@ -87,10 +88,12 @@ class Cluster(Asking):
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply)
+        self._lease = LeaseWatch(settings, self._apply, self.ask_now)
         for event in literals(names, settings):
             # Known without asking anybody: the first dial needs no wait for the monitor.
             self._state = core.step(self._state, event, time.monotonic())
         self.topology = self._state.topology
+        self._lease.topology_changed(self.topology)
         self._monitor.call(self._start)
 
     # -- any thread
@@ -210,6 +213,7 @@ class Cluster(Asking):
 
     def _start(self) -> None:
         self._names.start(self._monitor.loop)
+        self._lease.start(self._monitor.loop)
         self._schedule()
 
     async def _end(self) -> None:
@@ -220,6 +224,7 @@ class Cluster(Asking):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._names.close()
+        await self._lease.close()
         await self._prober.close()
 
     def _apply(self, event: core.Event) -> None:
@@ -256,6 +261,7 @@ class Cluster(Asking):
         for waker in wakers:
             waker()
         self._names.topology_changed(new)
+        self._lease.topology_changed(new)
         keep = frozenset(view.endpoint for view in new.endpoints)
         if any(view.endpoint not in keep for view in old.endpoints):
             self._spawn(self._prober.prune(keep))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import reduce
 
 import pytest
-from cluster_sim import A, B, C, Simulation, primary, replica
+from cluster_sim import A, B, C, Simulation, endpoint, primary, replica
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -15,6 +15,7 @@ from resilient.core.model import Endpoint, FailureKind, Health, Observation, Rol
 from resilient.core.topology import (
     Event,
     Evidence,
+    Leased,
     Observed,
     ProbeFailed,
     ProbeSent,
@@ -98,6 +99,87 @@ def test_two_primaries_on_one_timeline_are_a_conflict() -> None:
     state = after(Observed(B, primary(1, "i-b")), state=cluster())
     assert writer(state) is None
     assert "two primaries on timeline 1" in state.topology.conflict
+
+
+def test_a_lease_settles_a_tie_and_fences_the_other() -> None:
+    tie = after(Observed(B, primary(1, "i-b")), state=cluster())
+    open_before = generation(tie, A)
+    state = after(Leased((B,)), state=tie)
+    assert writer(state) == B
+    assert state.topology.conflict == ""
+    other = state.topology.find(A)
+    assert other is not None
+    assert other.fenced
+    assert "holds the lease" in other.reason
+    again = after(Observed(A, primary()), state=state).topology
+    assert again.find(A) == other  # and says so as long as it is
+    assert again.version == state.topology.version
+    assert not state.topology.live(A, open_before)
+    # the lease is known before the tie as well
+    early = after(Leased((B,)), Observed(B, primary(1, "i-b")), state=cluster())
+    assert writer(early) == B
+
+
+def test_a_lease_that_moves_or_ends_is_followed() -> None:
+    tie = after(Observed(B, primary(1, "i-b")), Leased((B,)), state=cluster())
+    back = after(Leased((A,)), state=tie)
+    assert writer(back) == A
+    assert [v.fenced for v in back.topology.endpoints if v.endpoint in (A, B)] == [False, True]
+    nobody = after(Leased(()), state=tie)
+    assert writer(nobody) is None
+    assert "two primaries" in nobody.topology.conflict
+    assert not any(view.fenced for view in nobody.topology.endpoints)
+
+
+@pytest.mark.parametrize("holders", [(C,), (A, B), (), (endpoint("stranger", 9),)])
+def test_a_lease_that_names_none_of_them_or_both_settles_nothing(
+    holders: tuple[Endpoint, ...],
+) -> None:
+    state = after(Observed(B, primary(1, "i-b")), Leased(holders), state=cluster())
+    assert writer(state) is None
+    assert state.topology.conflict
+
+
+def test_a_lease_makes_nobody_a_primary() -> None:
+    """Roles are observed."""
+    state = after(Leased((B,)), state=cluster())
+    assert writer(state) == A
+    assert writer(after(Leased((B,), 1), state=cluster())) is None  # A isn't the holder
+
+
+def test_only_the_holder_writes_though_it_cant_be_seen() -> None:
+    """The old primary is all that is left to a client that a partition cuts off with it."""
+    alone = after(ProbeFailed(B, 1, FailureKind.REFUSED), Leased((B,), 2), state=cluster())
+    assert writer(alone) is None
+    view = alone.topology.find(A)
+    assert view is not None
+    assert (view.fenced, view.reason) == (True, "fenced: another server holds the lease")
+    tie = after(
+        *(Observed(B, primary(1, "i-b")), Leased((B,), 1), ProbeFailed(B, 1, FailureKind.REFUSED)),
+        state=cluster(),
+    )
+    assert writer(tie) is None
+    assert writer(after(Leased((A,), 1), state=tie)) == A
+
+
+def test_a_source_that_is_behind_holds_no_promotion_up() -> None:
+    """The new primary is seen before the source has heard of it."""
+    state = after(Leased((A,), 1), Observed(B, primary(2, "i-b")), state=cluster())
+    assert writer(state) == B
+    assert writer(after(Leased((B,), 2), state=state)) == B
+    dead = after(ProbeFailed(A, 1, FailureKind.REFUSED), state=state)
+    assert writer(dead) == B
+
+
+def test_a_holder_that_nobody_knows_rules_nobody_out() -> None:
+    """Its name in there may be another one than here."""
+    assert writer(after(Leased((endpoint("stranger", 9),), 1), state=cluster())) == A
+
+
+def test_the_holder_behind_two_addresses_is_one_server() -> None:
+    both = after(Observed(B, primary(1, "i-a")), Leased((A,), 1), state=cluster())
+    assert writer(both) == A
+    assert not any(view.fenced for view in both.topology.endpoints)
 
 
 def test_a_conflict_ends_when_one_of_them_steps_down() -> None:
@@ -349,6 +431,10 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(item=ENDPOINTS, there=st.booleans(), rotating=st.booleans())
     def resolve(self, item: Endpoint, there: bool, rotating: bool) -> None:
         self.do(Resolved(item.name, (item,) if there else (), rotating=rotating))
+
+    @rule(holders=st.lists(ENDPOINTS, max_size=2), timeline=st.one_of(st.none(), st.integers(1, 4)))
+    def lease(self, holders: list[Endpoint], timeline: int | None) -> None:
+        self.do(Leased(tuple(holders), timeline))
 
     @invariant()
     def the_writer_is_a_live_known_unfenced_primary(self) -> None:
