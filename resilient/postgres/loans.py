@@ -83,6 +83,12 @@ def sessions(core: PoolCore, endpoint: Endpoint) -> int:
     return pool._nconns if pool is not None and pool.serves(endpoint) else 0
 
 
+def keeps(core: PoolCore, endpoint: Endpoint) -> bool:
+    """Does the pool keep connections to the endpoint, so that one can be idle?"""
+    pool = core.lender()
+    return pool is not None and pool.serves(endpoint) and pool._keeps_idle
+
+
 def unread(core: PoolCore) -> bool:
     """Has nobody taken a connection of this pool for `UNREAD_S`?  As far as probes saw."""
     pool = core.lender()

@@ -27,7 +27,7 @@ from ..core.model import Endpoint, FailureKind, Observation
 from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
 from . import loans
 from .classify import connect_failure
-from .role import Questions, RoleError, observe, question
+from .role import Questions, RoleError, question
 from .target import dial_params
 from .witness import Witness
 
@@ -72,13 +72,13 @@ class _Census:
         self._at: dict[Endpoint, float] = {}
         self._rng = random.Random()
 
-    def due(self, endpoint: Endpoint, cores: list[PoolCore]) -> int:
-        """How many of them are ours if it is to be asked now, else 0."""
+    def due(self, endpoint: Endpoint) -> bool:
+        """Is it to be asked now?"""
         now = time.monotonic()
         if now < self._at.setdefault(endpoint, now + FIRST_CENSUS_S * self._rng.random()):
-            return 0
+            return False
         self._at[endpoint] = now + CENSUS_S  # if there is no answer
-        return sum(loans.sessions(core, endpoint) for core in cores)
+        return True
 
     def told(self, endpoint: Endpoint, sessions: int) -> None:
         """It has answered."""
@@ -106,6 +106,8 @@ class PgProber(Prober):
         #: those that told a side connection more than their role
         self._open: set[Endpoint] = set()
         self._census = _Census()
+        #: of pools that keep no connection to ride on: how many sessions they have
+        self._beside: dict[Endpoint, int] = {}
         #: those where nobody listened when they were last dialled
         self._refused: set[Endpoint] = set()
 
@@ -118,7 +120,13 @@ class PgProber(Prober):
         late = endpoint in self._slow and not self._idle.get(endpoint)
         if endpoint in self._riding or not (alone or late):
             return None
-        cores = [(loans.idle(core, endpoint), core) for core in cast("list[PoolCore]", listeners)]
+        pools = cast("list[PoolCore]", listeners)
+        sessions = sum(loans.sessions(core, endpoint) for core in pools)
+        if any(loans.keeps(core, endpoint) for core in pools):
+            self._beside.pop(endpoint, None)
+        else:
+            self._beside[endpoint] = sessions
+        cores = [(loans.idle(core, endpoint), core) for core in pools]
         # Where most are idle, a caller misses one least.
         cores.sort(key=lambda pair: -pair[0])
         give_up_at = time.monotonic() + loans.HOP_S
@@ -130,7 +138,7 @@ class PgProber(Prober):
                 loan = await loans.borrow(core, endpoint)
                 if loan is not None:
                     spare = count > 1 or loans.unread(core)
-                    mine = self._census.due(endpoint, [core for _, core in cores])
+                    mine = sessions if self._census.due(endpoint) else 0
                     return await self._ride(loan, endpoint, hold_s if spare else 0.0, mine)
         finally:
             self._riding.discard(endpoint)
@@ -208,8 +216,12 @@ class PgProber(Prober):
         self._refused.discard(endpoint)
 
     async def _ask(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> Observation:
+        beside = self._beside.get(endpoint)
+        asks = beside is not None and self._census.due(endpoint)
+        mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
         try:
-            seen = await waiting.wait_async(observe(pgconn), pgconn.socket, TICK_S)
+            gen = question(pgconn, None, None, 0.0, mine)
+            seen, _ = await waiting.wait_async(gen, pgconn.socket, TICK_S)
         except RoleError as exc:
             pgconn.finish()
             raise ProbeError(exc.kind, str(exc)) from exc
@@ -220,6 +232,8 @@ class PgProber(Prober):
             pgconn.finish()
             raise
         self._keep(endpoint, pgconn)
+        if seen.clients is not None:
+            self._census.told(endpoint, seen.clients * mine)
         if seen.system_id:
             self._open.add(endpoint)
         return self._own_options(seen)
@@ -260,6 +274,7 @@ class PgProber(Prober):
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
         self._census.prune(keep)
+        self._beside = {one: count for one, count in self._beside.items() if one in keep}
         self._slow &= keep
         self._open &= keep
         self._refused &= keep

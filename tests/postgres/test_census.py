@@ -52,6 +52,26 @@ async def test_a_server_tells_how_many_clients_it_has(
             await face.close()
 
 
+@pytest.mark.parametrize("kind", ["null-sync", "null-async"])
+async def test_a_pool_that_keeps_nothing_hears_of_it_too(
+    lab: Lab, orders: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the probe's own session, which is the one that such a client has for sure."""
+    monkeypatch.setattr(probe, "CENSUS_S", 0.3)
+    face = Face(kind)
+    with ExitStack() as others:
+        for _ in range(12):
+            dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+            await asyncio.to_thread(lambda dsn=dsn: others.enter_context(psycopg.connect(dsn)))
+        await face.open(lab.dsn, settings_of(lab, probe_interval_s=0.2))
+        try:
+            assert await face.where() == lab.primary.address
+            await until(lambda: 13 <= known(face, lab.primary.address).clients <= 15, 8)
+            await until(lambda: 1 <= known(face, lab.standbys[0].address).clients <= 3, 8)
+        finally:
+            await face.close()
+
+
 async def test_a_closed_door_is_knocked_at(
     lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
