@@ -8,6 +8,7 @@ time without an acknowledgement), and when somebody else could write again (`out
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -95,12 +96,14 @@ class RealDrill:
         self._pump(client, BEFORE_S)
         trouble = ""
         struck_at = self._event(f"forcing: {self._command.text}")
-        with _started(self._command.text) as process:
-            try:
-                new = self._follow(client, observer, known, process)
-            except ResilientError as error:
-                new, trouble = None, str(error)
-                self._event(trouble)
+        process = _started(self._command.text)
+        try:
+            new = self._follow(client, observer, known, process)
+        except ResilientError as error:
+            new, trouble = None, str(error)
+            self._event(trouble)
+        finally:
+            _end(process)
         client.tell("pause", "paused", 30)
         facts = self._facts(struck_at, known, new, old)
         present = self._present()
@@ -205,9 +208,10 @@ class RealDrill:
                 with self._admin() as conn:
                     query = f"SELECT id FROM {TABLE} WHERE id >= 0"  # noqa: S608  # a constant
                     return [row[0] for row in conn.execute(query).fetchall()]
-            except psycopg.Error:
+            except psycopg.Error as error:
                 if time.monotonic() > give_up_at:
-                    raise
+                    text = " ".join(str(error).split())
+                    raise ClientFailed(f"{TABLE} can't be read: {text}") from None
                 time.sleep(0.2)
 
     def _clean_up(self) -> None:
@@ -229,4 +233,17 @@ class RealDrill:
 
 def _started(text: str) -> subprocess.Popen[bytes]:
     """Its output goes to standard error: standard output is the drill's own."""
-    return subprocess.Popen(text, shell=True, stdin=subprocess.DEVNULL, stdout=2)  # noqa: S602  # the operator's
+    return subprocess.Popen(  # noqa: S602  # the operator's own words
+        text, shell=True, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started, if it is still there."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -106,6 +106,7 @@ def test_an_outage_beyond_the_objective_is_broken(lab: Lab, tmp_path: Path) -> N
     [
         ("touch {}; exit 3", "the command failed: exit 3"),
         ("touch {}", "no failover: the same server takes writes, after 2 s"),
+        ("touch {}; sleep 600", "no failover: the same server takes writes, after 2 s"),
     ],
 )
 def test_a_command_that_forces_nothing(lab: Lab, tmp_path: Path, command: str, words: str) -> None:
