@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from resilient.drill.plan import ALL, Case, Choice, plan
-from resilient.drill.verdict import as_json, broken, judge
+from resilient.drill.plan import ALL, EXEC, Case, Choice, plan
+from resilient.drill.verdict import as_json, beyond, broken, judge
 from resilient.errors import ConfigError
 
 from .make import FACTS, NEW, case, judged, trace, write
@@ -106,3 +106,17 @@ def test_bad_choices_say_what_is_accepted(bad: dict[str, object]) -> None:
 
 def test_facts_have_defaults() -> None:
     assert FACTS.deadline_s == 30.0
+
+
+def test_an_outage_against_an_objective() -> None:
+    """Of a drill on a system that is there: 99.95 to 101.08."""
+    of = case(EXEC)
+    finding = judged(trace(), of=of)
+    assert list(broken(finding)) == []
+    assert list(beyond(finding, 1.2)) == []
+    (text,) = beyond(finding, 1.0)
+    assert text.startswith("outage: 1.1")
+    assert text.endswith("> 1.000 s")
+    never = replace(finding, outage_s=None)
+    assert list(beyond(never, 60)) == ["no good write after the failover"]
+    assert list(beyond(replace(never, trouble="it fell over"), 60)) == []
