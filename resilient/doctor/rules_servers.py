@@ -91,7 +91,8 @@ def lagging_replicas(facts: Facts) -> Iterator[Finding]:
                 "lag",
                 server.where,
                 "reads there are stale, and a failover to it loses data",
-                "it isn't connected to the primary (no WAL receiver)",
+                "it isn't connected to the primary (no WAL receiver), or is behind and has replayed"
+                " no transaction since it started",
                 "let it follow: primary_conninfo, replication slots, pg_hba.conf",
             )
         elif server.lag_s > most_s:

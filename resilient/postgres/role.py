@@ -3,7 +3,8 @@
 On a primary the timeline is the first 8 hex digits of the WAL file's name that is being
 written (`pg_control_checkpoint()` lags a promotion by seconds); a standby can't tell that,
 there the control file gives a lower bound.  Functions: PostgreSQL manual 9.27, unprivileged.
-Nothing in the answer depends on a session's settings, such as its time zone.
+Nothing in the answer depends on a session's settings, such as its time zone.  A standby that is
+behind and has replayed no transaction since it started can't say by how much.
 
 A standby may be asked to keep its answer back until it is promoted, for so many steps at most:
 who waits for a new primary hears of it a step later instead of at its next question, and asks
@@ -33,9 +34,9 @@ SELECT r, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  CASE WHEN NOT r THEN NULL
  WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL)
  THEN NULL
- WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0
- ELSE greatest(0, extract(epoch FROM
- pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())) END"""
+ WHEN pg_catalog.pg_last_wal_receive_lsn() <= pg_catalog.pg_last_wal_replay_lsn() THEN 0
+ ELSE extract(epoch FROM
+ pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) END"""
 _FROM = b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
 QUERY = _FACTS + _FROM
@@ -233,7 +234,7 @@ def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:
         _timeline(role, timeline),
         incarnation or "",
         read_only == "on",
-        None if lag is None else float(lag),
+        None if lag is None else max(0.0, float(lag)),
     )
 
 
