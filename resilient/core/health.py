@@ -57,7 +57,7 @@ BURST_DECAY = 1.5
 #: a probe younger than this had no chance yet to be answered: it doesn't count as missed
 GRACE_S = 0.05
 #: probes a second that all clients of a server may send it in a burst
-ASKED_MOST = 1000.0
+ASKED_MOST = 2000.0
 #: seconds between two probes of a burst for a second that the last answers were queued
 LOAD = 8.0
 #: an answer that takes no longer wasn't queued: a busy client is as late

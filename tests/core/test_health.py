@@ -338,8 +338,9 @@ def test_however_many_clients_a_burst_asks_no_more_of_a_server(clients: int) -> 
 
 def test_the_first_question_of_a_burst_waits_for_nobody() -> None:
     config = ProbeConfig()
-    assert in_a_crowd(1000, 0.5, config) > 0.7
-    assert in_a_crowd(1000, 0.5, config, burst_at=1.001) <= config.burst_interval_s
+    crowd = round(ASKED_MOST * config.interval_s)
+    assert in_a_crowd(crowd, 0.5, config) > 0.7
+    assert in_a_crowd(crowd, 0.5, config, burst_at=1.001) <= config.burst_interval_s
 
 
 def test_an_unanswered_question_is_followed_as_soon_in_a_crowd() -> None:
