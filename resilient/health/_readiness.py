@@ -78,6 +78,7 @@ class Readiness:
             run = self._runs.get(name)
             if run is None or run.ends.done():
                 future: futures.Future[BaseException | None] = futures.Future()
+                future.set_running_or_notify_cancel()  # no waiter that leaves can cancel it
                 run = _Run(time.monotonic(), future)
                 threading.Thread(
                     target=_call, args=(check, future), name=f"resilient-health-{name}", daemon=True
@@ -106,7 +107,12 @@ class Readiness:
     async def _awaited(self, name: str, run: _Run) -> str:
         check, ends = self.checks[name], run.ends
         waited = ends if check.asynchronous else asyncio.wrap_future(ends)
-        await asyncio.wait([waited], timeout=run.left_s(check))
+        try:
+            await asyncio.wait([waited], timeout=run.left_s(check))
+        except asyncio.CancelledError:
+            if waited is not ends:  # the thread's end has nobody to tell here any more
+                waited.cancel()
+            raise
         if not ends.done():
             waited.cancel()  # a task gives back what it holds; a thread goes on
             return self._note(name, TimeoutError(f"no end within {check.timeout_s:g} s"))
@@ -129,7 +135,6 @@ class Readiness:
 
 
 def _call(check: Check, future: futures.Future[BaseException | None]) -> None:
-    future.set_running_or_notify_cancel()
     failure: BaseException | None = None
     try:
         if isawaitable(check.call()):

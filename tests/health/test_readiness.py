@@ -16,7 +16,7 @@ import pytest
 from resilient import health
 from resilient.dns import AsyncResolver
 from resilient.errors import ConfigError, DeadlineExceeded, NameNotFound, NameTimeout
-from resilient.health import Check, Readiness
+from resilient.health import Check, Readiness, _readiness
 from resilient.health._checks import as_check
 
 Ask = Callable[[Readiness], dict[str, str | int]]
@@ -171,6 +171,30 @@ async def test_who_asks_at_the_same_time_shares_a_check(gate: Gate) -> None:
     gate.opened.set()
     reports = await asyncio.gather(*asking[1:])
     assert [report.ok for report in reports] == [True] * 4
+    assert gate.calls == 1
+
+
+async def test_who_leaves_before_its_thread_runs_ends_nothing(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, may_run = _readiness._call, threading.Event()
+
+    def late(*args: Any) -> None:
+        assert may_run.wait(10)
+        called(*args)
+
+    monkeypatch.setattr(_readiness, "_call", late)
+    gate.opened.set()
+    readiness = Readiness(db=Check(gate, timeout_s=10))
+    leaving = asyncio.create_task(readiness.check_async())
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    staying = asyncio.create_task(readiness.check_async())
+    await asyncio.sleep(0.01)
+    may_run.set()
+    assert (await staying).ok
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
     assert gate.calls == 1
 
 
