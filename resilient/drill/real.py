@@ -33,6 +33,8 @@ __all__ = ["Command", "RealDrill"]
 #: good load before the command, and after the recovery, in seconds
 BEFORE_S, AFTER_S = 2.0, 2.0
 READY_S, READ_ROWS_S = 30.0, 30.0
+#: so many writes of the observer's in a row must have gone to one server
+AGREEING = 3
 #: between two writes of a session
 PACE_S = 0.03
 Say = Callable[[float, str], None]
@@ -66,8 +68,10 @@ class RealDrill:
         """A finding each run.  Raises `ResilientError` when it can't begin."""
         self._prepare()
         # a canary, not a load test: so many sessions of each shell
-        job = Job(self._dsn, writers=2, readers=1, requesters=0, pace_s=PACE_S)
-        client = ClientProcess(job, dict(os.environ), self._take, self._log)
+        job = Job("", writers=2, readers=1, requesters=0, pace_s=PACE_S)
+        # not as an argument, which everybody on the machine can read: it may hold a password
+        environment = os.environ | {"RESILIENT_DATABASE_URL": self._dsn}
+        client = ClientProcess(job, environment, self._take, self._log)
         try:
             client.wait("ready", READY_S)
             with Observer(self._dsn) as observer:
@@ -118,12 +122,18 @@ class RealDrill:
         return finding
 
     def _healthy(self, client: ClientProcess, observer: Observer) -> Sight:
-        """Both shells have written, and so has the observer; who it was."""
+        """Both shells have written, and so has the observer; who it was.
+
+        One write of the observer's isn't enough: a try that hung in an earlier run may end now,
+        on the old primary, when that wakes up."""
         give_up_at = time.monotonic() + READY_S
+        before = len(observer.sights)
         while True:
             shells = {write.shell for write in self._trace.writes if write.outcome == "ok"}
-            if len(shells) == 2 and observer.sights and self._trace.snapshots:
-                return observer.sights[-1]
+            seen = observer.sights[max(before, len(observer.sights) - AGREEING) :]
+            agree = len(seen) == AGREEING and len({(s.server, s.since) for s in seen}) == 1
+            if len(shells) == 2 and agree and self._trace.snapshots:
+                return seen[-1]
             if time.monotonic() > give_up_at:
                 why = observer.error or "no write was acknowledged"
                 raise ClientFailed(f"before the command: {why}")

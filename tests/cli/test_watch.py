@@ -26,6 +26,15 @@ from resilient.lab import Lab
 COMMAND = [sys.executable, "-m", "resilient.cli", "watch"]
 
 
+#: has the command asked for the number while a session is in a transaction; and asked again since,
+#: so that the answer before was read?
+COUNTED = """\
+select exists (select from pg_stat_activity w, pg_stat_activity t
+ where w.application_name = 'resilient watch' and w.query like '%pg_stat_activity%'
+ and w.state = 'idle' and t.state = 'idle in transaction' and w.query_start > t.state_change)"""
+COUNTED_AGAIN = COUNTED.replace("w.query_start >", "w.query_start - interval '0.4 s' >")
+
+
 class Watching:
     """The command in a process of its own, and what it has printed so far."""
 
@@ -112,8 +121,9 @@ def test_json_of_a_failover(lab: Lab, watching: Callable[..., Watching]) -> None
     watch.until(lambda _: old in writers())
     conn = psycopg.connect(f"{lab.dsn} target_session_attrs=read-write")
     conn.execute("select 1")  # in a transaction: in flight
-    # the numbers are told with the next version: they change all the time
-    time.sleep(1.5)
+    # the numbers are told with the next version: once the command has counted this session
+    watch.until(lambda _: lab.primary.execute(COUNTED) == [(True,)])
+    watch.until(lambda _: lab.primary.execute(COUNTED_AGAIN) == [(True,)])
     lab.inject("switchover", promote_after_s=0.3).wait_done()
     conn.close()
     watch.until(lambda _: [one for one in writers() if one != old])

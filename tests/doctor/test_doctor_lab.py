@@ -79,7 +79,10 @@ def test_two_primaries_and_a_server_that_is_gone(lab: Lab, run: Any) -> None:
     second, third = lab.standbys
     second.promote()
     third.kill()
-    time.sleep(0.5)
+    give_up_at = time.monotonic() + 20
+    while not second.is_primary():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
     code, told = run("--dsn", f"{lab.dsn} {TIMEOUTS}")
     found = checks(told)
     assert code == 1

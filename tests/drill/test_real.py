@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ def table(lab: Lab) -> object:
 def test_a_failover_is_forced_and_judged(lab: Lab, tmp_path: Path) -> None:
     old = lab.primary
 
+    seen: list[str] = []
+
     def strike() -> None:
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # it has ended
+                seen.append(process.read_text().replace("\0", " "))
         lab.inject("crash", promote_after_s=0.5).wait_done()
 
     record = tmp_path / "drill.jsonl"
@@ -72,6 +78,10 @@ def test_a_failover_is_forced_and_judged(lab: Lab, tmp_path: Path) -> None:
     assert f"{lab.primary.address} accepts writes" in err
     assert lab.primary is not old
     assert table(lab) is None  # what it made is gone
+    # a connection string may hold a password: it is in no other process's arguments
+    (client,) = [line for line in seen if "resilient.drill.client" in line]
+    assert lab.dsn not in client
+    assert "host=" not in client
     drawn = Timeline.from_dict(json.loads(record.read_text()))
     assert {old.address, "writer", "writes, sync", "writes, async"} <= {*drawn.lanes}
     assert [phase.planned_s for phase in drawn.phases] == [None] * 4
