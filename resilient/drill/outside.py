@@ -14,6 +14,8 @@ from typing import Self
 
 import psycopg
 
+from ..core.model import Endpoint
+from ..monitor.sockets import Link
 from .workload import TABLE
 
 __all__ = ["Observer", "Sight"]
@@ -21,6 +23,8 @@ __all__ = ["Observer", "Sight"]
 #: between two tries, and how many may be under way
 EVERY_S, MOST = 0.1, 8
 CONNECT_TIMEOUT_S = 2
+#: a try that hangs for longer is cut off: as many of them would leave no room for another
+PATIENCE_S = 5.0
 #: ids below zero are the observer's
 WRITE = f"""\
 INSERT INTO {TABLE} VALUES (%s, 'observer')
@@ -47,6 +51,7 @@ class Observer:
         self._ids = itertools.count(-1, -1)
         self._over = threading.Event()
         self._room = threading.BoundedSemaphore(MOST)
+        self._under_way: dict[Link, float] = {}
         self._thread = threading.Thread(target=self._try_on, name="drill-observer", daemon=True)
         self.sights: list[Sight] = []
         self.error = ""
@@ -67,10 +72,15 @@ class Observer:
 
     def _try_on(self) -> None:
         while not self._over.wait(EVERY_S):
+            late_at = time.monotonic() - PATIENCE_S
+            for link, began_at in list(self._under_way.items()):
+                if began_at < late_at and not link.aborted:
+                    link.abort("it hangs")
             if self._room.acquire(blocking=False):
                 threading.Thread(target=self._try, name="drill-observer-try", daemon=True).start()
 
     def _try(self) -> None:
+        link = Link(Endpoint("observer", "", 0), 0)
         try:
             with psycopg.connect(
                 self._dsn,
@@ -79,10 +89,13 @@ class Observer:
                 target_session_attrs="read-write",
                 application_name="resilient drill observer",
             ) as conn:
+                link.bind(conn.pgconn.socket)
+                self._under_way[link] = time.monotonic()
                 row = conn.execute(WRITE, (next(self._ids),)).fetchone()
             if row is not None:
                 self.sights.append(Sight(time.monotonic(), *row))
         except psycopg.Error as error:
             self.error = " ".join(str(error).split())
         finally:
+            self._under_way.pop(link, None)
             self._room.release()

@@ -17,7 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from resilient.cli.app import app
+from resilient.drill import outside
 from resilient.drill.timeline import Timeline
+from resilient.drill.workload import TABLE
 from resilient.lab import Lab
 
 DRILL = [sys.executable, "-m", "resilient.cli", "drill", "--json"]
@@ -115,6 +117,39 @@ def test_a_command_that_forces_nothing(lab: Lab, tmp_path: Path, command: str, w
     assert words in told["broken"]
     assert told["lost"] == 0
     assert table(lab) is None
+
+
+@pytest.mark.lab
+def test_tries_that_hang_leave_room_for_others(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are as many as there is room for, and wait for what doesn't end: a lock."""
+    monkeypatch.setattr(outside, "MOST", 2)
+    monkeypatch.setattr(outside, "PATIENCE_S", 0.3)
+    dsn = f"{lab.dsn} target_session_attrs=read-write"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(f"create table {TABLE} (id bigint, server text)")
+        try:
+            with outside.Observer(lab.dsn) as observer:
+                until(lambda: observer.sights)
+                with conn.transaction():
+                    conn.execute(f"lock table {TABLE}")
+                    # who is cut off leaves a server process that waits: more than there is room
+                    until(lambda: waiting(lab) > 4)
+                seen = len(observer.sights)
+                until(lambda: len(observer.sights) > seen + 2)
+        finally:
+            conn.execute(f"drop table {TABLE}")
+
+
+def waiting(lab: Lab) -> int:
+    query = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+    return int(str(lab.primary.execute(query)[0][0]))
+
+
+def until(reached: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + 15
+    while not reached():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)
 
 
 @pytest.mark.lab
