@@ -86,6 +86,17 @@ class Observation:
     lag_s: float | None = None
     clients: int | None = None
 
+    def goes_on_in(self, later: Observation) -> bool:
+        """Is `later`, seen at the same address, the same run of the same server in the same role?
+        A server that doesn't tell its incarnation is taken at its word that it has the role."""
+        same = (self.role, self.system_id, self.incarnation) == (
+            later.role,
+            later.system_id,
+            later.incarnation,
+        )
+        # A standby's timeline is a lower bound, which rises by itself.
+        return same and (self.role is not Role.PRIMARY or self.timeline == later.timeline)
+
 
 @dataclass(frozen=True, slots=True)
 class CausalToken:

@@ -12,6 +12,10 @@ What a reply proves, which the reasons below rest on:
 * For a statement in autocommit that isn't so: a procedure, VACUUM or CREATE INDEX
   CONCURRENTLY commits on its way.
 * A session that ended without any reply proves nothing.
+
+And what a code means depends on who says it.  An ERROR on a session that stands is an answer: a
+function, a trigger or a foreign server may raise any code (manual 43.9, RAISE), so the codes of
+a server that goes away (`ENDINGS`) count only where the session ended with them.
 """
 
 from __future__ import annotations
@@ -44,8 +48,13 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
+    """`stops`: where the server goes on as it was, the code was meant for this session alone, by
+    an operator or by the application itself: then it is the caller's to see, and nothing of it
+    is done again."""
+
     action: Action
     reason: str
+    stops: bool = False
 
 
 #: one reaction for each thing that may have been sent
@@ -76,7 +85,7 @@ LOST: Row = {
     Sent.READ: _AGAIN,
     Sent.COMMIT: Reaction(Action.RESOLVE, "the reply to COMMIT was lost"),
 }
-_NO_COMMIT = Reaction(Action.REPLAY, "the session ended before it took the COMMIT")
+_KILLED = "the session was ended before it took any more"
 _ALIVE = _own("no SQLSTATE, and the connection stands: the driver's or the caller's own error")
 _STRANGE = _own("a code that PostgreSQL doesn't have, on a connection that stands")
 _READ_ONLY = "the transaction asked to be read-only, so the server let it write nothing"
@@ -87,9 +96,8 @@ CLASSES: dict[str, Row] = {
     "01": _own("a warning"),
     "02": _own("no data: the application's to know"),
     "03": _own("a result is still being read: the caller's order of calls"),
-    # Also a pooler's word that its server is gone, and a foreign server's failure that this
-    # server passes on; neither tells the two apart, and both undid the transaction.
-    "08": LOST,
+    # On a session that stands: a function's, or a foreign server's that this one passes on.
+    "08": _own("a connection of the server's own, to somebody else"),
     "09": _own("a trigger's own error"),
     "0A": _own("the server has no such feature"),
     "0B": _own("a transaction was begun in the wrong place"),
@@ -135,7 +143,8 @@ CLASSES: dict[str, Row] = {
 #: The others' errors are replies to what was sent; that the connection went afterwards
 #: doesn't change what they say.
 SERVERS: dict[str, Row] = {
-    **dict.fromkeys(("57", "58", "F0", "XX"), LOST),
+    # 08: a pooler's word that its server is gone.
+    **dict.fromkeys(("08", "57", "58", "F0", "XX"), LOST),
     "53": {**LOST, Sent.NOTHING: Reaction(Action.BACK_OFF, "the server has no room for us")},
 }
 
@@ -167,27 +176,39 @@ _AMBIGUOUS: Row = {
     ),
 }
 
-#: the codes that differ from their class
+#: the codes that differ from their class, whoever says them
 CODES: dict[str, Row] = {
-    "08007": _AMBIGUOUS,
-    "25006": _row(
-        Action.ELSEWHERE,
-        f"{_DEMOTED}: it did nothing",
-        block=Reaction(Action.REPLAY, f"{_DEMOTED}: the transaction can't be committed there"),
-        commit=Reaction(Action.REPLAY, f"{_DEMOTED}: the COMMIT was refused"),
-    ),
+    "25006": {
+        sent: Reaction(
+            Action.REPLAY if sent in (Sent.BLOCK, Sent.COMMIT) else Action.ELSEWHERE,
+            f"{_DEMOTED}: it did nothing",
+            stops=True,
+        )
+        for sent in Sent
+    },
     "25P02": _own("the transaction failed before: its first error is the one to see"),
-    "25P03": _row(Action.SURFACE, f"{_POLICY}: idle in a transaction", commit=_NO_COMMIT),
+    "25P03": _own(f"{_POLICY}: idle in a transaction"),
     "25P04": _own(f"{_POLICY}: the transaction's"),
     "26000": _REPREPARED,
     "40001": _row(Action.RERUN, _CONFLICT),
     "40003": _AMBIGUOUS,
     "40P01": _row(Action.RERUN, _CONFLICT),
-    "53300": _ROOM,
     "55P03": _own(f"{_POLICY}: waiting for a lock"),
     "55P04": _own("an enum's new value isn't committed yet: it would fail for ever"),
     "57014": _own(_STOPPED),
-    "57P01": {**LOST, Sent.COMMIT: _NO_COMMIT},
+}
+
+#: the codes that a session ends with; the class tells what they are on one that stands
+ENDINGS: dict[str, Row] = {
+    "08007": _AMBIGUOUS,
+    "53300": _ROOM,
+    "57P01": {
+        Sent.NOTHING: _FREE,
+        Sent.BLOCK: Reaction(Action.REPLAY, _KILLED, stops=True),
+        Sent.AUTOCOMMIT: Reaction(Action.RESOLVE, _KILLED, stops=True),
+        Sent.READ: Reaction(Action.ELSEWHERE, _KILLED, stops=True),
+        Sent.COMMIT: Reaction(Action.REPLAY, _KILLED, stops=True),
+    },
     # Sent by a signal handler, in the middle of anything: unlike 57P01 it proves nothing.
     "57P02": LOST,
     "57P03": _ROOM,
@@ -211,6 +232,8 @@ def _lookup(code: str, broken: bool) -> Row:
     group = code[:2]
     if code in CODES:
         return CODES[code]
+    if broken and code in ENDINGS:
+        return ENDINGS[code]
     if group not in CLASSES:
         return LOST if broken else _STRANGE
     return SERVERS.get(group, CLASSES[group]) if broken else CLASSES[group]
@@ -248,4 +271,4 @@ def _for_readers(sqlstate: str | None, sent: Sent, found: Reaction) -> Reaction:
         return found
     # There is nothing to find out about.
     again = Action.REPLAY if sent is Sent.COMMIT else Action.ELSEWHERE
-    return Reaction(again, _READ_ONLY)
+    return Reaction(again, _READ_ONLY, found.stops)

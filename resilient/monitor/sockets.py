@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..core.model import Endpoint
+from ..core.model import Endpoint, Observation
 
 #: where `tcpi_last_data_recv`, milliseconds in 4 bytes, stands in Linux's struct tcp_info
 LAST_DATA_RECV = 52
@@ -46,6 +46,7 @@ class Link:
         "generation",
         "held",
         "looked_at",
+        "observed",
         "promoted",
         "questions",
         "readable",
@@ -67,6 +68,8 @@ class Link:
         self.looked_at = 0.0
         #: the monitor was told that its server takes writes now
         self.promoted = False
+        #: what its server was when it connected; None before it was asked
+        self.observed: Observation | None = None
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
         self.witness: object = None
         #: what the probes have prepared in its session; likewise

@@ -239,6 +239,8 @@ class PoolCore(ClusterListener):
             return None
         if isinstance(exc, TransactionReplayMismatch):
             return None  # the server did as it was told
+        if isinstance(conn, RecoveryMixin) and conn.own_failure(exc):
+            return None
         broken = conn.broken
         kind = statement_failure(exc.sqlstate, broken, str(exc))
         if kind is not None and kind is not FailureKind.REJECTED:

@@ -14,7 +14,7 @@ from psycopg import errors as e
 from psycopg.pq.abc import PGresult
 
 from ..core.outcome import Mark, Outcome, Testimony, Verdict, lsn_text, resolve
-from ..core.reaction import Action, Sent, react
+from ..core.reaction import Action, Sent
 from . import ledger
 from .errors import CommitOutcomeUnknown, explained
 from .journal import Journal
@@ -55,23 +55,23 @@ class CommitMixin(RecoveryMixin):
                     yield from self._ask_rider()
                 sent = True
                 result = yield from self._send_commit(journal)
-            except e.Error as exc:
-                if not self._lost and not self._ends(exc):
-                    journal.reset()  # the server refused it: the application's own
-                    raise
+            except e.Error as failure:
+                exc = self._heard(failure)
+                found = self._reaction(exc, Sent.COMMIT if sent else Sent.BLOCK)
+                if found.action in (Action.SURFACE, Action.RERUN):
+                    self._give_up()
+                    if not journal.failed:
+                        journal.reset()  # the server refused it: the application's own
+                    raise exc from None
                 if not sent:
-                    yield from self._recover(exc, Sent.BLOCK)
+                    if not (yield from self._recover(exc, Sent.BLOCK)):
+                        raise exc from None
                 elif (yield from self._commit_lost(exc)):
                     break
                 continue
             break
         self._committed(journal)
         return result
-
-    @staticmethod
-    def _ends(exc: e.Error) -> bool:
-        """The session has ended, though its connection doesn't show it yet."""
-        return react(exc.sqlstate, Sent.COMMIT, broken=False).action is Action.REPLAY
 
     def _hear_end(self) -> None:
         """A session that has ended takes no COMMIT: then it is certain that there is none."""
@@ -84,8 +84,9 @@ class CommitMixin(RecoveryMixin):
         pgconn = self.pgconn
         pgconn.consume_input()
         pgconn.is_busy()  # has it looked at
-        if self._dismissed:
+        if self._farewell is not None:
             pgconn.finish()  # the end of the stream may be on its way yet
+            raise self._farewell
         if pgconn.status == _BAD:
             raise e.OperationalError("the server closed the connection")
 
@@ -196,13 +197,18 @@ class CommitMixin(RecoveryMixin):
     def _commit_lost(self, exc: e.Error) -> Gen:
         """True: it is committed, and durable.  False: it is not, and stands again, to be
         committed on a new session."""
-        self._core.note(self, exc)
         journal = self._journal
         assert journal is not None
         if isinstance(exc, CommitOutcomeUnknown):
             raise exc
-        if react(exc.sqlstate, Sent.COMMIT, broken=True).action is Action.REPLAY:
-            yield from self._not_committed(exc, "the session ended before it")
+        found = self._reaction(exc, Sent.COMMIT)
+        fresh = (yield from self._revisited()) if found.stops else None
+        if fresh is not None and self._goes_on(fresh):
+            self._obey(exc, fresh)
+            raise exc
+        self._core.note(self, exc)
+        if found.action is Action.REPLAY:
+            yield from self._not_committed(exc, found.reason, fresh)
             return False
         if journal.written is None:
             serializable = self._isolation_level is IsolationLevel.SERIALIZABLE

@@ -33,6 +33,8 @@ NOT_COMMITTED = frozenset({"57P01", "25P03"})
 #: the server's function that warns of a commit without its standbys; no translation changes
 #: its name, as it does the message
 SYNC_REP = b"SyncRepWaitForLSN"
+#: warnings behind which the session ends: 57P01 of an immediate shutdown, 57P02
+ENDING_SOON = frozenset({b"57P01", b"57P02"})
 #: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
 INTERVAL_S = 0.1
 
@@ -130,8 +132,11 @@ class ResilientMixin(BaseConnection[Any]):
     _read_only_before: tuple[bool | None] | None = None
     #: a COMMIT is under way
     _committing = False
-    #: the server has ended the session: its last words were heard while nothing was asked
-    _dismissed = False
+    #: the server's last words, heard while nothing was asked: it has ended the session
+    _farewell: e.Error | None = None
+    #: the SQLSTATE of a warning that the session ends, which is no answer to anything: its
+    #: server shuts down at once, or restarts because another of its processes has crashed
+    _warned = ""
     #: it committed on the server, whose wait for its standbys was cancelled
     _sync_rep_warned = False
 
@@ -153,6 +158,7 @@ class ResilientMixin(BaseConnection[Any]):
             conn.pgconn.finish()
             raise
         conn._link = dial.link
+        dial.link.observed = dial.seen
         return conn
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -193,7 +199,8 @@ class ResilientMixin(BaseConnection[Any]):
         try:
             result = yield from self._commit_answer()
         except e.OperationalError as exc:
-            if exc.sqlstate in NOT_COMMITTED or self.pgconn.status != pq.ConnStatus.BAD:
+            refused = exc.sqlstate in NOT_COMMITTED and ended(exc)
+            if refused or self.pgconn.status != pq.ConnStatus.BAD:
                 raise
             if self._read_only:
                 raise  # the server let it write nothing: it may be run again
@@ -242,5 +249,22 @@ def _noticed(
         conn._sync_rep_warned |= source == SYNC_REP
         # An error between two statements comes as a notice (libpq: pqParseInput3).
         severity = notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
-        conn._dismissed |= severity in (b"FATAL", b"PANIC")
+        state = notice.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        if severity in (b"FATAL", b"PANIC"):
+            conn._farewell = _kept(notice, conn.pgconn._encoding)
+        elif severity == b"WARNING" and state in ENDING_SOON:
+            conn._warned = state.decode()
     handler(notice)
+
+
+def _kept(notice: pq.abc.PGresult, encoding: str) -> e.Error:
+    """The error that a notice is, for when its result is gone."""
+    error = e.error_from_result(notice, encoding=encoding)
+    fields = {int(field): notice.error_field(field) for field in pq.DiagnosticField}
+    return type(error)(*error.args, info=fields, encoding=encoding)
+
+
+def ended(exc: e.Error) -> bool:
+    """Did the server end the session with this?  Poolers leave out the untranslated severity."""
+    severity = exc.diag.severity_nonlocalized or exc.diag.severity
+    return severity in ("FATAL", "PANIC")

@@ -21,7 +21,8 @@ from psycopg._queries import PostgresClientQuery, PostgresQuery
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
-from ..core.reaction import Action, Sent, react
+from ..core.reaction import Action, Sent
+from .connection import ended
 from .journal import Entry, Journal
 from .message import MessageMixin
 from .recovery import UNRECORDED, Gen
@@ -41,6 +42,8 @@ class ContinuityMixin(MessageMixin):
 
     #: the statement under way is one whose BEGIN is `perform`'s to send
     _may_defer = False
+    #: what failed had been answered before
+    _answered_before = False
     #: it is recorded when it is put into its pipeline
     _remembers = False
 
@@ -116,8 +119,11 @@ class ContinuityMixin(MessageMixin):
                     yield from self._meet()
                 result = yield from self._plain_command(command)
                 break
-            except e.Error as exc:
-                yield from self._recover(exc, Sent.BLOCK)
+            except e.Error as failure:
+                exc = self._heard(failure)
+                sent = Sent.NOTHING if command.startswith(b"BEGIN") else Sent.BLOCK
+                if not (yield from self._recover(exc, sent)):
+                    raise exc from None
         journal.command(command)
         return result
 
@@ -198,14 +204,25 @@ class ContinuityMixin(MessageMixin):
                     yield from self._merged(cur, entry, prepare, begin, rider)
                 else:
                     yield from cur.plainly(pgq, prepare=prepare, binary=fmt == _BINARY)
-            except e.Error as exc:
+            except e.Error as failure:
+                exc = self._heard(failure)
                 entry = entry or entry_of(cur, pgq, fmt)
                 self._begun(journal, begin)
                 sent = self._sent(bool(begin), status, what)
+                if begin and self._unbegun and ended(exc):
+                    sent = Sent.NOTHING
                 if self._own(exc, sent):
-                    yield from self._refused(journal, entry, exc, begin)
-                    raise
-                yield from self._deal_with(exc, sent, entry.shown)
+                    if ended(exc):
+                        self._end_with(exc)
+                    else:
+                        yield from self._refused(journal, entry, exc, begin)
+                    raise exc.with_traceback(None) from None
+                if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
+                    self._strike(entry.query, exc)
+                if not (yield from self._deal_with(exc, sent, entry.shown)):
+                    if not self._lost:
+                        yield from self._refused(journal, entry, exc, begin)
+                    raise exc.with_traceback(None) from None
                 continue
             if begin:
                 journal.entries.append(begun_by(begin))
@@ -245,14 +262,7 @@ class ContinuityMixin(MessageMixin):
 
     def _own(self, exc: e.Error, sent: Sent) -> bool:
         """Is it the application's own error?  Also when the session ended behind it."""
-        said = exc.sqlstate is not None and exc.diag.severity_nonlocalized == "ERROR"
-        found = react(
-            *(exc.sqlstate, sent),
-            broken=self._lost and not said,
-            read_only=bool(self._read_only),
-            text=str(exc),
-        )
-        return found.action in (Action.SURFACE, Action.RERUN)
+        return self._reaction(exc, sent).action in (Action.SURFACE, Action.RERUN)
 
     def _sent(self, begins: bool, status: int, what: Traits) -> Sent:
         """What a failure of a statement that was sent in this status leaves open."""
@@ -265,13 +275,15 @@ class ContinuityMixin(MessageMixin):
         return Sent.READ if what.reads or self._read_only else Sent.AUTOCOMMIT
 
     def _deal_with(self, exc: e.Error, sent: Sent, shown: str) -> Gen:
-        """Recover so that the statement may be sent again, or raise."""
-        reaction = react(exc.sqlstate, sent, broken=self._lost, text=str(exc))
+        """True: the statement may be sent again.  False: the failure is the caller's to see.
+        Raises when neither can be."""
+        reaction = self._reaction(exc, sent)
         if reaction.action is Action.REPREPARE:
-            self._prepared.clear()
-            yield from self._prepared.maintain_gen(self)
-            return
+            return (yield from self._prepare_anew())
         if reaction.action is Action.RESOLVE:
+            late, self._answered_before = self._answered_before, False
+            if reaction.stops and not late and (yield from self._stopped(exc)):
+                return False
             self._core.note(self, exc)
             raise self._unknown(
                 str(exc),
@@ -281,7 +293,27 @@ class ContinuityMixin(MessageMixin):
                     " and nothing marks it; in a block it could be resolved",
                 },
             ) from exc
-        yield from self._recover(exc, sent)
+        return (yield from self._recover(exc, sent))
+
+    def _prepare_anew(self) -> Gen:
+        """Forget the session's prepared statements.  False: there were none, so it was another
+        one's name."""
+        if not self._prepared._names:
+            return False
+        self._prepared.clear()
+        yield from self._prepared.maintain_gen(self)
+        return True
+
+    def _stopped(self, exc: e.Error) -> Gen:
+        """Was it this session alone that ended, and does its server go on as it was?"""
+        fresh = yield from self._revisited()
+        if fresh is None:
+            return False
+        goes_on = self._goes_on(fresh)
+        if goes_on:
+            self._obey(exc, fresh)
+        fresh.pgconn.finish()
+        return goes_on
 
     def _begun(self, journal: Journal, begin: bytes) -> None:
         """The BEGIN that travelled with a statement has arrived."""

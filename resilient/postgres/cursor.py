@@ -20,6 +20,8 @@ from .pipeline import RecordingPipeline
 from .recovery import Gen
 from .statements import traits
 
+_FATAL = pq.ExecStatus.FATAL_ERROR
+
 if TYPE_CHECKING:
     CursorBase = BaseCursor[Any, Any]
     SyncBase = psycopg.Cursor[Any]
@@ -104,6 +106,12 @@ class RecordingCursor(CursorBase):
             fmt = self.format if binary is None else pq.Format(int(binary))
             batch.remember(entry_of(self, pgq, fmt))
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+
+    def _check_results(self, results: list[Any]) -> None:
+        if len(results) > 1:  # its session may have ended behind the statement's own answer
+            conn = cast(ContinuityMixin, self._conn)
+            conn._answered_before = results[0].status != _FATAL
+        super()._check_results(results)
 
     if TYPE_CHECKING:
 

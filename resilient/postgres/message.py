@@ -85,6 +85,7 @@ class MessageMixin(CommitMixin):
         except e.OperationalError:
             # What stands behind the statement's own answer says nothing about it.
             if error is None or len(answers) <= before:
+                self._unbegun = bool(begin) and not answers
                 raise
         results = answers[before]
         if rider and len(answers) > before + 1:
@@ -92,6 +93,7 @@ class MessageMixin(CommitMixin):
         if key is not None:
             self._prepared.validate(key, prep, name, results)
         if error is not None:
+            self._unbegun = bool(begin) and error is answers[0][0]
             raise e.error_from_result(error, encoding=pgconn._encoding)
         cur._check_results(results)
         cur._set_results(results)

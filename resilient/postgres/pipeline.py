@@ -15,6 +15,7 @@ from psycopg import errors as e
 from psycopg._pipeline_base import BasePipeline
 
 from ..core.reaction import Sent
+from .connection import ended
 from .journal import Entry
 from .recovery import Gen
 
@@ -68,9 +69,12 @@ class RecordingPipeline(Base):
             yield from gen
         except e.Error as exc:
             conn: Any = self._conn
+            heard = conn._heard(exc)
+            if ended(heard):
+                conn.pgconn.finish()  # its end may be on its way yet, and nothing leaves it clean
             if conn._journal is None or not conn._lost or said(exc):
                 raise
-            yield from self._revive(conn, exc)
+            yield from self._revive(conn, heard)
 
     def _revive(self, conn: Any, exc: e.Error) -> Gen:
         """The block again on a new session, and the answers to whom they are due."""
@@ -82,7 +86,10 @@ class RecordingPipeline(Base):
         conn._pipeline = None
         try:
             sent = Sent.BLOCK if block else Sent.AUTOCOMMIT
-            yield from conn._deal_with(exc, sent, "a pipeline")
+            for entry in entries[:1]:  # the one that was under way
+                conn._strike(entry.query, exc)
+            if not (yield from conn._deal_with(exc, sent, "a pipeline")):
+                raise exc
         finally:
             conn._pipeline = self
         self.pgconn = conn.pgconn

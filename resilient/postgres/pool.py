@@ -114,10 +114,10 @@ class ResilientPool(SyncShell[CT]):
         timeout: float | None,
         max_staleness_s: float | None,
         after: CausalToken | None,
+        failed: frozenset[object] = frozenset(),
     ) -> CT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
-        failed: frozenset[object] = frozenset()
         while True:
             view = self._core.reader(max_staleness_s, failed)
             if view is None or view.endpoint not in self._core.replicas:
@@ -222,12 +222,16 @@ class ResilientPool(SyncShell[CT]):
     def _run_once(
         self, attempts: Attempts, fn: Callable[..., T], args: Any, kwargs: Any, read_only: bool
     ) -> T:
-        conn = self.getconn(attempts.left_s(), read_only=read_only)
+        if read_only and attempts.avoided:
+            conn = self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+        else:
+            conn = self.getconn(attempts.left_s(), read_only=read_only)
         try:
+            attempts.begins(conn)
             with conn.transaction():
                 return fn(conn, *args, **kwargs)
         except psycopg.Error as exc:
-            attempts.kind = self._core.raise_for(conn, exc)
+            attempts.failed(conn, exc)
             raise
         finally:
             self.putconn(conn)

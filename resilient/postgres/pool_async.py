@@ -108,10 +108,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
         timeout: float | None,
         max_staleness_s: float | None,
         after: CausalToken | None,
+        failed: frozenset[object] = frozenset(),
     ) -> ACT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
-        failed: frozenset[object] = frozenset()
         while True:
             view = self._core.reader(max_staleness_s, failed)
             if view is None or view.endpoint not in self._core.replicas:
@@ -221,12 +221,16 @@ class AsyncResilientPool(AsyncShell[ACT]):
         kwargs: Any,
         read_only: bool,
     ) -> T:
-        conn = await self.getconn(attempts.left_s(), read_only=read_only)
+        if read_only and attempts.avoided:
+            conn = await self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+        else:
+            conn = await self.getconn(attempts.left_s(), read_only=read_only)
         try:
+            attempts.begins(conn)
             async with conn.transaction():
                 return await fn(conn, *args, **kwargs)
         except psycopg.Error as exc:
-            attempts.kind = self._core.raise_for(conn, exc)
+            attempts.failed(conn, exc)
             raise
         finally:
             await self.putconn(conn)

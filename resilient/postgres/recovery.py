@@ -7,6 +7,7 @@ raises, the generator stays where it is, and `waiting` does what the detour asks
 on with the same generator.
 """
 
+# long: the way from a lost session to the next, in one piece
 from __future__ import annotations
 
 import logging
@@ -18,18 +19,20 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGconn
 
-from ..core.reaction import Action, Sent, react
+from ..core.model import Endpoint
+from ..core.reaction import Action, Sent
 from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
 from . import losses
-from .connection import ResilientMixin
+from .connection import ended
 from .errors import (
     DeadlineExceeded,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
     explained,
 )
+from .failures import FailureMixin
 from .journal import Entry, Journal, Session, difference
 from .witness import RIDER, Witness, witness
 
@@ -37,8 +40,6 @@ logger = logging.getLogger("resilient.failover")
 
 #: a statement's own conflict with others, met during a replay: it is tried again
 CONFLICTS = frozenset({"40001", "40P01", "55P03"})
-#: one transaction is done again this often at most: then something else is wrong
-MAX_REPLAYS = 10
 #: what such a replay waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02
 
@@ -53,23 +54,27 @@ Gen = Generator[Any, Any, Any]
 
 
 class Detour:
-    """What a generator asks of whoever waits on it: a new session, or a pause."""
+    """What a generator asks of whoever waits on it: a new session, or a pause.
 
-    __slots__ = ("deadline_at", "failure", "fresh", "pause_s", "taken")
+    `at`: the new session has to be this endpoint's; None: whoever fits now.
+    """
 
-    def __init__(self, deadline_at: float = 0.0, pause_s: float = 0.0) -> None:
+    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s", "taken")
+
+    def __init__(
+        self, deadline_at: float = 0.0, pause_s: float = 0.0, at: Endpoint | None = None
+    ) -> None:
         self.deadline_at = deadline_at
         self.pause_s = pause_s
+        self.at = at
         self.taken = False
         self.fresh: Any = None
         self.failure: Exception | None = None
 
 
-class RecoveryMixin(ResilientMixin):
+class RecoveryMixin(FailureMixin):
     """State that survives a session, and the way to the next one."""
 
-    #: the transaction under way; None while nobody has checked the connection out
-    _journal: Journal | None = None
     _own_journal: Journal | None = None
     _session: Session
     #: what the settings say
@@ -90,6 +95,7 @@ class RecoveryMixin(ResilientMixin):
             self._asks = settings.commit_resolver != "off"
             self._keeps_ledger = settings.commit_resolver == "ledger"
             self._records = settings.replay == "on" or self._asks
+        self._struck = {}
         if self._records:
             self._journal = self._own_journal
 
@@ -120,9 +126,10 @@ class RecoveryMixin(ResilientMixin):
 
     # -- a new session
 
-    def _renewed(self, deadline_at: float) -> Gen:
-        """A connection to whoever fits now, made by the pool; waited for until the deadline."""
-        detour = self._detour = Detour(deadline_at)
+    def _renewed(self, deadline_at: float, at: Endpoint | None = None) -> Gen:
+        """A connection to whoever fits now, or to one endpoint and no other, made by the pool;
+        waited for until the deadline."""
+        detour = self._detour = Detour(deadline_at, at=at)
         try:
             yield detour
         finally:
@@ -147,7 +154,7 @@ class RecoveryMixin(ResilientMixin):
         old.finish()
         self._link = fresh._link
         self._ride = self._may_ride()
-        self._dismissed = False
+        self._farewell, self._warned = None, ""
         # The names of the old session mean nothing here, and need no DEALLOCATE.
         prepared = self._prepared
         prepared._counts.clear()
@@ -178,36 +185,61 @@ class RecoveryMixin(ResilientMixin):
         is recorded, and has its reason already unless it never got to be."""
         if not isinstance(exc, e.OperationalError) or isinstance(exc, ResilientError):
             return
+        if exc is self._obeyed:
+            return
         journal = self._journal
         # A cursor that isn't the connection's stays with the session that was replaced.
         gone = self._lost or (journal is not None and bool(journal.replays))
         if not gone or self._closed or getattr(self, "_pool", None) is None:
             return
-        if react(exc.sqlstate, Sent.BLOCK, broken=True).action is Action.SURFACE:
+        if self._reaction(exc, Sent.BLOCK, gone=True).action is Action.SURFACE:
             return
         why = self._unreplayable() or ("" if recovers else UNRECORDED)
         if why:
             explained(exc, f"not replayed: {why}")
 
     def _recover(self, exc: e.Error, sent: Sent) -> Gen:
-        """After a failure: on return the transaction so far stands again, on a new session,
-        and what failed may be sent again.  Raises when that can't be, or must not."""
-        broken = self._lost
-        reaction = react(
-            *(exc.sqlstate, sent),
-            broken=broken,
-            read_only=bool(self._read_only),
-        )
+        """After a failure.  True: the transaction so far stands again, on a new session, and what
+        failed may be sent again.  False: the failure is the caller's to see, since somebody meant
+        it for this session alone.  Raises when neither can be."""
+        reaction = self._reaction(exc, sent)
         if reaction.action not in (Action.REPLAY, Action.ELSEWHERE):
             raise exc
+        fresh = None
+        if reaction.stops:
+            fresh = yield from self._revisited()
+            if fresh is not None and self._goes_on(fresh):
+                self._obey(exc, fresh)
+                return False
+        if self._journal is not None and self._journal.failed:
+            raise e.OperationalError("the connection is closed: its transaction failed") from exc
         self._core.note(self, exc)
         why = self._unreplayable()
         if why:
             logger.warning("step=not-replayed reason=%r", why)
+            if fresh is not None:
+                fresh.pgconn.finish()
             if self._journal is not None:
                 self._journal.failed = True
             raise explained(exc, f"not replayed: {why}")
-        yield from self._reestablish(exc, self._deadline_at())
+        yield from self._reestablish(exc, self._deadline_at(), fresh)
+        return True
+
+    def _revisited(self) -> Gen:
+        """A new session of the very server that this one was of; None if it takes none now."""
+        if self._link is None:
+            return None
+        limit_s = self._core.settings.probe_timeout_s
+        try:
+            return (yield from self._renewed(time.monotonic() + limit_s, self._link.endpoint))
+        except (e.Error, OSError):
+            return None
+
+    def _obey(self, exc: e.Error, fresh: Any) -> None:
+        """The server goes on as it was: whoever said stop meant this session."""
+        fresh.pgconn.finish()
+        self._obeyed = exc
+        self._end_with(exc)
 
     def _reestablish(self, exc: e.Error, deadline_at: float, fresh: Any = None) -> Gen:
         """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
@@ -271,20 +303,20 @@ class RecoveryMixin(ResilientMixin):
         again = journal is not None and journal.replays
         if journal is not None:
             journal.replays += 1
+        attempts = self._core.settings.retry_attempts
+        if (again or 0) + 1 >= attempts:
+            why = f"it was sent {attempts} time(s) (RESILIENT_RETRY_ATTEMPTS)"
+            raise explained(exc, f"not replayed: {why}")
         # The first replay adds nothing to anybody's load: what it repeats went to a server
         # that is gone, and the pool's size bounds how many there are.  Further ones retry.
-        if again and (again >= MAX_REPLAYS or not self._core.withdraw()):
-            raise RetryBudgetExhausted(
+        if again and not self._core.withdraw():
+            error = RetryBudgetExhausted(
                 f"the transaction was done again {again} times: one more would exceed the"
                 " share of retries in the"
                 " traffic (RESILIENT_RETRY_BUDGET, RESILIENT_RETRY_BUDGET_FLOOR)"
-            ) from exc
-
-    @property
-    def _lost(self) -> bool:
-        """The session is gone, or what comes from it now is no acknowledgement."""
-        link = self._link
-        return self.pgconn.status == _BAD or (link is not None and link.aborted)
+            )
+            error.sqlstate = exc.sqlstate
+            raise error from exc
 
     # -- replay
 
@@ -317,6 +349,8 @@ class RecoveryMixin(ResilientMixin):
             try:
                 yield from self._again(entry, number)
             except e.OperationalError as exc:
+                if entry.results is not None:
+                    self._strike(entry.query, exc)
                 if exc.sqlstate not in CONFLICTS or last or self._lost:
                     raise
                 self.pgconn.send_query(b"ROLLBACK")
@@ -340,7 +374,7 @@ class RecoveryMixin(ResilientMixin):
         for result in results:
             if result.status == _FATAL:
                 error = e.error_from_result(result, encoding=pgconn._encoding)
-                if self._lost or error.sqlstate in CONFLICTS or ends_session(error):
+                if self._lost or error.sqlstate in CONFLICTS or ended(error):
                     raise error
         raise TransactionReplayMismatch(
             f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
@@ -368,15 +402,12 @@ class RecoveryMixin(ResilientMixin):
         """`_meet`, where nothing was sent yet: on another session if this one is gone."""
         try:
             yield from self._meet()
-        except e.Error as exc:
-            yield from self._recover(exc, Sent.BLOCK)
+        except e.Error as failure:
+            exc = self._heard(failure)
+            if not (yield from self._recover(exc, Sent.BLOCK)):
+                raise exc from None
 
     def _witness(self) -> Witness | None:
         """What is known of this session's server for resolving a COMMIT."""
         seen = self._link.witness if self._link is not None else None
         return seen if isinstance(seen, Witness) else None
-
-
-def ends_session(error: e.Error) -> bool:
-    """A failure of the server, not of the statement."""
-    return react(error.sqlstate, Sent.BLOCK, broken=False).action is Action.REPLAY

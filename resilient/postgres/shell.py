@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
@@ -83,8 +83,11 @@ class Shell:
     def _intent(self) -> Intent:
         return Intent.WRITE if self._bound is None else Intent.READ
 
-    def _commands(self, patient: bool) -> Generator[connect.Command, Any, None]:
-        return connect.connecting(patient) if self._bound is None else connect.bound(self._bound)
+    def _commands(
+        self, patient: bool, at: Endpoint | None
+    ) -> Generator[connect.Command, Any, None]:
+        only = at or self._bound
+        return connect.connecting(patient) if only is None else connect.bound(only)
 
     # -- statistics: what the caller gave for the sizes, sums with the replicas elsewhere
 
@@ -356,6 +359,14 @@ def replica_arguments(pool: Any, endpoint: Endpoint) -> dict[str, Any]:
         "reconnect_timeout": pool.reconnect_timeout,
         "num_workers": 1,
     }
+
+
+def check_pauses() -> Iterator[float]:
+    """Seconds before another new connection is made where `check=` has refused one."""
+    pause_s = 0.05
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, 1.0)
 
 
 def is_condemned(conn: Any) -> bool:

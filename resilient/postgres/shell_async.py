@@ -23,7 +23,8 @@ from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .errands import AsyncErrand, Errands
-from .shell import Shell, deadline_in, gave_up_at
+from .loans import close
+from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
 
@@ -75,14 +76,14 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else await super()._resolve_kwargs()
 
-    async def _connect(self, timeout: float | None = None) -> ACT:
+    async def _connect(self, timeout: float | None = None, at: Endpoint | None = None) -> ACT:
         core = self._core
         gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         limit_s = timeout if timeout is not None else core.settings.deadline_s
         deadline_at = deadline_in(limit_s)
         conninfo, kwargs = await self._resolve_conninfo(), await self._resolve_kwargs()
         core.attach(conninfo, kwargs)
-        commands = self._commands(timeout is not None)
+        commands = self._commands(timeout is not None, at)
         answer: object = None
         failure: BaseException | None = None
         while True:
@@ -95,7 +96,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 raise core.nobody(self._intent, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
-                warm = self._from_stock()
+                warm = self._from_stock() if at is None else None
                 if warm is not None:
                     warm._pool = self
                     core.cluster.reconnected(warm._link.endpoint)
@@ -133,8 +134,25 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 self._core.dialled(dial, connected)
         return conn
 
-    async def renewed(self, conn: ACT, timeout: float) -> ACT:
-        """A new connection for a checkout whose own was lost."""
+    async def renewed(self, conn: ACT, timeout: float, at: Endpoint | None = None) -> ACT:
+        """A new connection for a checkout whose own was lost, as fit for it as another checkout's:
+        configured and checked.  With `at`, to this endpoint and no other."""
+        deadline_at = deadline_in(timeout)
+        for pause_s in check_pauses():
+            left_s = max(remaining(deadline_at), 0.001)
+            fresh = await (self._connect(left_s, at) if at else self._elsewhere(left_s))
+            try:
+                await self._check_connection(fresh)
+                break
+            except BaseException as exc:
+                close(fresh)
+                if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
+                    raise
+            await asyncio.sleep(pause_s)
+        return fresh
+
+    async def _elsewhere(self, timeout: float) -> ACT:
+        """A new connection to whoever fits now."""
         return await self._connect(timeout)
 
     async def _await(self, command: connect.Await) -> None:
@@ -298,7 +316,7 @@ class AsyncReplicaPool(AsyncShell[ACT]):
         if promoted is not None:
             self._core.cluster.ask_now(promoted)
 
-    async def renewed(self, conn: ACT, timeout: float) -> ACT:
+    async def _elsewhere(self, timeout: float) -> ACT:
         """Another replica, or else the primary."""
         owner = self.owner()
         if owner is None:

@@ -6,6 +6,7 @@ What is decided is in `base`, what sync and async do alike in `shell`; here is t
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,7 +30,8 @@ from ._upstream import (
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .errands import Errand, Errands
-from .shell import Shell, deadline_in, gave_up_at
+from .loans import close
+from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import Arrange, Discard
 
@@ -83,14 +85,14 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else super()._resolve_kwargs()
 
-    def _connect(self, timeout: float | None = None) -> CT:
+    def _connect(self, timeout: float | None = None, at: Endpoint | None = None) -> CT:
         core = self._core
         gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
         limit_s = timeout if timeout is not None else core.settings.deadline_s
         deadline_at = deadline_in(limit_s)
         conninfo, kwargs = self._resolve_conninfo(), self._resolve_kwargs()
         core.attach(conninfo, kwargs)
-        commands = self._commands(timeout is not None)
+        commands = self._commands(timeout is not None, at)
         answer: object = None
         failure: BaseException | None = None
         while True:
@@ -103,7 +105,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 raise core.nobody(self._intent, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
-                warm = self._from_stock()
+                warm = self._from_stock() if at is None else None
                 if warm is not None:
                     warm._pool = self
                     core.cluster.reconnected(warm._link.endpoint)
@@ -137,8 +139,25 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 self._core.dialled(dial, connected)
         return conn
 
-    def renewed(self, conn: CT, timeout: float) -> CT:
-        """A new connection for a checkout whose own was lost."""
+    def renewed(self, conn: CT, timeout: float, at: Endpoint | None = None) -> CT:
+        """A new connection for a checkout whose own was lost, as fit for it as another checkout's:
+        configured and checked.  With `at`, to this endpoint and no other."""
+        deadline_at = deadline_in(timeout)
+        for pause_s in check_pauses():
+            left_s = max(remaining(deadline_at), 0.001)
+            fresh = self._connect(left_s, at) if at else self._elsewhere(left_s)
+            try:
+                self._check_connection(fresh)
+                break
+            except BaseException as exc:
+                close(fresh)
+                if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
+                    raise
+            time.sleep(pause_s)
+        return fresh
+
+    def _elsewhere(self, timeout: float) -> CT:
+        """A new connection to whoever fits now."""
         return self._connect(timeout)
 
     def _await(self, command: connect.Await) -> None:
@@ -249,7 +268,7 @@ class ReplicaPool(SyncShell[CT]):
         if promoted is not None:
             self._core.cluster.ask_now(promoted)
 
-    def renewed(self, conn: CT, timeout: float) -> CT:
+    def _elsewhere(self, timeout: float) -> CT:
         """Another replica, or else the primary."""
         owner = self.owner()
         if owner is None:

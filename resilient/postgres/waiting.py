@@ -153,7 +153,7 @@ class SyncWait(_Shared, SyncBase):
             return fd
         try:
             left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-            detour.fresh = self._pool.renewed(self, left_s)  # type: ignore[union-attr]
+            detour.fresh = self._pool.renewed(self, left_s, detour.at)  # type: ignore[union-attr]
             return int(detour.fresh.pgconn.socket)
         except Exception as exc:
             detour.failure = exc
@@ -255,7 +255,8 @@ class AsyncWait(_Shared, AsyncBase):
             return fd
         try:
             left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-            detour.fresh = await self._pool.renewed(self, left_s)  # type: ignore[union-attr]
+            pool: Any = self._pool
+            detour.fresh = await pool.renewed(self, left_s, detour.at)
             return int(detour.fresh.pgconn.socket)
         except Exception as exc:
             detour.failure = exc

@@ -115,11 +115,12 @@ def test_committed_with_the_ledger_and_then_ended(lab: Lab, dsn: str, how: str) 
 
 
 def test_ended_before_the_commit(lab: Lab, dsn: str) -> None:
-    """FATAL is COMMIT's first answer, or comes before it is sent: done again, once."""
-    with pool_to(dsn) as pool, pool.connection() as conn:
+    """FATAL is COMMIT's first answer, or comes before it is sent: whoever said so is obeyed."""
+    killed = pytest.raises(psycopg.errors.AdminShutdown)
+    with pool_to(dsn) as pool, killed, pool.connection() as conn:
         conn.execute("insert into answers values (1)")
         lab.admin(None, f"select pg_terminate_backend({conn.info.backend_pid})")
-    assert rows(lab) == 1
+    assert rows(lab) == 0
 
 
 def test_a_statement_in_autocommit_that_is_ended_while_it_commits(lab: Lab, dsn: str) -> None:
@@ -137,11 +138,12 @@ def test_a_statement_in_autocommit_that_is_ended_while_it_commits(lab: Lab, dsn:
 
 
 def test_a_procedure_that_commits_on_its_way_and_is_ended(lab: Lab, dsn: str) -> None:
+    """As psycopg says it: an operator has ended it."""
     body = "insert into answers values (1); commit; perform pg_sleep(5)"
     with pool_to(dsn, kwargs={"autocommit": True}) as pool:
         pool.wait()
         thread = end_while_it_commits(lab, "pg_sleep(0.5), pg_terminate_backend", "do")
-        with pytest.raises(CommitOutcomeUnknown), pool.connection() as conn:
+        with pytest.raises(psycopg.errors.AdminShutdown), pool.connection() as conn:
             conn.execute(f"do $$ begin {body}; end $$")
         thread.join()
     assert rows(lab) == 1

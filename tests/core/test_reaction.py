@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import errors as e
 
-from resilient.core.reaction import CACHED_PLAN, CLASSES, CODES, SERVERS, Action, Sent, react
+from resilient.core.reaction import (
+    CACHED_PLAN,
+    CLASSES,
+    CODES,
+    ENDINGS,
+    SERVERS,
+    Action,
+    Sent,
+    react,
+)
 
 #: every code that psycopg has an exception for, which are those of PostgreSQL's appendix A
 KNOWN = sorted(
@@ -29,23 +38,33 @@ DEMOTED = "elsewhere replay elsewhere elsewhere replay"
 RULES: list[tuple[str | None, bool | None, str]] = [
     (None, True, LOST),
     (None, False, OWN),
-    # the session's end, with or without the socket's (its FIN may come later)
-    ("08000", None, LOST),
-    ("08001", None, LOST),
-    ("08003", None, LOST),
-    ("08006", None, LOST),
-    ("08P01", None, LOST),
-    ("57P01", None, "elsewhere replay resolve elsewhere replay"),
-    ("57P02", None, LOST),
-    ("57P05", None, "elsewhere replay elsewhere elsewhere resolve"),
-    ("57P04", None, OWN),
+    # the session's end: FATAL, or its socket's end
+    ("08000", True, LOST),
+    ("08001", True, LOST),
+    ("08003", True, LOST),
+    ("08006", True, LOST),
+    ("08P01", True, LOST),
+    ("57P01", True, "elsewhere replay resolve elsewhere replay"),
+    ("57P02", True, LOST),
+    ("57P05", True, "elsewhere replay elsewhere elsewhere resolve"),
+    ("57P04", True, OWN),
+    # the same codes raised by a function, or passed on from a foreign server
+    ("08000", False, OWN),
+    ("08006", False, OWN),
+    ("08007", False, OWN),
+    ("08P01", False, OWN),
+    ("53300", False, OWN),
+    ("57P01", False, OWN),
+    ("57P02", False, OWN),
+    ("57P03", False, OWN),
+    ("57P05", False, OWN),
     ("57000", False, OWN),
     ("57000", True, LOST),
     # a demoted primary
     ("25006", None, DEMOTED),
     # no room
-    ("57P03", None, ROOM),
-    ("53300", None, ROOM),
+    ("57P03", True, ROOM),
+    ("53300", True, ROOM),
     # conflicts
     ("40001", None, RERUN),
     ("40P01", None, RERUN),
@@ -57,7 +76,7 @@ RULES: list[tuple[str | None, bool | None, str]] = [
     ("0A000", None, OWN),
     # policies
     ("25P02", None, OWN),
-    ("25P03", None, "surface surface surface surface replay"),
+    ("25P03", None, OWN),
     ("25P04", None, OWN),
     ("57014", None, OWN),
     ("55P03", None, OWN),
@@ -98,7 +117,7 @@ def test_the_rules(sqlstate: str | None, broken: bool | None, expected: str) -> 
 @pytest.mark.parametrize("broken", [True, False])
 def test_every_code_has_a_reaction_with_a_reason(sent: Sent, broken: bool) -> None:
     for sqlstate in KNOWN:
-        assert sqlstate in CODES or sqlstate[:2] in CLASSES
+        assert sqlstate in CODES or sqlstate in ENDINGS or sqlstate[:2] in CLASSES
         for read_only in (True, False):
             reaction = react(sqlstate, sent, broken=broken, read_only=read_only)
             assert reaction.reason
@@ -107,7 +126,8 @@ def test_every_code_has_a_reaction_with_a_reason(sent: Sent, broken: bool) -> No
 
 def test_psycopg_knows_all_classes_and_codes_of_the_tables() -> None:
     assert len(KNOWN) > 200
-    assert set(CODES) <= set(KNOWN)
+    assert set(CODES) | set(ENDINGS) <= set(KNOWN)
+    assert not set(CODES) & set(ENDINGS)
     # classes of codes that are no errors have no exceptions
     assert set(CLASSES) - {code[:2] for code in KNOWN} <= {"00", "01"}
     assert set(SERVERS) <= set(CLASSES)
@@ -122,7 +142,7 @@ def test_what_may_have_committed_is_never_sent_again(broken: bool) -> None:
         if react(sqlstate, Sent.AUTOCOMMIT, broken=broken).action in again:
             assert sqlstate in proved
         if react(sqlstate, Sent.COMMIT, broken=broken).action in again:
-            assert sqlstate in {"25006", "25P03", "40001", "40P01", "57P01"}
+            assert sqlstate in {"25006", "40001", "40P01", "57P01"}
 
 
 @pytest.mark.parametrize("sent", [Sent.NOTHING, Sent.BLOCK, Sent.READ])
@@ -161,5 +181,16 @@ def test_anything_else_has_a_reaction_too(
 ) -> None:
     reaction = react(sqlstate, sent, broken=broken, read_only=read_only)
     assert reaction.reason
-    if sqlstate not in CODES and not broken and (sqlstate or "")[:2] != "08":
+    if sqlstate not in CODES and not broken:
         assert reaction.action is Action.SURFACE
+
+
+def test_only_an_operators_kill_and_a_refused_write_may_be_meant_for_the_session_alone() -> None:
+    for sqlstate in [*KNOWN, None]:
+        for sent in Sent:
+            stops = react(sqlstate, sent, broken=True).stops
+            assert stops == (
+                sqlstate in ("25006", "57P01")
+                and not (sqlstate == "57P01" and sent is Sent.NOTHING)
+            )
+            assert react(sqlstate, sent, broken=False).stops == (sqlstate == "25006")
