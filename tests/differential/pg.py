@@ -2,6 +2,7 @@
 
     app     what the pools talk to; it reaches `far` through postgres_fdw and dblink
     led     the same, with the ledger installed
+    shut    the same, where the application may not write to the ledger
     far     what an effect outside of the transaction is seen in
 
 The server waits for no standby, except where a session sets synchronous_commit=on: then it
@@ -130,3 +131,5 @@ def _fill(server: Server) -> None:
     server.admin(setup)
     server.admin("create database led template app owner app", "postgres")
     server.admin(ledger.DDL, "led")
+    server.admin("create database shut template led owner app", "postgres")
+    server.admin("revoke insert on resilient.commits from public", "shut")

@@ -15,6 +15,7 @@ import contextlib
 import inspect
 import itertools
 import os
+import signal as signals
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -179,10 +180,11 @@ class Play:
     @asynccontextmanager
     async def pool(self, dsn: str = "", **options: Any) -> AsyncIterator[Any]:
         """An open pool of this side and shell, through the proxy, with one connection ready.
-        The functions that psycopg calls (`configure`, `check`, `reset`) are sync ones here."""
+        The functions that it calls (`configure`, `check`, `reset`) are written once, for
+        both shells, as all else."""
         for name in ("configure", "check", "reset"):
-            if name in options and self.shell == "tasks":
-                options[name] = _as_async(options[name])
+            if name in options:
+                options[name] = self.once(options[name])
         options = {"min_size": 1, "max_size": 4, "timeout": 8, **options}
         name = "AsyncConnectionPool" if self.shell == "tasks" else "ConnectionPool"
         if not self.bare:
@@ -192,7 +194,7 @@ class Play:
         )
         await call(pool.open())
         try:
-            await call(pool.wait(10))
+            await call(pool.wait(4))
             yield pool
         finally:
             await call(pool.close())
@@ -226,25 +228,21 @@ class Play:
         """The same with `pool.run`, which the bare pool doesn't have."""
         end = End()
 
-        async def tasks(conn: Any) -> Any:
+        async def work(conn: Any) -> Any:
             end.runs += 1
             if end.runs == 1:
                 self.arm(conn, cut)
             return await self._all(conn, statements, None)
 
-        def threads(conn: Any) -> Any:
-            coroutine = tasks(conn)
-            try:
-                coroutine.send(None)
-            except StopIteration as stop:
-                return stop.value
-            raise AssertionError("a sync call waited for the event loop")
-
         try:
-            end.value = await call(pool.run(tasks if self.shell == "tasks" else threads))
+            end.value = await call(pool.run(self.once(work)))
         except Exception as exc:
             end.error = exc
         return end
+
+    def once(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """A coroutine function as this shell calls it."""
+        return fn if self.shell == "tasks" else as_sync(fn)
 
     async def alone(self, pool: Any, statement: str, cut: Way | None = None, **options: Any) -> End:
         """One statement in autocommit; its rows."""
@@ -317,6 +315,24 @@ class Play:
                             conn.execute("select pg_terminate_backend(%s)", [pid])
                     stop.wait(0.01)
 
+    def executions(self) -> int:
+        """How often something that counts itself was executed, by whomever."""
+        query = "select last_value - 1 + is_called::int from executions"
+        return int(self.admin(query)[0][0])
+
+    def crash(self) -> None:
+        """Fell the server by a kill -9 of a session of nobody's; it is up again."""
+        with self.server.connect() as conn:
+            os.kill(conn.info.backend_pid, signals.SIGKILL)
+        self.server.settle()
+
+    def wait_gone(self, pid: int) -> None:
+        """Wait until the server has ended this session by itself."""
+        give_up_at = time.monotonic() + 5
+        while self.admin(f"select 1 from pg_stat_activity where pid = {pid}"):
+            assert time.monotonic() < give_up_at, f"session {pid} goes on"
+            time.sleep(0.01)
+
     # -- the truth
 
     def admin(self, query: str, dbname: str = "") -> list[Any]:
@@ -362,10 +378,14 @@ class Play:
             assert end.unknown or done == 0, f"done, and told that it failed: {end}"
 
 
-def _as_async(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A sync callback for an async pool: it returns what is to be awaited."""
+def as_sync(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A coroutine function that only waits for `call`s, as a plain one for the sync shell."""
 
-    async def run(conn: Any) -> None:
-        await call(fn(conn))
+    def run(*args: Any) -> Any:
+        try:
+            fn(*args).send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("a sync call waited for the event loop")
 
     return run

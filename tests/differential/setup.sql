@@ -10,9 +10,13 @@ create server far foreign data wrapper postgres_fdw
 -- its COMMIT is done, and waits for a standby that doesn't exist
 create server slow foreign data wrapper postgres_fdw
   options (host '{sockets}', port '{port}', dbname 'far', options '-c synchronous_commit=on');
+create server dead foreign data wrapper postgres_fdw options (host '127.0.0.1', port '1');
+create user mapping for app server dead options (user 'app', password_required 'false');
+create role reporter login in role app;
+alter role reporter set default_transaction_read_only = on;
 create user mapping for app server far options (user 'app', password_required 'false');
 create user mapping for app server slow options (user 'app', password_required 'false');
-grant usage on foreign server far, slow to app;
+grant usage on foreign server far, slow, dead to app;
 grant execute on function dblink_connect_u(text), dblink_connect_u(text, text) to app;
 set role app;
 
@@ -21,6 +25,7 @@ create table plain (n int primary key, note text);
 insert into plain select g, 'row ' || g from generate_series(1, 100) g;
 create foreign table far_marks (n int) server far options (table_name 'marks');
 create foreign table slow_marks (n int) server slow options (table_name 'marks');
+create foreign table dead_marks (n int) server dead;
 create view far_view as select n from far_marks;
 create view far_view_view as select n from far_view;
 create table parts (n int) partition by range (n);
@@ -111,3 +116,17 @@ create function at_the_end() returns trigger language plpgsql as
 
 create table secrets (tenant int, n int);
 insert into secrets select g % 3, g from generate_series(1, 9) g;
+
+-- executions are counted by a sequence, which no rollback takes back
+create sequence executions;
+create function fail(code text) returns int language plpgsql as $$ begin
+  perform nextval('executions'); raise exception 'no' using errcode = code; end $$;
+create function sleep_at_the_end() returns trigger language plpgsql as
+  $$ begin perform nextval('executions'), pg_sleep(20); return null; end $$;
+create table slowly (n int);
+create constraint trigger slowly after insert on slowly deferrable initially deferred
+  for each row execute function sleep_at_the_end();
+create function sleep_before() returns trigger language plpgsql as
+  $$ begin perform nextval('executions'), pg_sleep(20); return new; end $$;
+create table slow_rows (n int);
+create trigger slow before insert on slow_rows for each row execute function sleep_before();
