@@ -1,0 +1,135 @@
+"""The server of the differential tests: one PostgreSQL, its contrib modules, four databases.
+
+    app     what the pools talk to; it reaches `far` through postgres_fdw and dblink
+    led     the same, with the ledger installed
+    shut    the same, where the application may not write to the ledger
+    far     what an effect outside of the transaction is seen in
+
+The server waits for no standby, except where a session sets synchronous_commit=on: then it
+waits for ever, because the standby that it names doesn't exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from resilient.lab import guard
+from resilient.lab.binaries import copy_binaries, find_binaries, usable_by
+from resilient.lab.options import LabError
+from resilient.lab.ports import choose_port
+from resilient.lab.postgres import Member, ServerSettings
+from resilient.lab.processes import Spawner, dismiss, server_account, start_guard
+from resilient.postgres import ledger
+
+ADDRESS = "127.0.0.1"
+CONF = """
+synchronous_commit = local
+restart_after_crash = on
+log_min_messages = log
+fsync = off
+shared_buffers = 16MB
+"""
+HERE = Path(__file__).parent
+#: a session of the application that does something, in whatever database
+BUSY = """select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'
+and wait_event is distinct from 'SyncRep'"""
+#: whoever waits for the standby that doesn't exist has committed
+WAITING = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
+
+
+class Server(Member):
+    """One server without standbys, made and removed by `serve`."""
+
+    @property
+    def dsn(self) -> str:
+        return f"host={self.address} port={self.port} user=app dbname=app"
+
+    def admin(self, query: str, dbname: str = "app", values: Any = None) -> list[Any]:
+        """Run something as superuser, through the Unix socket; its rows, or none."""
+        with psycopg.connect(f"{self.conninfo} dbname={dbname}", autocommit=True) as conn:
+            cursor = conn.execute(query, values)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+
+    def settle(self) -> None:
+        """Wait until no session of the application is at work any more."""
+        give_up_at = time.monotonic() + 10
+        with self._connect_again() as conn:
+            while True:
+                conn.execute(WAITING)
+                if conn.execute(BUSY).fetchone() == (0,):
+                    return
+                assert time.monotonic() < give_up_at, "a session of the application goes on"
+                time.sleep(0.005)
+
+    def _connect_again(self) -> Any:
+        """The server may be coming up from a crash."""
+        give_up_at = time.monotonic() + 10
+        while True:
+            try:
+                return psycopg.connect(self.conninfo, autocommit=True)
+            except psycopg.OperationalError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def serve(
+    binaries: Path | None = None, conf: str = "", *, contrib: bool = True
+) -> Iterator[Server]:
+    """A new server with the databases above (`contrib=False`: only an empty `app`)."""
+    account = server_account()
+    binaries = binaries or find_binaries()
+    root = Path(tempfile.mkdtemp(prefix="resilient-differential-")).resolve()
+    root.chmod(0o711)
+    with contextlib.ExitStack() as stack:
+        stack.callback(dismiss, start_guard(root))
+        stack.callback(guard.clean, root)
+        spawner = Spawner(root, account)
+        stack.callback(spawner.close)
+        if not usable_by(account, binaries):
+            binaries = copy_binaries(binaries, root / "postgresql")
+        port = choose_port([ADDRESS], None, 5432, "port", prefer_usual=False)
+        settings = ServerSettings(binaries, port, False, '"nobody"', (), 60.0)
+        server = Server("az1", ADDRESS, root / "az1", settings, spawner)
+        stack.callback(server.remove)
+        server.initdb()
+        with (server.data / "postgresql.conf").open("a") as file:
+            file.write(CONF + conf)
+        server.start()
+        server.admin("create role app login password 'app'", "postgres")
+        server.admin("create database app owner app", "postgres")
+        if contrib:
+            _fill(server)
+        yield server
+
+
+def has_contrib() -> str:
+    """Why there are no contrib modules; empty if there are."""
+    try:
+        binaries = find_binaries()
+    except LabError as error:
+        return str(error)
+    for place in (binaries.parent / "share", Path("/usr/share/postgresql") / binaries.parent.name):
+        if list(place.rglob("postgres_fdw.control")):
+            return ""
+    return f"no contrib modules (Debian: postgresql-contrib) beside {binaries}"
+
+
+def _fill(server: Server) -> None:
+    setup = (HERE / "setup.sql").read_text().replace("{sockets}", str(server.sockets))
+    setup = setup.replace("{port}", str(server.port))
+    server.admin("create database far owner app", "postgres")
+    server.admin("set role app; create table marks (n int)", "far")
+    server.admin(setup)
+    server.admin("create database led template app owner app", "postgres")
+    server.admin(ledger.DDL, "led")
+    server.admin("create database shut template led owner app", "postgres")
+    server.admin("revoke insert on resilient.commits from public", "shut")

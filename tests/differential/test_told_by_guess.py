@@ -1,0 +1,334 @@
+"""A success is never told by guess, and nothing is done twice, where no journal looks.
+
+No transaction id isn't *nothing written*: notifications, foreign tables, dblink and functions
+leave none.  A text that looks like a read isn't one.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from resilient.settings import Settings
+
+from .play import COMMIT_HELD, COMMIT_UNHEARD, Play, Way, both, call, reply_with
+
+pytestmark = pytest.mark.lab
+
+#: each tells `told` (or `ruled`), and leaves no transaction id
+TELLING = {
+    "notify": "notify told, '{n}'",
+    "pg_notify": "select pg_notify('told', '{n}')",
+    "comment before": "/* select */ notify told, '{n}'",
+    "function": "select tell({n})",
+    "function sql": "select tell_sql({n})",
+    "function that lies": "select tell_lying({n})",
+    "function that executes": "select tell_execute({n})",
+    "in a where": "select 1 where tell({n}) > 0",
+    "in a join": "select 1 from plain join lateral tell({n}) t on true limit 1",
+    "values": "values (tell({n}))",
+    "common table": "with t as materialized (select tell({n}) as n) select n from t",
+    "procedure": "call tell_procedure({n})",
+    "do": "do $$ begin perform pg_notify('told', '{n}'); end $$",
+    "explain analyze": "explain analyze select tell({n})",
+    "prepared by name": "prepare told as select tell({n}) ;; execute told ;; deallocate told",
+    "cursor by name": "declare c cursor for select tell({n}) ;; fetch c ;; close c",
+    "view": "select told from telling where n = {n}",
+    "view over a view": "select told from telling_view where n = {n}",
+    "row security": "select n from secured_told where n = {n}",
+    "operator": "select {n} @?@ 1",
+    "cast": "select {n}::told",
+    "domain": "select {n}::told_number",
+    "row and function": "select (row({n})::told).hit",
+    "overloaded built-in": "select upper({n})",
+    "aggregate": "select sum_told({n})",
+    "rule": "insert into notified select 1 where false",
+    "trigger": "insert into triggered values ({n})",
+    "trigger instead of": "insert into triggered_view values ({n})",
+    "dblink": "select send({n})",
+    "far insert": "insert into far_marks values ({n})",
+    "far insert returning": "insert into far_marks values ({n}) returning n",
+    "far view": "insert into far_view values ({n})",
+    "far view over a view": "insert into far_view_view values ({n})",
+    "far partition": "insert into parts values ({n})",
+    "far rule": "insert into ruled values ({n})",
+    "far function": "select far_insert({n})",
+    "far procedure": "call far_procedure({n})",
+    "far common table": "with t as (insert into far_marks values ({n}) returning n) table t",
+    "far merge": "insert into far_marks select {n} from plain limit 1",
+}
+FAR = ("far", "dblink")
+#: what shows in the reply of each, in autocommit
+STRIKING = {
+    "function": "select strike({n}) as struck",
+    "in a where": "select 1 as struck where strike({n}) > 0",
+    "values": "select * from (values (strike({n}))) v (struck)",
+    "view": "select struck from striking where n = {n}",
+    "view over a view": "select struck from striking_view where n = {n}",
+    "row security": "select n as struck from secured where n = {n}",
+    "operator": "select {n} @!@ 1 as struck",
+    "cast": "select {n}::struck as struck",
+    "domain": "select {n}::struck_number as struck",
+    "row and function": "select (row({n})::struck).hit as struck",
+    "overloaded built-in": "select lower({n}) as struck",
+    "aggregate": "select sum_struck({n}) as struck",
+    "common table": "with t as materialized (select strike({n}) as n) select n as struck from t",
+    "subquery": "select (select strike({n})) as struck",
+    "case": "select case when strike({n}) > 0 then 1 end as struck",
+    "order by": "select 1 as struck from plain where n = 1 order by strike({n}), n",
+    "group by": "select count(*) as struck from plain where n = 1 group by strike({n})",
+    "union": "select 1 as struck union all select strike({n})",
+    "explain analyze": "explain (analyze, costs off) select strike({n})",
+}
+#: the same in autocommit without a transaction id
+TELLING_ALONE = {
+    "pg_notify": "select 1 as told from pg_notify('told', '{n}')",
+    "function": "select tell({n}) as told",
+    "view": "select told from telling where n = {n}",
+    "operator": "select {n} @?@ 1 as told",
+    "overloaded built-in": "select upper({n}) as told",
+    "dblink": "select send({n}) as told",
+    "far returning": "insert into far_marks values ({n}) returning n as told",
+    "far function": "select far_insert({n}) as told",
+}
+#: true reads: no caller hears of a cut
+READS = {
+    "constant": "select 1",
+    "table": "select n, note from plain where n < 5 order by n",
+    "aggregate": "select count(*), sum(n), max(note) from plain",
+    "built-in functions": "select lower(note), coalesce(n, 0), abs(n) from plain where n = 1",
+    "operators": "select n + 1, note || 'x', note like 'row%%' from plain where n between 1 and 3",
+    "join": "select a.n from plain a join plain b using (n) where b.n = 7",
+    "subquery": "select n from plain where n in (select n from numbers where n < 4) order by n",
+    "series": "select g from generate_series(1, 3) g",
+    "common table": "with t as (select n from plain limit 3) select count(*) from t",
+    "window": "select n, row_number() over (order by n) from plain where n < 4",
+    "catalogue": "select count(*) > 0 from pg_class",
+    "setting": "select current_setting('work_mem')",
+    "show": "show work_mem",
+    "array": "select array_agg(n order by n) from plain where n < 4",
+    "json": "select jsonb_build_object('n', n) from plain where n = 2",
+    "table command": "table numbers limit 1",
+    "values": "values (1), (2)",
+    "nothing": "select n from plain where false",
+}
+#: the far half waits for a standby
+FAR_HAS_COMMITTED = """state = 'active' and exists
+(select from pg_stat_activity where datname = 'far' and wait_event = 'SyncRep')"""
+#: one of each kind
+UNDER_THE_LEDGER = ("notify", "function", "view", "cast", "dblink", "far insert", "far function")
+CUTS = [COMMIT_HELD, COMMIT_UNHEARD]
+
+
+def done(play: Play, name: str) -> int:
+    return play.sent() if name.startswith(FAR) else play.heard()
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("name", list(TELLING))
+async def test_block_without_a_transaction_id(resolved: Play, name: str, cut: Way) -> None:
+    play = resolved
+    if play.dbname == "led" and name not in UNDER_THE_LEDGER:
+        pytest.skip("its kind is tried under the ledger by another one")
+    play.listen()
+    async with play.pool() as pool:
+        statements = TELLING[name].format(n=play.n).split(" ;; ")
+        end = await play.block(pool, *statements, cut=cut)
+    play.judge(end, done(play, name))
+    assert not (play.bare and end.well)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("name", ["notify", "pg_notify", "view", "dblink", "far insert"])
+async def test_run_without_a_transaction_id(ours: Play, name: str, cut: Way) -> None:
+    ours.listen()
+    async with ours.pool() as pool:
+        end = await ours.run(pool, TELLING[name].format(n=ours.n), cut=cut)
+    ours.judge(end, done(ours, name))
+
+
+@pytest.mark.parametrize("name", list(STRIKING))
+async def test_what_looks_like_a_read_in_autocommit(play: Play, name: str) -> None:
+    lost = reply_with("QUERY PLAN" if name.startswith("explain") else "struck")
+    async with play.pool() as pool:
+        end = await play.alone(pool, STRIKING[name].format(n=play.n), cut=lost)
+    play.judge(end, play.struck())
+    assert not (play.bare and end.well)
+
+
+@pytest.mark.parametrize("name", list(TELLING_ALONE))
+async def test_autocommit_without_a_transaction_id(play: Play, name: str) -> None:
+    play.listen()
+    async with play.pool() as pool:
+        end = await play.alone(pool, TELLING_ALONE[name].format(n=play.n), cut=reply_with("told"))
+    play.judge(end, done(play, name))
+    assert not (play.bare and end.well)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("where", ["far_marks", "parts"])
+async def test_block_that_writes_here_and_far(resolved: Play, where: str, cut: Way) -> None:
+    """The far half commits before the local record: whatever the local one says, it is
+    unknown what became of both."""
+    play = resolved
+    insert = f"insert into {where} values ({play.n})"
+    async with play.pool() as pool:
+        update = f"update plain set note = note where n = {play.n % 100 + 1}"
+        end = await play.block(pool, update, insert, cut=cut)
+    assert play.sent() <= 1
+    assert end.unknown or (play.bare and isinstance(end.error, psycopg.OperationalError)), end
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["far only", "here too"])
+async def test_killed_after_the_far_commit(resolved: Play, local: bool) -> None:
+    """FATAL 57P01 is the answer to COMMIT, and the far row is there."""
+    play = resolved
+    statements = [f"insert into slow_marks values ({play.n})"]
+    if local:
+        statements.insert(0, f"insert into marks values ({play.n})")
+    async with play.pool() as pool:
+        with play.killing(FAR_HAS_COMMITTED, most=50):
+            end = await play.block(pool, *statements)
+    assert play.sent() == 1
+    assert not end.well, end
+    assert play.bare or end.unknown, end
+    assert play.struck() == 0
+
+
+async def test_killed_while_it_waits_for_a_standby(resolved: Play) -> None:
+    """It has committed here; 57P01 comes as a WARNING, and proves nothing."""
+    play = resolved
+    set_on = "set local synchronous_commit = on"
+    async with play.pool() as pool:
+        with play.killing("wait_event = 'SyncRep'", most=50):
+            end = await play.block(pool, set_on, f"insert into marks values ({play.n})")
+    assert play.struck() == 1
+    assert end.unknown or (play.bare and not end.well), end
+
+
+@pytest.mark.parametrize("way", ["read_only", "reader"])
+async def test_read_only_checkout_of_an_autocommit_pool(ours: Play, way: str) -> None:
+    """The server is told, where its only server is the primary."""
+    async with ours.pool(kwargs={"autocommit": True}, max_size=1) as pool:
+        view = pool.reader if way == "reader" else pool
+        options = {} if way == "reader" else {"read_only": True}
+        end = await ours.alone(view, f"insert into marks values ({ours.n})", **options)
+        assert isinstance(end.error, psycopg.errors.ReadOnlySqlTransaction), end
+        end = await ours.alone(view, f"select strike({ours.n})", **options)
+        assert isinstance(end.error, psycopg.errors.ReadOnlySqlTransaction), end
+        end = await ours.alone(view, "select count(*) from plain", **options)
+        assert end.value == [(100,)]
+        end = await ours.alone(pool, f"insert into marks values ({ours.n})")
+        assert end.well, end  # who may write still can, on the same connection
+    assert ours.struck() == 1
+
+
+@pytest.mark.parametrize("way", ["read_only", "reader"])
+async def test_read_only_checkout_whose_reply_is_lost(ours: Play, way: str) -> None:
+    statement = f"insert into far_marks values ({ours.n}) returning n as told"
+    async with ours.pool(kwargs={"autocommit": True}) as pool:
+        view = pool.reader if way == "reader" else pool
+        options = {} if way == "reader" else {"read_only": True}
+        end = await ours.alone(view, statement, cut=reply_with("told"), **options)
+    assert not end.well
+    assert ours.sent() <= 1
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("name", list(READS))
+async def test_a_true_read_is_never_unknown(resolved: Play, name: str, cut: Way) -> None:
+    if resolved.dbname == "led" and cut is COMMIT_HELD:
+        pytest.skip("the other cut is tried under the ledger")
+    async with resolved.pool() as pool:
+        end = await resolved.block(pool, READS[name].replace("%%", "%"), cut=cut)
+    assert end.well != resolved.bare, end
+
+
+async def test_true_reads_in_autocommit_are_sent_again(play: Play) -> None:
+    async with play.pool() as pool:
+        for _ in range(5):
+            read = "select n as struck, note from plain where n < 5 order by n"
+            end = await play.alone(pool, read, cut=reply_with("struck"))
+            assert end.well != play.bare, end
+
+
+# -- what no rollback takes back
+
+
+def dblink(play: Play) -> list[str]:
+    server = play.server
+    where = f"host={server.sockets} port={server.port} user=app dbname=far"
+    insert = f"insert into marks values ({play.n})"
+    return [
+        f"select dblink_connect_u('far', '{where}')",
+        f"select dblink_exec('far', '{insert}') as told",
+    ]
+
+
+@pytest.mark.parametrize("how", ["function", "dblink_exec"])
+@pytest.mark.parametrize("lost", ["reply", "session"])
+async def test_far_work_is_not_done_again_in_a_replay(play: Play, how: str, lost: str) -> None:
+    """It was committed far away at once; the block's session is lost before its COMMIT."""
+    statements = dblink(play) if how == "dblink_exec" else [f"select send({play.n}) as told"]
+
+    async def work() -> None:
+        async with both(pool.connection()) as conn:
+            play.arm(conn, reply_with("told") if lost == "reply" else None)
+            for statement in statements:
+                await call(conn.execute(statement))
+            play.cut_off(conn)
+            await call(conn.execute("select 1"))
+
+    async with play.pool() as pool:
+        end = await play.attempt(work)
+    assert play.sent() == 1
+    assert isinstance(end.error, psycopg.OperationalError), end
+
+
+# -- which resolver is used
+
+
+TOLD_HERE = ["notify", "pg_notify", "function", "do", "view", "operator", "trigger"]
+
+
+@pytest.mark.parametrize("resolver", ["ledger", "auto"])
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("name", TOLD_HERE)
+async def test_the_ledger_resolves_what_leaves_no_transaction_id(
+    ours: Play, name: str, cut: Way, resolver: str
+) -> None:
+    ours.settings["commit_resolver"], ours.dbname = resolver, "led"
+    ours.listen()
+    async with ours.pool() as pool:
+        end = await ours.block(pool, *TELLING[name].format(n=ours.n).split(" ;; "), cut=cut)
+    assert end.well, end
+    assert ours.heard() == 1
+
+
+@pytest.mark.parametrize("dbname", ["app", "led", "shut"])
+async def test_auto_says_once_what_it_uses(
+    ours: Play, dbname: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours.settings["commit_resolver"], ours.dbname = "auto", dbname
+    with caplog.at_level("INFO", "resilient"):
+        async with ours.pool() as pool:
+            for cut in (COMMIT_HELD, COMMIT_UNHEARD, None):
+                end = await ours.block(pool, f"insert into marks values ({ours.n})", cut=cut)
+                assert end.well, end
+    assert ours.struck() == 3
+    said = [r.getMessage() for r in caplog.records if "resolver" in r.getMessage().lower()]
+    assert len(said) == 1, said
+    assert ("ledger" in said[0].lower()) or ("lsn" in said[0].lower()), said
+
+
+async def test_auto_is_the_default() -> None:
+    assert Settings().commit_resolver == "auto"
+
+
+async def test_a_ledger_that_may_not_be_written_to_is_a_clear_error(ours: Play) -> None:
+    ours.settings["commit_resolver"], ours.dbname = "ledger", "shut"
+    async with ours.pool() as pool:
+        end = await ours.block(pool, f"insert into marks values ({ours.n})")
+    assert end.error is not None
+    assert "resilient.commits" in str(end.error), end
+    assert ours.struck() == 0
