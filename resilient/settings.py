@@ -154,10 +154,11 @@ class Settings(BaseSettings):
         description="replay a transaction whose server died before COMMIT was sent",
         json_schema_extra=_tier(FREQ, "on, off"),
     )
-    commit_resolver: Literal["lsn", "ledger", "off"] = Field(
-        "lsn",
-        description="how the outcome of a COMMIT without a reply is found",
-        json_schema_extra=_tier(FREQ, "lsn, ledger, off"),
+    commit_resolver: Literal["auto", "lsn", "ledger", "off"] = Field(
+        "auto",
+        description="how the outcome of a COMMIT without a reply is found;"
+        " auto: by the ledger where its table is",
+        json_schema_extra=_tier(FREQ, "auto, lsn, ledger, off"),
     )
     # -- infrequent
     probe_burst_interval_s: float = Field(

@@ -88,7 +88,6 @@ LOST: Row = {
 _KILLED = "the session was ended before it took any more"
 _ALIVE = _own("no SQLSTATE, and the connection stands: the driver's or the caller's own error")
 _STRANGE = _own("a code that PostgreSQL doesn't have, on a connection that stands")
-_READ_ONLY = "the transaction asked to be read-only, so the server let it write nothing"
 
 #: class → what its codes mean, unless they stand in `CODES`
 CLASSES: dict[str, Row] = {
@@ -259,16 +258,6 @@ def react(
         row = _REPREPARED
     else:
         row = _lookup(sqlstate, broken)
-    found = row[sent]
-    return _for_readers(sqlstate, sent, found) if read_only else found
-
-
-def _for_readers(sqlstate: str | None, sent: Sent, found: Reaction) -> Reaction:
-    """The same, for a transaction that asked to be read-only."""
-    if sqlstate == "25006":
+    if sqlstate == "25006" and read_only:
         return Reaction(Action.SURFACE, "the transaction asked to be read-only, and wrote")
-    if found.action is not Action.RESOLVE:
-        return found
-    # There is nothing to find out about.
-    again = Action.REPLAY if sent is Sent.COMMIT else Action.ELSEWHERE
-    return Reaction(again, _READ_ONLY, found.stops)
+    return row[sent]

@@ -51,6 +51,7 @@ __all__ = [
 #: methods of a pool that are overridden or called
 POOL_METHODS = (
     "_add_to_pool",
+    "_check_connection",
     "_check_open_getconn",
     "_close_connection",
     "_connect",
@@ -60,6 +61,7 @@ POOL_METHODS = (
     "_resolve_conninfo",
     "_resolve_kwargs",
     "_return_connection",
+    "_shrink_pool",
     "_start_workers",
     "run_task",
     "schedule_task",
@@ -69,7 +71,10 @@ POOL_ATTRIBUTES = (
     "_closed",
     "_drained_at",
     "_lock",
+    "_max_size",
+    "_min_size",
     "_nconns",
+    "_nconns_min",
     "_pool",
     "_stats",
     "_waiting",

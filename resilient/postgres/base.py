@@ -44,6 +44,7 @@ from .errors import (
     WrongRole,
     reason_of,
 )
+from .knowledge import Knowledge, brief
 from .recovery import RecoveryMixin
 
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
@@ -85,12 +86,15 @@ class PoolCore(ClusterListener):
         self._parsed: tuple[str, dict[str, Any]] = ("", {})
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
+        #: what was learnt of its servers; a replica's pool has its owner's
+        self.known = Knowledge(self.settings.commit_resolver)
 
     # -- the cluster
 
     def share(self, owner: PoolCore) -> None:
         """Use the owner's cluster (a replica's pool): it attaches and detaches."""
         self._owner = owner
+        self.known = owner.known
 
     @property
     def cluster(self) -> Cluster:
@@ -334,11 +338,6 @@ class PoolCore(ClusterListener):
             for view in self.topology.endpoints
             if view.role is Role.REPLICA and view.health is not Health.DEAD and not view.fenced
         }
-
-
-def brief(exc: BaseException) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(exc).split())
 
 
 def remaining(deadline_at: float) -> float:

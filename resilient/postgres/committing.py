@@ -1,30 +1,34 @@
-"""COMMIT: sent once, and when its reply is lost, resolved, never guessed.
+"""COMMIT: sent once; when its reply is lost, `resolving` finds out what became of it.
 
-What decides is `core.outcome` (`COMMIT_RESOLVER=lsn`) or a row of the ledger (`ledger`); what
-is gathered for it before the COMMIT is the journal's mark.
+What is gathered for that before the COMMIT is the journal's mark (`COMMIT_RESOLVER=lsn`), or a
+token that is written with it (`ledger`).
 """
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
-from psycopg import IsolationLevel, generators, pq
 from psycopg import errors as e
+from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
-from ..core.outcome import Mark, Outcome, Testimony, Verdict, lsn_text, resolve
 from ..core.reaction import Action, Sent
 from . import ledger
-from .errors import CommitOutcomeUnknown, explained
+from .catalogue import Asked, reached
+from .errors import explained
 from .journal import Journal
-from .recovery import Gen, RecoveryMixin, logger
-from .witness import CONFIRM, END_BACKEND, RIDER, Written, ask, mark_of, witness, xid_status
+from .proofs import Gen
+from .resolving import ResolveMixin
+from .statements import traits
+from .witness import RIDER, Written
 
-#: how the reason begins when a commit is there, and no standby has acknowledged it
-UNCONFIRMED = "it is committed, and not acknowledged as durable"
-#: how often a COMMIT that is still running is asked for again, in seconds
-RUNNING_PAUSE_S = 0.05
+#: the ledger's table can't be used by this role: no privilege, gone, not as it should be
+UNUSABLE = frozenset({"42501", "42P01", "3F000", "42703", "42804"})
+#: somebody has dropped what we had prepared, or a pooler has lent us another session
+FORGOTTEN = frozenset({"26000", "42P05"})
+_READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
 
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE
@@ -33,13 +37,13 @@ _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
 
 
-class CommitMixin(RecoveryMixin):
+class CommitMixin(ResolveMixin):
     """The end of a recorded transaction."""
 
-    #: token of the COMMIT under way, with a ledger
-    _token = b""
-    #: who runs it, for a session that is gone
-    _backend_pid = 0
+    #: the last one was written although the transaction had no id
+    _told = False
+    #: this COMMIT goes without one
+    _tokenless = False
 
     def _commit(self) -> Gen:
         """COMMIT of a recorded transaction; returns once it is durable, or raises."""
@@ -53,8 +57,13 @@ class CommitMixin(RecoveryMixin):
                     self._hear_end()
                 if journal.blind and journal.written is None and self._marks:
                     yield from self._ask_rider()
+                if self.pgconn.status == _BAD:
+                    raise e.OperationalError("the connection was lost before COMMIT")
                 sent = True
                 result = yield from self._send_commit(journal)
+            except ledger.Refused as refused:
+                yield from self._without_token(refused)
+                continue
             except e.Error as failure:
                 exc = self._heard(failure)
                 found = self._reaction(exc, Sent.COMMIT if sent else Sent.BLOCK)
@@ -70,7 +79,11 @@ class CommitMixin(RecoveryMixin):
                     break
                 continue
             break
+        self._tokenless = False
+        told = journal.asked() if self._told and self._core.known.may_learn() else []
         self._committed(journal)
+        if told and not self._session.settings and self.pgconn.status != _BAD:
+            yield from self._learn(told)
         return result
 
     def _hear_end(self) -> None:
@@ -96,7 +109,7 @@ class CommitMixin(RecoveryMixin):
         """Put a statement of ours into the message.  Not empty: it is prepared with it, and
         known by this name once that is answered.  Behind a pooler, names are nobody's."""
         pgconn = self.pgconn
-        if self._prepared.prepare_threshold is None:
+        if self._prepared.prepare_threshold is None or not self._core.known.names_last:
             pgconn.send_query_params(query, params, param_types=types)
             return b""
         known = self._own_names.get(name)
@@ -118,12 +131,19 @@ class CommitMixin(RecoveryMixin):
             self._read_rider(result)
         elif self.pgconn.status == _BAD:
             raise e.OperationalError("the connection was lost")
+        else:
+            exc = e.error_from_result(result, encoding=self.pgconn._encoding)
+            self._ours_failed(exc)
+            self._ride, self._silenced = b"", True
+            yield from self._redo(exc)
 
-    @property
-    def _marks(self) -> bool:
-        """Is the server asked for the transaction's id and position?"""
-        seen = self._witness()
-        return seen is not None and seen.marks and self._asks
+    def _ours_failed(self, exc: e.Error) -> None:
+        """A statement of ours was refused."""
+        if exc.sqlstate in FORGOTTEN:
+            self._forget_names()
+            self._core.known.names_fail(exc)
+        else:
+            self._ride = b""
 
     def _read_rider(self, result: PGresult) -> None:
         journal = self._journal
@@ -148,9 +168,11 @@ class CommitMixin(RecoveryMixin):
         self._committing = True
         self._sync_rep_warned = False
         self._token = b""
+        self._told = False
         self._backend_pid = pgconn.backend_pid
         try:
-            if written is not None and self._keeps_ledger:
+            if self._writes_token(journal, written):
+                self._told = written is None
                 result = yield from ledger.commit(self, journal)
             else:
                 result = yield from self._commit_answer()
@@ -167,183 +189,57 @@ class CommitMixin(RecoveryMixin):
             link.witness.flushed.acknowledged(written)  # type: ignore[attr-defined]
         return result
 
-    def _unknown(
-        self, reason: str, details: dict[str, object] | None = None
-    ) -> CommitOutcomeUnknown:
-        """The error; and what may have taken effect is never done again."""
-        journal = self._journal
-        if journal is not None:
-            journal.failed = True
-            journal.hazard = "the outcome of what was done before is unknown"
-        elif details is None and self._pool is not None:
-            off = self._core.settings.commit_resolver == "off"
-            why = "RESILIENT_COMMIT_RESOLVER=off" if off else "the connection isn't checked out"
-            details = {"resolver": why}
-        return super()._unknown(reason, details)
+    def _writes_token(self, journal: Journal, written: Written | None) -> bool:
+        """Does a token go with this COMMIT?  Where the ledger is, with each that isn't proved to
+        have only read."""
+        seen = self._witness()
+        if self._resolver == "auto":
+            kept = seen is not None and seen.ledger is True and self._core.known.ledger_works
+        else:
+            kept = self._resolver == "ledger"
+        if written is None and seen is not None and seen.ledger is not True:
+            return False
+        if not kept or self._tokenless or self.pgconn.transaction_status != _INTRANS:
+            return False
+        return written is not None or self._may_have_told(journal)
 
-    def _unconfirmed(self) -> CommitOutcomeUnknown:
-        return self._unknown(
-            "committed on this server, but the wait for its standbys was cancelled",
-            details={"committed_locally": True},
+    def _may_have_told(self, journal: Journal) -> bool:
+        """It has no id; may it have done what leaves none, where it could write a token?"""
+        if self._read_only or any(_READ_ONLY.search(entry.query) for entry in journal.entries):
+            return False
+        proved = self._core.known.proved
+        return journal.unseen or any(
+            asked not in proved and not traits(asked[0]).plain for asked in journal.asked()
         )
+
+    def _without_token(self, refused: ledger.Refused) -> Gen:
+        """The ledger took no token: the transaction is done again, to be committed without."""
+        error = refused.error
+        if error.sqlstate in FORGOTTEN:
+            self._ours_failed(error)
+            yield from self._redo(error)
+            return
+        if error.sqlstate in UNUSABLE:
+            if self._resolver == "ledger":
+                raise explained(
+                    error,
+                    f"RESILIENT_COMMIT_RESOLVER=ledger writes to {ledger.TABLE} with each COMMIT:"
+                    f" GRANT INSERT ON {ledger.TABLE}, USAGE ON SCHEMA resilient, or set it to"
+                    " auto; see `resilient install-ledger`",
+                )
+            self._core.known.ledger_fails(error)
+        self._tokenless = True
+        yield from self._redo(error)
+
+    def _learn(self, asked: list[Asked]) -> Gen:
+        """Blocks like the one that has just committed need no token, if they only read."""
+        try:
+            found = yield from reached(self.pgconn, asked)
+        except e.OperationalError:
+            return  # the next use finds the session gone
+        self._core.known.learnt(asked if not found.effect else [])
 
     def _committed(self, journal: Journal) -> None:
         if journal.sets:
             self._session.keep(journal.settings())
         journal.reset()
-
-    # -- the reply was lost
-
-    def _commit_lost(self, exc: e.Error) -> Gen:
-        """True: it is committed, and durable.  False: it is not, and stands again, to be
-        committed on a new session."""
-        journal = self._journal
-        assert journal is not None
-        if isinstance(exc, CommitOutcomeUnknown):
-            raise exc
-        found = self._reaction(exc, Sent.COMMIT)
-        fresh = (yield from self._revisited()) if found.stops else None
-        if fresh is not None and self._goes_on(fresh):
-            self._obey(exc, fresh)
-            raise exc
-        self._core.note(self, exc)
-        if found.action is Action.REPLAY:
-            yield from self._not_committed(exc, found.reason, fresh)
-            return False
-        if journal.written is None:
-            serializable = self._isolation_level is IsolationLevel.SERIALIZABLE
-            if self._marks and not journal.blind and not serializable:
-                return True  # it wrote nothing: there is nothing to lose
-            if self._read_only or (self._marks and not journal.blind):
-                yield from self._not_committed(exc, "it was read-only")
-                return False
-        if self._core.settings.commit_resolver == "off" or journal.written is None:
-            why = "RESILIENT_COMMIT_RESOLVER=off"
-            if self._core.settings.commit_resolver != "off":
-                why = (
-                    "the transaction's id and position aren't known: the server doesn't tell"
-                    " them, or wasn't asked (a cursor that the connection didn't make)"
-                )
-            raise self._unknown(str(exc), details={"resolver": why}) from exc
-        return (yield from self._resolve(exc, journal.written))
-
-    def _not_committed(self, exc: e.Error, reason: str, fresh: Any = None) -> Gen:
-        """It certainly did not commit: do it again, or say that it did not."""
-        logger.info("step=resolved outcome=not-committed reason=%r", reason)
-        why = self._unreplayable()
-        if why:
-            if fresh is not None:
-                fresh.pgconn.finish()
-            raise explained(exc, f"not committed ({reason}); not replayed: {why}") from None
-        yield from self._reestablish(exc, self._deadline_at(), fresh)
-
-    def _resolve(self, exc: e.Error, written: Written) -> Gen:
-        """Ask the fenced primary, until it tells or the deadline passes."""
-        mark = mark_of(written)
-        deadline_at = self._deadline_at()
-        limit = f" within {self._core.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
-        verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")
-        fresh: Any = None
-        while fresh is None and time.monotonic() < deadline_at:
-            try:
-                fresh = yield from self._renewed(deadline_at)
-            except (e.Error, OSError) as failure:
-                why = f"no primary could be asked{limit}: {failure}"
-                verdict = Verdict(Outcome.UNKNOWN, why)
-                break
-            try:
-                verdict = yield from self._hear_verdict(fresh, mark, deadline_at)
-            except BaseException as failure:
-                fresh.pgconn.finish()
-                if not isinstance(failure, e.Error | OSError):
-                    raise
-                self._core.note(fresh, failure)
-                fresh = None
-                verdict = Verdict(Outcome.UNKNOWN, f"the primary was lost too: {failure}")
-        if verdict.outcome is Outcome.COMMITTED:
-            logger.info("step=resolved outcome=committed reason=%r", verdict.reason)
-            self._adopt(fresh)
-            yield from self._restore()
-            known = self._witness()
-            if known is not None:
-                known.flushed.acknowledged(written)
-            return True
-        if verdict.outcome is Outcome.NOT_COMMITTED:
-            yield from self._not_committed(exc, verdict.reason, fresh)
-            return False
-        if fresh is not None:
-            fresh.pgconn.finish()
-        raise self._unknown(str(exc), details=self._known(mark, verdict)) from exc
-
-    def _hear_verdict(self, fresh: Any, mark: Mark, deadline_at: float) -> Gen:
-        """What one server says, while the COMMIT runs again and again; confirmed."""
-        while True:
-            verdict = yield from self._verdict(fresh, mark)
-            if verdict.outcome is Outcome.COMMITTED:
-                try:
-                    yield from self._confirm(fresh, deadline_at)
-                except e.Error as failure:
-                    if time.monotonic() < deadline_at:
-                        raise
-                    return Verdict(Outcome.UNKNOWN, f"{UNCONFIRMED}: {failure}")
-            if verdict.outcome is not Outcome.RUNNING or time.monotonic() >= deadline_at:
-                return verdict
-            yield from self._pause(RUNNING_PAUSE_S)
-
-    def _verdict(self, fresh: Any, mark: Mark) -> Gen:
-        """One round of questions to the server behind `fresh`."""
-        seen = yield from witness(fresh.pgconn)
-        if seen is None:
-            return Verdict(Outcome.UNKNOWN, "the new primary doesn't tell its incarnation")
-        if self._token:
-            verdict = yield from ledger.verdict(fresh.pgconn, self._token)
-        else:
-            status = yield from xid_status(fresh.pgconn, mark.xid)
-            known = self._witness()
-            flushed = known.flushed.lsn if known is not None else 0
-            verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
-            if verdict.outcome is Outcome.UNKNOWN:
-                why = f"{verdict.reason} (RESILIENT_COMMIT_RESOLVER=ledger would know)"
-                verdict = Verdict(Outcome.UNKNOWN, why)
-        if verdict.outcome is Outcome.RUNNING:
-            backend, xid = b"%d" % self._backend_pid, b"%d" % (mark.xid & 0xFFFFFFFF)
-            yield from ask(fresh.pgconn, END_BACKEND, [backend, xid])
-        return verdict
-
-    def _confirm(self, fresh: Any, deadline_at: float) -> Gen:
-        """Committed counts once something behind it is acknowledged as durable."""
-        fresh._sync_rep_warned = False
-        link = fresh._link
-        link.connecting = True  # nothing is lost with it: the deadline may cut it
-        self._core.cluster.at(deadline_at, link, "the deadline for an acknowledgement passed")
-        fresh.pgconn.send_query(CONFIRM)
-        (result,) = yield from generators.execute(fresh.pgconn)
-        link.connecting = False
-        if result.status != _TUPLES:
-            raise e.error_from_result(result)
-        if fresh._sync_rep_warned:
-            raise self._unconfirmed()
-
-    def _restore(self) -> Gen:
-        """The settings of the session, on the new one, which is asked what its next COMMIT
-        will need; nothing else is left to do."""
-        try:
-            yield from self._meet()
-            for entry in [*self._session.settings, *self._journal_settings()]:
-                yield from self._again(entry, 0)
-        except e.Error:
-            self.pgconn.finish()  # the next use finds it lost, and restores it
-
-    def _journal_settings(self) -> list[Any]:
-        return self._journal.settings() if self._journal is not None else []
-
-    def _known(self, mark: Mark, verdict: Verdict) -> dict[str, object]:
-        """Everything that is known, for the error."""
-        return {
-            "xid": mark.xid,
-            "lsn": lsn_text(mark.lsn),
-            "timeline": mark.incarnation.timeline,
-            "system_id": mark.incarnation.system_id,
-            "resolver": verdict.reason,
-            "committed_locally": verdict.reason.startswith(UNCONFIRMED),
-        }

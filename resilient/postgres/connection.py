@@ -130,6 +130,8 @@ class ResilientMixin(BaseConnection[Any]):
     _link: Link | None = None
     #: while it is lent for reading: what its `read_only` was before, in a tuple
     _read_only_before: tuple[bool | None] | None = None
+    #: its server was told so, because BEGIN tells it for transactions only
+    _told_read_only = False
     #: a COMMIT is under way
     _committing = False
     #: the server's last words, heard while nothing was asked: it has ended the session
@@ -172,6 +174,30 @@ class ResilientMixin(BaseConnection[Any]):
         """The command, by psycopg alone."""
         return super()._exec_command(command)
 
+    def _tell_read_only(self) -> Generator[Any, Any, None]:
+        """Lent for reading, in autocommit: the server enforces it, as a standby does by itself."""
+        pgconn = self.pgconn
+        if (
+            self._told_read_only
+            or not self._autocommit
+            or pgconn.transaction_status != pq.TransactionStatus.IDLE
+            or pgconn.parameter_status(b"in_hot_standby") == b"on"
+        ):
+            return
+        yield from self._send_setting(b"SET default_transaction_read_only TO on")
+        self._told_read_only = True
+
+    def _untell_read_only(self) -> Generator[Any, Any, None]:
+        """It goes back to who may write."""
+        self._told_read_only = False
+        yield from self._send_setting(b"RESET default_transaction_read_only")
+
+    def _send_setting(self, command: bytes) -> Generator[Any, Any, None]:
+        self.pgconn.send_query(command)
+        (result,) = yield from generators.execute(self.pgconn)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise e.error_from_result(result, encoding=self.pgconn._encoding)
+
     def _commit_answer(self) -> Generator[Any, Any, Any]:
         """Send COMMIT; its first answer decides.
 
@@ -202,8 +228,6 @@ class ResilientMixin(BaseConnection[Any]):
             refused = exc.sqlstate in NOT_COMMITTED and ended(exc)
             if refused or self.pgconn.status != pq.ConnStatus.BAD:
                 raise
-            if self._read_only:
-                raise  # the server let it write nothing: it may be run again
             raise self._unknown(str(exc)) from exc
         finally:
             self._committing = False

@@ -9,6 +9,7 @@ in a block is sent so:
     COMMIT                           `committing`
 """
 
+# long: every statement passes here, and a call costs a fifth of a microsecond
 from __future__ import annotations
 
 from contextlib import suppress
@@ -22,10 +23,12 @@ from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
 from ..core.reaction import Action, Sent
+from .catalogue import Asked
 from .connection import ended
-from .journal import Entry, Journal
+from .journal import Entry, Journal, kept
 from .message import MessageMixin
-from .recovery import UNRECORDED, Gen
+from .proofs import Gen
+from .recovery import UNRECORDED
 from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
@@ -34,6 +37,8 @@ _UNKNOWN = pq.TransactionStatus.UNKNOWN
 _BAD = pq.ConnStatus.BAD
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
+#: codes that say of a statement in autocommit that it did nothing
+UNDONE = frozenset({"25006", "57P05"})
 _STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
 
 
@@ -44,6 +49,8 @@ class ContinuityMixin(MessageMixin):
     _may_defer = False
     #: what failed had been answered before
     _answered_before = False
+    #: the text of the statement that is started, where its cursor tells
+    _noted: bytes | None = None
     #: it is recorded when it is put into its pipeline
     _remembers = False
 
@@ -137,11 +144,21 @@ class ContinuityMixin(MessageMixin):
 
     def _start_query(self) -> Gen:
         journal = self._journal
+        if self._read_only_before is not None and self._pipeline is None:
+            return self._start_reading(journal)
         if journal is None:
             return super()._start_query()
         if self._may_defer:  # BEGIN is `perform`'s
             return iter(())  # type: ignore[return-value]
         return self._start_unrecorded(journal)
+
+    def _start_reading(self, journal: Journal | None) -> Gen:
+        if not self._may_defer:
+            yield from self._tell_read_only()
+            if journal is not None:
+                yield from self._start_unrecorded(journal)
+            else:
+                yield from super()._start_query()
 
     def _start_unrecorded(self, journal: Journal) -> Gen:
         """COPY, stream(), a server-side cursor, one that isn't ours: seen to start, not recorded.
@@ -149,6 +166,10 @@ class ContinuityMixin(MessageMixin):
         yield from super()._start_query()
         if not self._remembers:
             journal.hazard = journal.hazard or UNRECORDED
+            if self._noted is not None:
+                journal.passed.add((self._noted, None))
+            else:
+                journal.unseen = True
         journal.blind = True
 
     # -- statements
@@ -176,6 +197,8 @@ class ContinuityMixin(MessageMixin):
             cur._last_query = None
             cur._tx = Transformer(cur)
         pgq = cur._query = cur._convert_query(query, params)
+        if pgq.params:
+            pgq.params = kept(pgq.params)
         what = KNOWN.get(pgq.query) or traits(pgq.query)
         if cur._query_cls is not PostgresQuery:
             what = _of_client(cur, what)
@@ -194,9 +217,12 @@ class ContinuityMixin(MessageMixin):
                         if not what.merges:
                             yield from self._step(journal, begin)
                             begin, status = b"", _INTRANS
-                    elif not what.reads:
-                        status = self._status_heard()
-                if begin or status != _IDLE:
+                    else:
+                        if self._read_only_before is not None:
+                            yield from self._tell_read_only()
+                        if not what.reads:
+                            status = self._status_heard()
+                if begin or status != _IDLE or what.session:
                     entry = entry_of(cur, pgq, fmt)
                     if what.rides and not self._read_only:
                         rider = self._late_rider(journal) if journal.written else self._ride
@@ -219,7 +245,8 @@ class ContinuityMixin(MessageMixin):
                     raise exc.with_traceback(None) from None
                 if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
                     self._strike(entry.query, exc)
-                if not (yield from self._deal_with(exc, sent, entry.shown)):
+                asked = (entry.query, entry.types)
+                if not (yield from self._deal_with(exc, sent, entry.shown, asked)):
                     if not self._lost:
                         yield from self._refused(journal, entry, exc, begin)
                     raise exc.with_traceback(None) from None
@@ -231,6 +258,8 @@ class ContinuityMixin(MessageMixin):
             after = self.pgconn.transaction_status
             if entry is None and after == _IDLE and not what.special:
                 journal.reset()
+                if not what.plain:
+                    journal.earlier.add((pgq.query, pgq.types))
             elif entry is None or what.special or after != _INTRANS:
                 entry = entry or entry_of(cur, pgq, fmt)
                 inside = bool(begin) or status != _IDLE
@@ -239,12 +268,21 @@ class ContinuityMixin(MessageMixin):
                 if not rider and what.writes and journal.written is None:
                     journal.blind = True
                 journal.add(entry, cur._results)
+            if self._spoilt is not None:
+                yield from self._without_rider()
             break
         else:
             yield from self._commit_by_hand(cur)
         cur._last_query = query
         if self._prepared._to_flush:
             yield from self._prepared.maintain_gen(self)
+
+    def _without_rider(self) -> Gen:
+        """The query of ours has failed, which a transaction doesn't survive: it is done again."""
+        assert self._spoilt is not None
+        exc, self._spoilt = self._spoilt, None
+        self._ours_failed(exc)
+        yield from self._redo(exc)
 
     def _status_heard(self) -> int:
         """The status before a write of its own is sent: one that goes to a session that has
@@ -274,7 +312,7 @@ class ContinuityMixin(MessageMixin):
             return Sent.BLOCK
         return Sent.READ if what.reads or self._read_only else Sent.AUTOCOMMIT
 
-    def _deal_with(self, exc: e.Error, sent: Sent, shown: str) -> Gen:
+    def _deal_with(self, exc: e.Error, sent: Sent, shown: str, asked: Asked | None = None) -> Gen:
         """True: the statement may be sent again.  False: the failure is the caller's to see.
         Raises when neither can be."""
         reaction = self._reaction(exc, sent)
@@ -293,7 +331,9 @@ class ContinuityMixin(MessageMixin):
                     " and nothing marks it; in a block it could be resolved",
                 },
             ) from exc
-        return (yield from self._recover(exc, sent))
+        nothing_done = reaction.action is not Action.ELSEWHERE or exc.sqlstate in UNDONE
+        proved = sent is not Sent.READ or nothing_done
+        return (yield from self._recover(exc, sent, asked, proved))
 
     def _prepare_anew(self) -> Gen:
         """Forget the session's prepared statements.  False: there were none, so it was another
@@ -374,7 +414,7 @@ def _of_client(cur: Any, what: Traits) -> Traits:
 
 
 def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
-    """psycopg's query, to be recorded: its parameters are adapted, and the caller's no more."""
+    """psycopg's query, to be recorded; its parameters were `kept`."""
     merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
     return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import errors as e
-from psycopg import pq
+from psycopg import pq, sql
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
 from psycopg._server_cursor_base import ServerCursorMixin
 
 from ..core.reaction import Sent
+from .connection import ended
 from .continuity import ContinuityMixin, entry_of
-from .journal import Entry
+from .journal import Entry, kept
 from .pipeline import RecordingPipeline
-from .recovery import Gen
+from .proofs import Gen
 from .statements import traits
 
+_FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
 _FATAL = pq.ExecStatus.FATAL_ERROR
 
 if TYPE_CHECKING:
@@ -31,12 +34,14 @@ else:
 
 
 class Batch(BasePipeline):
-    """The pipeline of one `executemany`, which remembers the answers in their order, up to
-    `limit` of them."""
+    """The pipeline of one `executemany`, which remembers the statements and their answers in their
+    order, up to `limit` of them."""
 
-    def __init__(self, conn: Any, limit: int) -> None:
+    def __init__(self, conn: Any, limit: int, again: list[Entry]) -> None:
         super().__init__(conn)
         self.limit = limit
+        #: sent before, in another session
+        self.again = again
         self.entries: list[Entry] = []
         self.answers: list[Any] = []
 
@@ -54,6 +59,35 @@ class Batch(BasePipeline):
             self.entries.append(entry)
         elif self.answers:
             self.answers.clear()
+
+
+def text_of(query: Any, conn: Any) -> bytes | None:
+    """The text of a statement that isn't recorded; None for one that only psycopg understands."""
+    if isinstance(query, str):
+        return query.encode()
+    if isinstance(query, sql.Composable):
+        return query.as_bytes(conn)
+    return query if isinstance(query, bytes) else None
+
+
+def forgets(query: Any) -> bool:
+    """May the session's prepared statements be gone after it?"""
+    text = query if isinstance(query, bytes) else str(query).encode()
+    return bool(_FORGETS.search(text))
+
+
+class NotingCursor(CursorBase):
+    """Mixed in front of a server-side cursor class: what it declares is known, not recorded."""
+
+    __slots__ = ()
+
+    def _start_query(self, query: Any = None) -> Gen:
+        conn = cast(ContinuityMixin, self._conn)
+        conn._noted = text_of(query, conn) if query is not None else b""
+        try:
+            yield from super()._start_query(query)
+        finally:
+            conn._noted = None
 
 
 class RecordingCursor(CursorBase):
@@ -86,6 +120,8 @@ class RecordingCursor(CursorBase):
     ) -> Gen:
         conn: Any = self._conn
         if conn._journal is None or conn._pipeline is not None:
+            if conn._journal is None and forgets(query):
+                conn._forget_names()  # a `reset=`, perhaps
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         gen: Gen = conn.perform(self, query, params, prepare, binary)
         return gen
@@ -93,10 +129,21 @@ class RecordingCursor(CursorBase):
     def _start_query(self, query: Any = None) -> Gen:
         conn = cast(ContinuityMixin, self._conn)
         conn._remembers = isinstance(conn._pipeline, RecordingPipeline)
+        if query is not None:
+            conn._noted = text_of(query, conn)
         try:
             yield from super()._start_query(query)
         finally:
             conn._remembers = False
+            conn._noted = None
+
+    def _start_copy_gen(self, statement: Any, params: Any = None) -> Gen:
+        conn = cast(ContinuityMixin, self._conn)
+        conn._noted = text_of(statement, conn)
+        try:
+            return (yield from super()._start_copy_gen(statement, params))
+        finally:
+            conn._noted = None
 
     def _maybe_prepare_gen(
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
@@ -104,6 +151,8 @@ class RecordingCursor(CursorBase):
         batch = self._conn._pipeline
         if batch is not None and isinstance(batch, Batch | RecordingPipeline):
             fmt = self.format if binary is None else pq.Format(int(binary))
+            if pgq.params:
+                pgq.params = kept(pgq.params)
             batch.remember(entry_of(self, pgq, fmt))
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
@@ -120,30 +169,50 @@ class RecordingCursor(CursorBase):
 
     # -- executemany
 
-    def _many_gen(self, conn: ContinuityMixin, query: Any, rows: list[Any], returning: bool) -> Gen:
-        """A whole `executemany`: in a pipeline of its own, done again as a whole."""
+    def _many_gen(
+        self, conn: ContinuityMixin, query: Any, rows: Iterator[Any], returning: bool
+    ) -> Gen:
+        """A whole `executemany`: in a pipeline of its own, done again as a whole.  Its rows are
+        taken one by one, as psycopg takes them; those that were sent are kept as they were."""
         journal = conn._journal
         assert journal is not None
+        if conn._read_only_before is not None:
+            yield from conn._tell_read_only()
+        again: list[Entry] = []
         while True:
             begin = conn._begin()
             if begin:
                 yield from conn._step(journal, begin)
             inside = not conn._autocommit or conn._in_block
-            batch = Batch(conn, journal.max_statements)
+            batch = Batch(conn, journal.max_statements, again)
             try:
                 yield from self._batch_gen(conn, batch, query, rows, returning)
-            except e.Error as exc:
-                if not conn._lost:
+            except e.Error as failure:
+                exc = conn._heard(failure)
+                again = batch.entries
+                if not conn._lost or conn.own_failure(exc):
                     self._answered(conn, batch, exc)
-                    raise
+                    if ended(exc):
+                        conn._end_with(exc)
+                    raise exc from None
+                if batch.over:
+                    journal.over_statements()
+                for entry in again[len(batch.answers) :][:1]:  # the one that was under way
+                    conn._strike(entry.query, exc)
                 sent = Sent.BLOCK if inside else Sent.AUTOCOMMIT
-                yield from conn._deal_with(exc, sent, str(query))
+                if not (yield from conn._deal_with(exc, sent, str(query))):
+                    raise exc from None
                 continue
             self._answered(conn, batch, None)
             return
 
     def _batch_gen(
-        self, conn: ContinuityMixin, batch: Batch, query: Any, rows: list[Any], returning: bool
+        self,
+        conn: ContinuityMixin,
+        batch: Batch,
+        query: Any,
+        rows: Iterator[Any],
+        returning: bool,
     ) -> Gen:
         failure: BaseException | None = None
         conn._pipeline = batch
@@ -151,8 +220,8 @@ class RecordingCursor(CursorBase):
         try:
             yield from batch._enter_gen()
             try:
-                yield from super()._executemany_gen_pipeline(query, rows, returning)
-            except e.Error as exc:
+                yield from self._rows_gen(conn, batch, query, rows, returning)
+            except Exception as exc:  # also the caller's own, whose rows these are
                 failure = exc
                 if conn._lost:
                     raise
@@ -166,6 +235,41 @@ class RecordingCursor(CursorBase):
         finally:
             conn._may_defer = False
             conn._pipeline = None
+
+    def _rows_gen(
+        self,
+        conn: ContinuityMixin,
+        batch: Batch,
+        query: Any,
+        rows: Iterator[Any],
+        returning: bool,
+    ) -> Gen:
+        """psycopg's `_executemany_gen_pipeline`, from rows that were sent before and the rest."""
+        yield from self._start_query(query)
+        if not returning:
+            self._rowcount = 0
+        self._execmany_returning = returning
+        pgq: Any = None
+        for entry in batch.again:
+            if pgq is None:
+                pgq = self._query_cls(self._tx)
+            pgq.query, pgq.params = entry.query, entry.params
+            pgq.types, pgq.formats = entry.types, entry.formats
+            yield from self._maybe_prepare_gen(pgq, prepare=True)
+            yield from batch._communicate_gen()
+        fresh = True
+        for params in rows:
+            if fresh:
+                pgq = self._convert_query(query, params)
+                self._query, fresh = pgq, False
+            else:
+                pgq.dump(params)
+            yield from self._maybe_prepare_gen(pgq, prepare=True)
+            yield from batch._communicate_gen()
+        self._last_query = query
+        if returning:
+            yield from batch._fetch_gen(flush=True)
+        yield from conn._prepared.maintain_gen(conn)
 
     @staticmethod
     def _answered(conn: ContinuityMixin, batch: Batch, exc: e.Error | None) -> None:
@@ -196,7 +300,7 @@ class SyncRecording(RecordingCursor, SyncBase):
         conn = self._recording
         if conn is None:
             return super().executemany(query, params_seq, returning=returning)
-        rows = list(params_seq)
+        rows = iter(params_seq)
         try:
             with self._conn.lock:
                 self._conn.wait(self._many_gen(conn, query, rows, returning))
@@ -214,7 +318,7 @@ class AsyncRecording(RecordingCursor, AsyncBase):
         conn = self._recording
         if conn is None:
             return await super().executemany(query, params_seq, returning=returning)
-        rows = list(params_seq)
+        rows = iter(params_seq)
         try:
             async with self._conn.lock:
                 await self._conn.wait(self._many_gen(conn, query, rows, returning))
@@ -227,8 +331,11 @@ class AsyncRecording(RecordingCursor, AsyncBase):
 def recording(base: Any) -> Any:
     """`base` with the recording mixin in front; factories that are no such class as they are:
     what they execute is not replayed."""
-    if not isinstance(base, type) or issubclass(base, RecordingCursor | ServerCursorMixin):
+    if not isinstance(base, type) or issubclass(base, RecordingCursor | NotingCursor):
         return base
+    if issubclass(base, ServerCursorMixin):
+        names = {name: getattr(base, name) for name in ("__module__", "__doc__", "__qualname__")}
+        return type(base.__name__, (NotingCursor, base), {**names, "__slots__": ()})
     if issubclass(base, psycopg.AsyncCursor):
         mixin: type[Any] = AsyncRecording
     elif issubclass(base, psycopg.Cursor):

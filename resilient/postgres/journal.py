@@ -1,7 +1,8 @@
 """What a transaction did so far, so that it can be done again and compared.
 
-Parameters are kept as they were sent, results by reference; above `DIGEST_BYTES` a result is
-kept as a digest of its values, so that a discarded cursor's memory isn't held.  Few statements
+Parameters are kept as they were sent, results by reference, up to a bound of bytes; a large
+result of few cells is kept as a digest of its values, so that a discarded cursor's memory isn't
+held.  What is recorded costs no more for a million rows than for some thousand.  Few statements
 with few rows are held to the bounds when somebody asks, or when there are more.
 """
 
@@ -10,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from operator import attrgetter
 from typing import Any
 
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from ..core.outcome import Mark
+from .catalogue import Asked
 from .statements import traits
 from .witness import Written, mark_of
 
-#: a result larger than this (in bytes, estimated) is kept as a digest
-DIGEST_BYTES = 256 * 1024
+#: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
+DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
 #: results with so few rows aren't looked at before there are so many statements
 FEW_ROWS, AT_ONCE = 64, 8
 #: a block that has written is fresh for so long, in seconds
@@ -29,6 +32,8 @@ FRESH_S = 0.05
 SAMPLE_ROWS = 8
 #: a statement's text in an error is cut to this many characters
 SHOWN_CHARS = 120
+
+_ASKED = attrgetter("query", "types")
 
 _SAVEPOINT = re.compile(rb"\s*SAVEPOINT\s+(\"(?:[^\"]|\"\")+\"|\w+)", re.I)
 _BACK_TO = re.compile(
@@ -39,6 +44,12 @@ _BACK_TO = re.compile(
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
 _TEXT = pq.Format.TEXT
+
+
+def kept(params: Any) -> Any:
+    """The parameters as bytes that nobody changes: a caller may fill its buffer again, and a
+    dumper's may be one (C: bytearray)."""
+    return [p if p is None or type(p) is bytes else bytes(p) for p in params]
 
 
 class Entry:
@@ -97,12 +108,15 @@ class Journal:
 
     `hazard`: why it can't be replayed, empty while it can; `measure` first.  `written`: its id
     and position once it has written, `mark` the same in numbers.  `blind`: it may have written
-    since the server was last asked.
+    since the server was last asked.  `passed`: statements that aren't held, by text and types;
+    `unseen`: there were others, of which not even that is known.  `earlier`: those of the
+    transactions before, since the checkout began.
     """
 
     __slots__ = (
         "blind",
         "due",
+        "earlier",
         "entries",
         "failed",
         "hazard",
@@ -110,9 +124,11 @@ class Journal:
         "max_bytes",
         "max_statements",
         "measured",
+        "passed",
         "replays",
         "sets",
         "size",
+        "unseen",
         "written",
     )
 
@@ -132,6 +148,9 @@ class Journal:
         self.failed = False
         #: it changed settings of the session
         self.sets = False
+        self.passed: set[Asked] = set()
+        self.unseen = False
+        self.earlier: set[Asked] = set()
 
     @property
     def mark(self) -> Mark | None:
@@ -146,6 +165,12 @@ class Journal:
 
     def reset(self) -> None:
         """The transaction is over."""
+        if self.passed or self.unseen:
+            self.earlier |= self.passed
+            self.passed = set()
+            self.unseen = False
+        if self.entries:
+            self.earlier.update(map(_ASKED, self.entries))
         if self.entries or self.hazard or self.blind or self.replays:
             self.entries = []
             self.size = self.measured = 0
@@ -176,6 +201,7 @@ class Journal:
     def add(self, entry: Entry, results: list[PGresult]) -> None:
         """A statement was answered."""
         if self.hazard:  # only what outlives the transaction is of interest now
+            self.passed.add((entry.query, entry.types))
             if self.sets and traits(entry.query).session:
                 self.entries.append(entry)
             return
@@ -201,7 +227,8 @@ class Journal:
             size += estimate(result)
         if entry.params:
             size += sum(len(value) for value in entry.params if value is not None)
-        if size > DIGEST_BYTES:
+        cells = sum(result.ntuples * result.nfields for result in results)
+        if DIGEST_BYTES < size <= DIGEST_MOST and cells <= DIGEST_CELLS:
             entry.results, entry.digest = None, digest(results)
             size = len(entry.query) + len(entry.digest)
         else:
@@ -218,6 +245,8 @@ class Journal:
         self.blind = True
         if not self.hazard:
             self.entries.append(entry)
+        else:
+            self.passed.add((entry.query, entry.types))
 
     def answered(self, entry: Entry, results: list[PGresult]) -> None:
         """The answer to a queued statement came."""
@@ -232,9 +261,14 @@ class Journal:
     def _forget(self, what: str, setting: str) -> None:
         """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
         self.hazard = f"{what} (RESILIENT_{setting})"
+        self.passed.update(map(_ASKED, self.entries))
         self.entries[1:] = self.settings() if self.sets else []
         self.size, self.measured = 0, len(self.entries)
         self.due = self.measured + AT_ONCE
+
+    def asked(self) -> list[Asked]:
+        """All statements of the transaction."""
+        return [*map(_ASKED, self.entries), *self.passed]
 
     def settings(self) -> list[Entry]:
         """The statements that changed settings of the session, for good."""

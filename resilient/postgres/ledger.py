@@ -17,6 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ..core.outcome import Outcome, Verdict
 from ..errors import ConfigError
+from .connection import ended
 
 if TYPE_CHECKING:
     from .committing import CommitMixin
@@ -50,14 +51,25 @@ _FATAL = pq.ExecStatus.FATAL_ERROR
 _UUID_OID = 2950
 
 
+class Refused(Exception):
+    """The token can't be written, and with it the transaction has failed.  `error`: why."""
+
+    def __init__(self, error: e.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def new_token() -> bytes:
     return secrets.token_hex(16).encode()
 
 
 def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
-    """INSERT and COMMIT in one message.  The token is the connection's until it is known."""
+    """INSERT and COMMIT in one message.  The token is the connection's until it is known.
+
+    Raises `Refused` when it is the INSERT that fails.
+    """
     seen = conn._witness()
-    if seen is not None and not seen.ledger:
+    if seen is not None and seen.ledger is None:
         raise ConfigError(
             f"RESILIENT_COMMIT_RESOLVER=ledger, and there is no table {TABLE} in this database:"
             " run `resilient install-ledger --dsn …`, or set it to lsn"
@@ -74,7 +86,7 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
         if prepared.status == pq.ExecStatus.COMMAND_OK:
             conn._own_names[INSERT_NAME] = prepares
     (inserted,) = yield from generators.fetch_many(pgconn)
-    ended = yield from generators.fetch_many(pgconn)
+    committed = yield from generators.fetch_many(pgconn)
     try:
         yield from generators.fetch_many(pgconn)
         pgconn.exit_pipeline_mode()
@@ -82,10 +94,14 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
         # The answers are there; a session that ends behind them says nothing about them.
         pgconn.finish()
     conn._token = b""
-    for result in (inserted, *ended):
+    if inserted.status == _FATAL:
+        error = e.error_from_result(inserted, encoding=pgconn._encoding)
+        if not ended(error):
+            raise Refused(error)
+    for result in (inserted, *committed):
         if result.status == _FATAL:
             raise e.error_from_result(result, encoding=pgconn._encoding)
-    last: PGresult = ended[0]
+    last: PGresult = committed[0]
     return last
 
 

@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGresult
 
 from .committing import CommitMixin
 from .journal import Journal
-from .recovery import Gen
+from .proofs import Gen
 from .witness import FLUSHED, RIDER, RIDER_NAME
 
 #: a transaction that is still open after this many seconds asks whether it is flushed: by
@@ -34,6 +34,9 @@ _SYNC = pq.ExecStatus.PIPELINE_SYNC
 class MessageMixin(CommitMixin):
     """Sends what `continuity` decides."""
 
+    #: the failure of a query of ours behind a statement that was answered
+    _spoilt: e.Error | None = None
+
     def _late_rider(self, journal: Journal) -> bytes:
         """The query of ours that follows a statement of a block that has written, if any."""
         now = time.monotonic()
@@ -47,7 +50,7 @@ class MessageMixin(CommitMixin):
         return seen is None or mark is None or seen.flushed.lsn >= mark.lsn
 
     # long: every block passes here, a call saved is a microsecond
-    def _merged(
+    def _merged(  # noqa: PLR0912
         self, cur: Any, entry: Any, prepare: bool | None, begin: bytes, rider: bytes
     ) -> Gen:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
@@ -73,22 +76,25 @@ class MessageMixin(CommitMixin):
             raise
         key = self._prepared.maybe_add_to_cache(entry, prep, name)
         answers: list[list[PGresult]] = []
-        error = None
+        error = spoilt = None
         try:
             results = yield from execute(pgconn)
             while results and (status := results[0].status) != _SYNC:
                 if status == _FATAL:
-                    error = error or results[0]
+                    if len(answers) <= before:
+                        error = error or results[0]
+                    else:
+                        spoilt = results[0]
                 answers.append(results)
                 results = yield from fetch_many(pgconn)
             pgconn.exit_pipeline_mode()  # an error where the session is gone
         except e.OperationalError:
             # What stands behind the statement's own answer says nothing about it.
-            if error is None or len(answers) <= before:
+            if (error is None and spoilt is None) or len(answers) <= before:
                 self._unbegun = bool(begin) and not answers
                 raise
         results = answers[before]
-        if rider and len(answers) > before + 1:
+        if rider:
             self._heard_rider(answers[before + 1 :], prepares)
         if key is not None:
             self._prepared.validate(key, prep, name, results)
@@ -97,13 +103,18 @@ class MessageMixin(CommitMixin):
             raise e.error_from_result(error, encoding=pgconn._encoding)
         cur._check_results(results)
         cur._set_results(results)
+        if spoilt is not None and pgconn.status != _BAD:
+            # Ours has failed behind it, and with it the transaction: nobody's business.
+            self._spoilt = e.error_from_result(spoilt, encoding=pgconn._encoding)
 
     def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes) -> None:
-        if prepares and answers[0][0].status == _COMMAND:
+        if prepares and answers and answers[0][0].status == _COMMAND:
             self._own_names[RIDER_NAME] = prepares
-        result = answers[-1][0]
-        if result.status == _TUPLES:
+        result = answers[-1][0] if answers else None
+        if result is not None and result.status == _TUPLES:
             self._read_rider(result)
+        elif self._journal is not None and self._journal.written is None:
+            self._journal.blind = True
 
     def _leave_message(self) -> Gen:
         """libpq refused a part of the message: what stands before it is sent and read."""

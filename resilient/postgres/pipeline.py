@@ -17,7 +17,7 @@ from psycopg._pipeline_base import BasePipeline
 from ..core.reaction import Sent
 from .connection import ended
 from .journal import Entry
-from .recovery import Gen
+from .proofs import Gen
 
 if TYPE_CHECKING:
     Base = BasePipeline

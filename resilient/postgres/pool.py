@@ -157,6 +157,8 @@ class ResilientPool(SyncShell[CT]):
             home.putconn(conn)
         else:
             self._disengage(conn)
+            if getattr(conn, "_told_read_only", False):
+                self._untell(conn)
             super().putconn(conn)
 
     @contextmanager

@@ -151,6 +151,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
             await home.putconn(conn)
         else:
             self._disengage(conn)
+            if getattr(conn, "_told_read_only", False):
+                await self._untell(conn)
             await super().putconn(conn)
 
     @asynccontextmanager

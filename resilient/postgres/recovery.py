@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
 from typing import Any
 
 from psycopg import errors as e
@@ -25,15 +24,17 @@ from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
 from . import losses
+from .catalogue import Asked
 from .connection import ended
 from .errors import (
+    CommitOutcomeUnknown,
     DeadlineExceeded,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
     explained,
 )
-from .failures import FailureMixin
 from .journal import Entry, Journal, Session, difference
+from .proofs import Gen, ProofMixin
 from .witness import RIDER, Witness, witness
 
 logger = logging.getLogger("resilient.failover")
@@ -49,8 +50,6 @@ UNRECORDED = "COPY, stream(), a server-side cursor or a cursor that the connecti
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE
 _FATAL = pq.ExecStatus.FATAL_ERROR
-
-Gen = Generator[Any, Any, Any]
 
 
 class Detour:
@@ -72,36 +71,46 @@ class Detour:
         self.failure: Exception | None = None
 
 
-class RecoveryMixin(FailureMixin):
+class RecoveryMixin(ProofMixin):
     """State that survives a session, and the way to the next one."""
 
     _own_journal: Journal | None = None
-    _session: Session
     #: what the settings say
-    _records = _asks = _keeps_ledger = False
+    _records = _asks = False
+    _resolver = "off"
     _detour: Detour | None = None
     #: the question that follows a statement until the block has written; empty: none does
     _ride = b""
+    #: the adapters that this session's `configure=` made, in a tuple, for the checkouts to come
+    _next_adapters: tuple[Any] | None = None
+    _silenced = False
+    #: a caller has had it
+    _lent_before = False
     #: what of ours is prepared in this session, by its name; how often that was forgotten
     _own_names: dict[bytes, bytes]
     _forgotten = 0
 
     def engage(self, settings: Settings) -> None:
         """The connection is checked out: record what is done with it."""
+        self._lent_before = True
         if self._own_journal is None:
             self._own_names = {}
             self._own_journal = Journal(settings.replay_max_statements, settings.replay_max_bytes)
             self._session = Session()
-            self._asks = settings.commit_resolver != "off"
-            self._keeps_ledger = settings.commit_resolver == "ledger"
+            self._resolver = settings.commit_resolver
+            self._asks = self._resolver != "off"
             self._records = settings.replay == "on" or self._asks
         self._struck = {}
+        self._session.clear()  # the one before may have left it differently: nobody relies on it
+        self._own_journal.earlier.clear()
         if self._records:
             self._journal = self._own_journal
 
     def disengage(self) -> None:
         """It is given back: what the pool does with it is not for recording."""
         journal = self._journal
+        if self._next_adapters is not None:
+            (self._adapters,), self._next_adapters = self._next_adapters, None
         if journal is not None:
             self._journal = None
             if journal.entries or journal.hazard or journal.blind or journal.failed:
@@ -120,9 +129,10 @@ class RecoveryMixin(FailureMixin):
         )
 
     @property
-    def _core(self) -> Any:
-        """The decisions of the pool that it belongs to."""
-        return self._pool._core  # type: ignore[union-attr]
+    def recoverable(self) -> bool:
+        """Is it recorded, so that a lost session need be nobody's end?"""
+        journal = self._journal
+        return journal is not None and not journal.failed and not self._closed
 
     # -- a new session
 
@@ -155,11 +165,15 @@ class RecoveryMixin(FailureMixin):
         self._link = fresh._link
         self._ride = self._may_ride()
         self._farewell, self._warned = None, ""
-        # The names of the old session mean nothing here, and need no DEALLOCATE.
-        prepared = self._prepared
-        prepared._counts.clear()
-        prepared._names.clear()
+        self._told_read_only = False
+        # The names of the old session mean nothing here, and need no DEALLOCATE.  Those of the
+        # new one are what its `configure=` and `check=` have prepared.
+        prepared, theirs = self._prepared, fresh._prepared
+        prepared._counts, prepared._names = theirs._counts.copy(), theirs._names.copy()
+        prepared._prepared_idx = theirs._prepared_idx
         prepared._to_flush.clear()
+        self._next_adapters = (fresh._adapters,)
+        self._silenced = False
         self._forget_names()
         self._created_at, self._expire_at = fresh._created_at, fresh._expire_at
 
@@ -198,10 +212,13 @@ class RecoveryMixin(FailureMixin):
         if why:
             explained(exc, f"not replayed: {why}")
 
-    def _recover(self, exc: e.Error, sent: Sent) -> Gen:
+    def _recover(
+        self, exc: e.Error, sent: Sent, doing: Asked | None = None, proved: bool = True
+    ) -> Gen:
         """After a failure.  True: the transaction so far stands again, on a new session, and what
         failed may be sent again.  False: the failure is the caller's to see, since somebody meant
-        it for this session alone.  Raises when neither can be."""
+        it for this session alone.  Raises when neither can be.  `doing`: the
+        statement that was under way; unless `proved`, it has to be shown to have only read."""
         reaction = self._reaction(exc, sent)
         if reaction.action not in (Action.REPLAY, Action.ELSEWHERE):
             raise exc
@@ -222,7 +239,7 @@ class RecoveryMixin(FailureMixin):
             if self._journal is not None:
                 self._journal.failed = True
             raise explained(exc, f"not replayed: {why}")
-        yield from self._reestablish(exc, self._deadline_at(), fresh)
+        yield from self._reestablish(exc, self._deadline_at(), fresh, doing, proved)
         return True
 
     def _revisited(self) -> Gen:
@@ -241,10 +258,17 @@ class RecoveryMixin(FailureMixin):
         self._obeyed = exc
         self._end_with(exc)
 
-    def _reestablish(self, exc: e.Error, deadline_at: float, fresh: Any = None) -> Gen:
+    def _reestablish(
+        self,
+        exc: e.Error,
+        deadline_at: float,
+        fresh: Any = None,
+        doing: Asked | None = None,
+        proved: bool = True,
+    ) -> Gen:
         """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
         try:
-            yield from self._try_to(exc, deadline_at, fresh)
+            yield from self._try_to(exc, deadline_at, fresh, doing, proved)
         except BaseException:
             if self._journal is not None and self._journal.entries:
                 # Nobody may commit what is left of it.
@@ -252,7 +276,9 @@ class RecoveryMixin(FailureMixin):
                 self._journal.hazard = self._journal.hazard or "the transaction has failed before"
             raise
 
-    def _try_to(self, exc: e.Error, deadline_at: float, fresh: Any) -> Gen:
+    def _try_to(
+        self, exc: e.Error, deadline_at: float, fresh: Any, doing: Asked | None, proved: bool
+    ) -> Gen:
         while True:
             try:
                 self._spend(exc, deadline_at)
@@ -273,6 +299,9 @@ class RecoveryMixin(FailureMixin):
             fresh = None
             try:
                 yield from self._meet()
+                if not proved and doing and (why := (yield from self._only_read(self, [doing]))):
+                    raise self._unread(exc, doing, why)
+                yield from self._go_on(exc, doing)
                 yield from self._replay()
                 return
             except TransactionReplayMismatch as mismatch:
@@ -282,6 +311,16 @@ class RecoveryMixin(FailureMixin):
                     raise
                 self._core.note(self, again)
                 exc = again
+
+    def _unread(self, exc: e.Error, asked: Asked, why: str) -> CommitOutcomeUnknown:
+        """A statement in autocommit has lost its reply, and may do more than read."""
+        return self._unknown(
+            str(exc),
+            details={
+                "statement": Entry(asked[0]).shown,
+                "resolver": f"in autocommit nothing marks it, and it may have reached {why}",
+            },
+        )
 
     def _deadline_at(self) -> float:
         """Until when a failure that was just met may be dealt with.  A call that the deadline
@@ -342,6 +381,17 @@ class RecoveryMixin(FailureMixin):
             time.monotonic() - started,
         )
 
+    def _redo(self, exc: e.Error) -> Gen:
+        """The transaction once more, on the session that it was on: something of ours has made it
+        fail.  Raises the failure where it can't be done again."""
+        why = self._unreplayable()
+        if why:
+            raise explained(exc, f"not replayed: {why}")
+        self.pgconn.send_query(b"ROLLBACK")
+        yield from generators.execute(self.pgconn)
+        yield from self._not_twice(exc, None)
+        yield from self._replay()
+
     def _replay_once(self, journal: Journal, conflict: int) -> Gen:
         """False: it met another transaction, and is rolled back to be done once more."""
         last = conflict + 1 >= self._core.settings.retry_attempts
@@ -391,6 +441,8 @@ class RecoveryMixin(FailureMixin):
             place = losses.place_of(self._core)
             yield from losses.look_back(self.pgconn, seen, place, link.endpoint)
         link.witness = seen or False
+        if seen is not None:
+            self._core.known.resolves(seen.ledger)
         self._ride = self._may_ride()
 
     def _may_ride(self) -> bytes:
@@ -402,10 +454,19 @@ class RecoveryMixin(FailureMixin):
         """`_meet`, where nothing was sent yet: on another session if this one is gone."""
         try:
             yield from self._meet()
+            if self._read_only_before is not None:
+                yield from self._tell_read_only()
         except e.Error as failure:
             exc = self._heard(failure)
             if not (yield from self._recover(exc, Sent.BLOCK)):
                 raise exc from None
+
+    def _stand_again(self) -> Gen:
+        """The session was lost behind an answer: the transaction so far on a new one, before
+        anybody looks at what state it is in."""
+        exc = self._heard(e.OperationalError("the connection was lost"))
+        if not (yield from self._recover(exc, Sent.BLOCK)):
+            raise exc
 
     def _witness(self) -> Witness | None:
         """What is known of this session's server for resolving a COMMIT."""

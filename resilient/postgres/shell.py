@@ -23,9 +23,11 @@ from psycopg import OperationalError, pq
 from ..core import connect
 from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
 from ..settings import Settings
-from .base import RETRY_DELAY_S, PoolCore, brief
+from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
+from .knowledge import brief
 from .loans import close, lendable
+from .reserve import was_lent
 
 #: a connection that is given out again sooner isn't looked at again, in seconds
 LOOK_S = 0.001
@@ -222,14 +224,19 @@ class Shell:
             self.run_task(self._arrange_task(self))
 
     def release(self) -> list[Any]:
-        """All idle connections, taken out for good (a replica's pool, on promotion)."""
+        """The idle connections that no caller has had, taken out for good (a replica's pool, on
+        promotion).  The others are closed: what their sessions hold is nobody else's."""
         taken = list(self._pool)
         self._pool.clear()
         self._nconns -= len(taken)
-        for conn in taken:
+        used = [conn for conn in taken if was_lent(conn)]
+        if used:
+            self.run_task(self._discard_task(self, used, replace=False))
+        fresh = [conn for conn in taken if not was_lent(conn)]
+        for conn in fresh:
             if (link := getattr(conn, "_link", None)) is not None:
                 link.witness = None  # a standby had nothing to tell; its next block asks again
-        return taken
+        return fresh
 
     # -- probes on idle connections: under the pool's lock, or on its loop
 
@@ -347,7 +354,7 @@ def replica_arguments(pool: Any, endpoint: Endpoint) -> dict[str, Any]:
         "connection_class": pool.connection_class,
         "kwargs": pool.kwargs,
         "min_size": warm,
-        "max_size": max(warm, pool._max_size, 1),
+        "max_size": max(pool._max_size, 1) + warm,
         "configure": pool._configure,
         "check": pool._check,
         "reset": pool._reset,

@@ -15,6 +15,7 @@ from typing import Any, TypeVarTuple, cast
 
 import psycopg
 import psycopg_pool
+from psycopg import pq
 
 from ..core import connect
 from ..core.model import Endpoint, Topology
@@ -24,6 +25,7 @@ from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .errands import AsyncErrand, Errands
 from .loans import close
+from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
@@ -150,6 +152,16 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                     raise
             await asyncio.sleep(pause_s)
         return fresh
+
+    async def _untell(self, conn: ACT) -> None:
+        """It was lent for reading, and its server told so: others may write."""
+        mixed: Any = conn
+        try:
+            if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                await conn.rollback()
+            await conn.wait(mixed._untell_read_only())
+        except psycopg.Error:
+            mixed._expire_at = 0.0  # nobody gets it any more
 
     async def _elsewhere(self, timeout: float) -> ACT:
         """A new connection to whoever fits now."""
@@ -294,7 +306,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         await super()._return_connection(conn, from_getconn)
 
 
-class AsyncReplicaPool(AsyncShell[ACT]):
+class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
     """The warm connections of one replica, for the pool that owns it."""
 
     def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
@@ -310,11 +322,26 @@ class AsyncReplicaPool(AsyncShell[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         self._disengage(conn)
+        if getattr(conn, "_told_read_only", False):
+            await self._untell(conn)
         self._restore(conn)
         promoted = self._newly_promoted(conn)
         await super().putconn(conn)
         if promoted is not None:
             self._core.cluster.ask_now(promoted)
+
+    async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
+        if not self._spares():
+            return None  # waits for one that comes back
+        conn = await super()._get_ready_connection(timeout)
+        self._restock()
+        return conn
+
+    async def _shrink_pool(self) -> None:
+        async with self._lock:
+            if not self._used_first():
+                self._nconns_min = 0  # the reserve stays
+        await super()._shrink_pool()
 
     async def _elsewhere(self, timeout: float) -> ACT:
         """Another replica, or else the primary."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import psycopg
 import psycopg_pool
+from psycopg import pq
 
 from ..core import connect
 from ..core.model import Endpoint, Topology
@@ -31,6 +32,7 @@ from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .errands import Errand, Errands
 from .loans import close
+from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .target import dial_params
 from .tasks import Arrange, Discard
@@ -156,6 +158,16 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             time.sleep(pause_s)
         return fresh
 
+    def _untell(self, conn: CT) -> None:
+        """It was lent for reading, and its server told so: others may write."""
+        mixed: Any = conn
+        try:
+            if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                conn.rollback()
+            conn.wait(mixed._untell_read_only())
+        except psycopg.Error:
+            mixed._expire_at = 0.0  # nobody gets it any more
+
     def _elsewhere(self, timeout: float) -> CT:
         """A new connection to whoever fits now."""
         return self._connect(timeout)
@@ -247,7 +259,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         super()._return_connection(conn, from_getconn)
 
 
-class ReplicaPool(SyncShell[CT]):
+class ReplicaPool(Reserve, SyncShell[CT]):
     """The warm connections of one replica, for the pool that owns it."""
 
     def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
@@ -262,11 +274,26 @@ class ReplicaPool(SyncShell[CT]):
 
     def putconn(self, conn: CT) -> None:
         self._disengage(conn)
+        if getattr(conn, "_told_read_only", False):
+            self._untell(conn)
         self._restore(conn)
         promoted = self._newly_promoted(conn)
         super().putconn(conn)
         if promoted is not None:
             self._core.cluster.ask_now(promoted)
+
+    def _get_ready_connection(self, timeout: float | None) -> CT | None:
+        if not self._spares():
+            return None  # waits for one that comes back
+        conn = super()._get_ready_connection(timeout)
+        self._restock()
+        return conn
+
+    def _shrink_pool(self) -> None:
+        with self._lock:
+            if not self._used_first():
+                self._nconns_min = 0  # the reserve stays
+        super()._shrink_pool()
 
     def _elsewhere(self, timeout: float) -> CT:
         """Another replica, or else the primary."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..core.reach import OPENS, closing
+
 
 class Traits(NamedTuple):
     """`merges`: may be sent together with BEGIN.  `rides`: a query of ours may follow it in
@@ -19,8 +21,9 @@ class Traits(NamedTuple):
     can't be replayed.  `lasting`: the hazard outlives the transaction.  `session`: it
     changes a setting of the session.  `begins`: BEGIN, START.  `ends`: COMMIT, END.
     `control`: it may end the transaction on its way.  `undoes`: ROLLBACK TO.  `reads`:
-    provably only reads.  `forgets`: prepared statements of the session are gone after it.
-    `discards`: so is all else of the session.  `special`: any of the rarer ones."""
+    it looks as if it only read.  `plain`: it runs no function.  `forgets`: prepared
+    statements of the session are gone after it.  `discards`: so is all else of the session.
+    `special`: any of the rarer ones."""
 
     merges: bool
     rides: bool
@@ -33,6 +36,7 @@ class Traits(NamedTuple):
     control: bool
     undoes: bool
     reads: bool
+    plain: bool
     forgets: bool
     discards: bool
     special: bool
@@ -45,6 +49,13 @@ _WORD = re.compile(rb"\s*([A-Za-z_]+)")
 _PLAIN = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"MERGE", b"VALUES"))
 #: these take no snapshot of their own: a query that follows them would take one too early
 _QUIET = frozenset((b"SET", b"SHOW", b"RESET", b"LOCK"))
+#: these run nothing of anybody's
+_STEPS = frozenset(
+    (
+        *(b"BEGIN", b"START", b"COMMIT", b"END", b"SAVEPOINT", b"RELEASE", b"ROLLBACK"),
+        *(b"ABORT", b"SET", b"RESET", b"SHOW"),
+    )
+)
 _CONTROL = re.compile(
     rb"\b(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE|LISTEN|DECLARE|COPY)\b",
     re.I,
@@ -67,69 +78,22 @@ _WRITING = re.compile(
     rb"\b(?:INTO|INSERT|UPDATE|DELETE|MERGE|FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE|KEY\s+SHARE))\b",
     re.I,
 )
-_CALL = re.compile(rb"([A-Za-z_\x80-\xff][\w.$\x80-\xff]*|\")\s*\(")
-#: what may stand before a parenthesis in a statement that is sure to write nothing:
-#: keywords, and functions that are immutable or stable
-_HARMLESS = frozenset(
-    b"""and or not in any all some exists as on using where having when then else case select
-    from join values union except intersect by over filter within group order limit offset
-    distinct array row cast coalesce nullif greatest least count sum avg min max bool_and
-    bool_or every string_agg array_agg json_agg jsonb_agg json_object_agg jsonb_object_agg
-    lower upper length char_length octet_length substr substring trim ltrim rtrim btrim replace
-    concat concat_ws left right lpad rpad split_part position strpos overlay format to_char
-    to_date to_timestamp to_number date_trunc date_part extract age now timezone abs ceil floor
-    round trunc mod power sqrt sign row_number rank dense_rank lag lead first_value last_value
-    ntile unnest generate_series jsonb_build_object json_build_object to_json to_jsonb md5
-    numeric decimal varchar char timestamp timestamptz time interval bit lateral
-    current_setting pg_is_in_recovery version pg_backend_pid inet_server_addr inet_server_port
-    pg_current_wal_lsn pg_last_wal_replay_lsn txid_current_if_assigned
-    pg_current_xact_id_if_assigned""".split()
-)
-
-_NAME = rb"A-Za-z0-9_$\x80-\xff"
-#: where something opaque begins
-_OPENS = re.compile(
-    rb"(?<![" + _NAME + rb"])[eE]'|'|\"|--|/\*"
-    rb"|(?<![" + _NAME + rb"])\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
-)
-_LITERAL = re.compile(rb"[^']*(?:''[^']*)*'")
-_ESCAPED = re.compile(rb"[^'\\]*(?:(?:\\.|'')[^'\\]*)*'", re.S)
-_QUOTED = re.compile(rb"[^\"]*(?:\"\"[^\"]*)*\"")
-_LINE = re.compile(rb"[^\r\n]*")
-_NESTS = re.compile(rb"/\*|\*/")
 
 
 def bared(query: bytes) -> bytes | None:
     """The text without literals, quoted names and comments; None when it isn't clear."""
     parts: list[bytes] = []
     at = 0
-    while opening := _OPENS.search(query, at):
+    while opening := OPENS.search(query, at):
         parts.append(query[at : opening.start()])
         start, token = opening.end(), opening.group()
-        end = _closing(query, start, token)
+        end = closing(query, start, token)
         if end < 0:
             return None
         at = end
         parts.append(b" " if token in (b"--", b"/*") else b'""' if token == b'"' else b"''")
     parts.append(query[at:])
     return b"".join(parts)
-
-
-def _closing(query: bytes, start: int, token: bytes) -> int:
-    """Where what `token` opened ends; -1 when it doesn't."""
-    if token == b"/*":
-        depth = 1
-        for found in _NESTS.finditer(query, start):
-            depth += 1 if found.group() == b"/*" else -1
-            if not depth:
-                return found.end()
-        return -1
-    if token.startswith(b"$"):
-        found_at = query.find(token, start)
-        return found_at + len(token) if found_at >= 0 else -1
-    pattern = {b"'": _LITERAL, b'"': _QUOTED, b"--": _LINE}.get(token, _ESCAPED)
-    match = pattern.match(query, start)
-    return match.end() if match else -1
 
 
 def traits(query: bytes) -> Traits:
@@ -158,7 +122,8 @@ def _examine(query: bytes) -> Traits:
     sets = not several and _sets_session(word, rest, bare)
     control = hazard.startswith((SEVERAL, TWO_PHASE))
     undoes = word == b"ROLLBACK" and bool(_TO.match(rest))
-    forgets = word in (b"DISCARD", b"DEALLOCATE") or (several and b"DEALLOCATE" in bare.upper())
+    held = query if word == b"DO" else bare if several else b""
+    forgets = word in (b"DISCARD", b"DEALLOCATE") or b"DEALLOCATE" in held.upper()
     return Traits(
         merges=(plain or quiet) and not hazard,
         rides=plain and not hazard,
@@ -170,7 +135,8 @@ def _examine(query: bytes) -> Traits:
         ends=word in (b"COMMIT", b"END") and not several and not hazard,
         control=control,
         undoes=undoes,
-        reads=_only_reads(word, bare, several),
+        reads=_looks_like_a_read(word, bare, several),
+        plain=word in _STEPS and not several,
         forgets=forgets,
         discards=word == b"DISCARD" and not several,
         special=bool(hazard) or sets or forgets or undoes,
@@ -223,13 +189,11 @@ def _sets_session(word: bytes, rest: bytes, bare: bytes) -> bool:
         return not _SET_LOCAL.match(rest)
     if word == b"RESET":
         return True
-    return bool(_SET_CONFIG.search(bare)) and not _SET_CONFIG_LOCAL.search(bare)
+    return len(_SET_CONFIG.findall(bare)) > len(_SET_CONFIG_LOCAL.findall(bare))
 
 
-def _only_reads(word: bytes, bare: bytes, several: bool) -> bool:
-    """A lost reply of such a statement does no harm: it can simply be asked again."""
+def _looks_like_a_read(word: bytes, bare: bytes, several: bool) -> bool:
+    """Whether it is one, the catalogue tells."""
     if several or word not in (b"SELECT", b"WITH", b"VALUES", b"TABLE", b"SHOW"):
         return False
-    if _WRITING.search(bare):
-        return False
-    return all(name.lower() in _HARMLESS for name in _CALL.findall(bare))
+    return not _WRITING.search(bare)

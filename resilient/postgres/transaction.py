@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
+from psycopg import pq
+
+_BAD = pq.ConnStatus.BAD
 
 
 class Surviving:
@@ -30,6 +33,13 @@ class Surviving:
 class Transaction(Surviving, psycopg.Transaction):
     __module__ = "psycopg"
 
+    def __enter__(self) -> Self:
+        conn: Any = self._conn
+        if conn.pgconn.status == _BAD and conn.recoverable:
+            with conn.lock:
+                conn.wait(conn._stand_again())
+        return super().__enter__()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -45,6 +55,13 @@ class Transaction(Surviving, psycopg.Transaction):
 
 class AsyncTransaction(Surviving, psycopg.AsyncTransaction):
     __module__ = "psycopg"
+
+    async def __aenter__(self) -> Self:
+        conn: Any = self._conn
+        if conn.pgconn.status == _BAD and conn.recoverable:
+            async with conn.lock:
+                await conn.wait(conn._stand_again())
+        return await super().__aenter__()
 
     async def __aexit__(
         self,

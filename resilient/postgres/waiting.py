@@ -45,7 +45,9 @@ READY = waiting.Ready.RW
 #: reads until a socket at its end counts as endless
 MOST_READS = 10_000
 #: generators whose first step on a lost session leads to its recovery
-RECOVERING = frozenset({"perform", "_many_gen", "_commit_gen", "_exit_gen", "_meet_first"})
+RECOVERING = frozenset(
+    {"perform", "_many_gen", "_commit_gen", "_exit_gen", "_meet_first", "_stand_again"}
+)
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _OK = pq.ConnStatus.OK

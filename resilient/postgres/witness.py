@@ -20,12 +20,14 @@ from psycopg.abc import PQGen
 from .._dataclass import dataclass
 from ..core.losses import succeeds
 from ..core.outcome import Incarnation, Mark, XidStatus
+from .catalogue import BEYOND
 from .role import lsn
 
 #: the first that has xid8 and its functions
 MIN_VERSION = 130000
 
-WITNESS = b"""\
+WITNESS = (
+    b"""\
 SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  CASE WHEN r THEN NULL ELSE
  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
@@ -35,8 +37,15 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  pg_catalog.has_function_privilege(
  'pg_catalog.pg_logical_emit_message(boolean,text,text)', 'execute')
  AND pg_catalog.has_function_privilege('pg_catalog.pg_current_wal_flush_lsn()', 'execute'),
- pg_catalog.to_regclass('resilient.commits') IS NOT NULL
+ (SELECT pg_catalog.has_schema_privilege(n.oid, 'usage')
+ AND pg_catalog.has_table_privilege(c.oid, 'insert') FROM pg_catalog.pg_class c
+ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'resilient' AND c.relname = 'commits'),
+ """
+    + BEYOND
+    + b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+)
 
 #: the id, a position behind a record with it, the flush position; nothing is written by a
 #: block that has written nothing
@@ -119,7 +128,8 @@ class Witness:
     incarnation: Incarnation
     received: bool
     marks: bool  # its functions may be used
-    ledger: bool  # it has the table
+    ledger: bool | None  # it has the table, and lets us write to it; None: it hasn't
+    beyond: bool  # its database has what reaches beyond a transaction, see `catalogue`
     flushed: Flushed
 
 
@@ -130,14 +140,18 @@ def witness(pgconn: pq.abc.PGconn) -> PQGen[Witness | None]:
     row = yield from ask(pgconn, WITNESS)
     if row is None or row[0] is None or row[1] is None:
         return None
-    system_id, wal_file, started, recovered, received, marks, ledger = row
+    system_id, wal_file, started, recovered, received, marks, ledger, beyond = row
     incarnation = Incarnation(
         system_id or "",
         int((wal_file or "0")[:8], 16),
         started or "",
         lsn(recovered) if recovered else None,
     )
-    return Witness(incarnation, received == "t", marks == "t", ledger == "t", _shared(incarnation))
+    return Witness(
+        *(incarnation, received == "t", marks == "t"),
+        None if ledger is None else ledger == "t",
+        *(beyond == "t", _shared(incarnation)),
+    )
 
 
 #: incarnation → its watermark; a handful per process and failover

@@ -39,6 +39,7 @@ def test_a_method_is_there(cls: type[Any], name: str) -> None:
 
 SHAPES = {
     "_add_to_pool": ["conn"],
+    "_check_connection": ["conn"],
     "_check_open_getconn": [],
     "_close_connection": ["conn"],
     "_connect": ["timeout"],
@@ -48,6 +49,7 @@ SHAPES = {
     "_resolve_conninfo": [],
     "_resolve_kwargs": [],
     "_return_connection": ["conn", "from_getconn"],
+    "_shrink_pool": [],
     "_start_workers": [],
     "run_task": ["task"],
     "schedule_task": ["task", "delay"],

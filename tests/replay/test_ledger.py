@@ -87,6 +87,8 @@ class Writer:
 
 async def test_one_row_for_each_commit_that_writes(installed: Lab, lab: Lab, shell: Shell) -> None:
     async with Writer(shell, lab) as writer:
+        async with shell.within(writer.pool.connection()) as conn:
+            await shell.row(conn, "select 1")  # the catalogue proves that it only reads
         before = await asyncio.to_thread(tokens, lab)
         await writer.write()
         await writer.write()
