@@ -188,7 +188,7 @@ class Play:
         options = {"min_size": 1, "max_size": 4, "timeout": 8, **options}
         name = "AsyncConnectionPool" if self.shell == "tasks" else "ConnectionPool"
         if not self.bare:
-            options["settings"] = Settings(**{**SETTINGS, **self.settings})
+            options.setdefault("settings", Settings(**{**SETTINGS, **self.settings}))
         pool: Any = getattr(psycopg_pool if self.bare else postgres, name)(
             dsn or self.dsn, open=False, **options
         )
