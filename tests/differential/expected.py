@@ -36,4 +36,12 @@ EXPECTED: dict[str, str] = {
     "test_sessions.py::test_types_have_other_numbers_after_the_loss[*": "old adapters stay",
     "test_promoted.py::test_what_readers_left_*": "readers' connections become the writer's",
     "test_promoted.py::test_a_recovery_conflict_*": "the same replica is tried again",
+    "test_extras.py::test_prepared_names_that_are_gone[*": "our own names are missed",
+    "test_extras.py::test_forgotten_*": "our own names are missed",
+    "test_extras.py::test_the_token_of_a_primary_that_died[*": "a private error",
+    "test_extras.py::test_a_block_that_is_open_during_close[*": "it ends in an error",
+    "test_extras.py::test_a_pipeline_that_is_struck[*": "the error is the pipeline's",
+    "test_extras.py::test_a_read_that_differs_after_the_loss[*": "it isn't said",
+    "test_extras.py::test_a_large_result_costs_no_more_than_a_bound": "each row is recorded",
+    "test_sent_is_kept.py::test_a_buffer_*": "it is kept by reference",
 }

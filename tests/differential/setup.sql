@@ -161,3 +161,5 @@ alter table documents enable row level security;
 create policy own on documents using (tenant = current_setting('app.tenant', true));
 grant select, insert on documents to tenant_user;
 grant select, insert on all tables in schema public to reporter;
+create function forget_all() returns int language plpgsql as
+  $$ begin execute 'deallocate all'; return 1; end $$;

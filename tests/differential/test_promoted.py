@@ -3,8 +3,10 @@ a query is left for the next one.  The bare pool knows of no replicas."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
+import time
 from typing import Any
 
 import psycopg
@@ -58,7 +60,9 @@ class Readers:
     async def leave(self, pool: Any) -> None:
         self.pool = pool
         left: set[str] = set()
-        for _ in range(200):
+        give_up_at = time.monotonic() + 5
+        while time.monotonic() < give_up_at:
+            await asyncio.sleep(0.005)
             async with both(pool.reader.connection()) as conn:
                 (address,) = await self.play.one(conn, ADDRESS)
                 if address != self.lab.primary.address and address not in left:
