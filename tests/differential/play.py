@@ -41,6 +41,12 @@ SETTINGS: dict[str, Any] = {
     "connect_rate": 1000,
     "standby_min_size": 0,
 }
+#: `side-shell`: what the fixture `play` is made from, unless a case asks for others
+BARE = ["bare-threads", "bare-tasks"]
+OURS = ["ours-threads", "ours-tasks"]
+PLAYS = [*BARE, *OURS]
+#: with each of the resolvers, which make no difference to the bare pool
+RESOLVED = [*BARE, *(f"{play}-{resolver}" for resolver in ("lsn", "ledger") for play in OURS)]
 #: channels on which something may be told
 CHANNELS = ("told", "ruled")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.types.enum import EnumInfo, register_enum
 
-from .play import Play, both, call
+from .play import OURS, Play, both, call
 
 pytestmark = pytest.mark.lab
 
@@ -136,12 +137,19 @@ async def across(play: Play, pool: Any, make: list[str], show: str, mode: str) -
         return await play.one(conn, show)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("play", "mode"),
+    [
+        ("bare-threads", MODES[0]),
+        *itertools.product(OURS, MODES[:1]),
+        ("ours-threads", MODES[1]),
+        ("ours-tasks", MODES[2]),
+    ],
+    indirect=["play"],
+)
 @pytest.mark.parametrize("name", list(STATES))
 async def test_a_state_of_the_session(play: Play, name: str, mode: str) -> None:
     make, show = STATES[name]
-    if play.bare and mode != MODES[0]:
-        pytest.skip("the bare pool's connection is lost in each of them")
     make = [text.replace("{n}", str(play.n)) for text in make]
     if mode == "in autocommit":
         make = [text for text in make if text != "commit"]
