@@ -19,13 +19,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import errors as e
-from psycopg import generators, pq, waiting
-from psycopg.conninfo import make_conninfo
+from psycopg import pq, waiting
 
 from .._dataclass import dataclass
 from ..core.model import Endpoint, FailureKind, Observation
 from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
-from . import loans
+from . import bounded, loans
 from .classify import connect_failure
 from .role import Questions, RoleError, question
 from .target import dial_params
@@ -108,6 +107,8 @@ class PgProber(Prober):
         self._census = _Census()
         #: of pools that keep no connection to ride on: how many sessions they have
         self._beside: dict[Endpoint, int] = {}
+        #: those that are made on threads
+        self._logins: defaultdict[Endpoint, list[bounded.Login]] = defaultdict(list)
         #: those where nobody listened when they were last dialled
         self._refused: set[Endpoint] = set()
 
@@ -189,8 +190,9 @@ class PgProber(Prober):
         params = dict(self.params) | dial_params(endpoint)
         params.setdefault("application_name", APPLICATION_NAME)
         try:
-            gen = generators.connect(make_conninfo("", **params))
-            return await waiting.wait_conn_async(gen, TICK_S)
+            return await self._log_in(endpoint, params)
+        except bounded.TooMuch as exc:
+            raise ProbeError(FailureKind.ERROR, str(exc)) from exc
         except e.Error as exc:
             text = " ".join(str(exc).split())
             unproved = any(words in text for words in UNPROVED)
@@ -200,6 +202,20 @@ class PgProber(Prober):
             raise ProbeError(kind, text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
+
+    async def _log_in(self, endpoint: Endpoint, params: dict[str, str]) -> pq.abc.PGconn:
+        """On a thread where a password may have to be computed with: this one keeps the time.
+        What goes on there for long can't be ended, so it isn't begun again."""
+        login = bounded.Login(params)
+        if not bounded.has_password(params):
+            return await login.here()
+        under_way = self._logins[endpoint]
+        under_way[:] = [other for other in under_way if not other.over]
+        if any(other.laborious for other in under_way):
+            text = f"authentication at {endpoint} demands too much computing"
+            raise ProbeError(FailureKind.ERROR, text)
+        under_way.append(login)
+        return await login.elsewhere()
 
     async def _knock(self, endpoint: Endpoint) -> None:
         """Does anybody listen again?  A quarter of libpq's work (29 µs of this process, 121)."""
@@ -278,6 +294,8 @@ class PgProber(Prober):
         self._slow &= keep
         self._open &= keep
         self._refused &= keep
+        for endpoint in [known for known in self._logins if known not in keep]:
+            del self._logins[endpoint]
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
                 side.pgconn.finish()

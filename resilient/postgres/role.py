@@ -23,6 +23,7 @@ from psycopg.abc import PQGen
 
 from ..core.model import FailureKind, Observation, Role
 from ..monitor.prober import Answer
+from . import bounded
 from .classify import probe_failure
 
 _FACTS = b"""\
@@ -184,7 +185,9 @@ def _query(
     pgconn: pq.abc.PGconn, query: bytes, questions: Questions | None = None
 ) -> PQGen[pq.abc.PGresult]:
     try:
-        results = yield from _asked(pgconn, query, questions)
+        results = yield from bounded.answer(pgconn, _asked(pgconn, query, questions))
+    except bounded.TooMuch as exc:
+        raise RoleError(FailureKind.ERROR, str(exc)) from exc
     except e.Error as exc:
         broken = pgconn.status == pq.ConnStatus.BAD
         raise RoleError(probe_failure(exc.sqlstate, broken, str(exc)), str(exc)) from exc

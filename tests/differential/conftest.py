@@ -9,10 +9,7 @@ import pytest
 
 from .expected import EXPECTED
 from .pg import Server, has_contrib, serve
-from .play import Play, Proxy
-
-SIDES = ("bare", "ours")
-SHELLS = ("threads", "tasks")
+from .play import OURS, PLAYS, Play, Proxy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,30 +38,23 @@ def differential_proxy(differential_server: Server) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.fixture(params=[f"{side}-{shell}" for side in SIDES for shell in SHELLS])
+@pytest.fixture(params=PLAYS)
 def play(
     request: pytest.FixtureRequest, differential_server: Server, differential_proxy: Proxy
 ) -> Iterator[Play]:
-    side, shell = request.param.split("-")
+    """`side-shell`, and the resolver after it where that makes a difference."""
+    side, shell, *resolver = request.param.split("-")
     with Play(differential_server, differential_proxy, side, shell) as it:
+        for name in resolver:
+            it.settings["commit_resolver"] = name
+            it.dbname = "led" if name == "ledger" else "app"
         yield it
 
 
-@pytest.fixture(params=[f"ours-{shell}" for shell in SHELLS])
+@pytest.fixture(params=OURS)
 def ours(
     request: pytest.FixtureRequest, differential_server: Server, differential_proxy: Proxy
 ) -> Iterator[Play]:
     """For what the bare pool has no word for."""
-    side, shell = request.param.split("-")
-    with Play(differential_server, differential_proxy, side, shell) as it:
+    with Play(differential_server, differential_proxy, *request.param.split("-")) as it:
         yield it
-
-
-@pytest.fixture(params=["lsn", "ledger"])
-def resolved(request: pytest.FixtureRequest, play: Play) -> Play:
-    """The same play with each of the resolvers, which make no difference to the bare pool."""
-    if play.bare and request.param != "lsn":
-        pytest.skip("the bare pool resolves nothing")
-    play.settings["commit_resolver"] = request.param
-    play.dbname = "led" if request.param == "ledger" else "app"
-    return play

@@ -38,8 +38,7 @@ shared_buffers = 16MB
 """
 HERE = Path(__file__).parent
 #: a session of the application that does something, in whatever database
-BUSY = """select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'
-and wait_event is distinct from 'SyncRep'"""
+BUSY = "select count(*) from pg_stat_activity where usename = 'app' and state <> 'idle'"
 #: whoever waits for the standby that doesn't exist has committed
 WAITING = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
 
@@ -51,33 +50,47 @@ class Server(Member):
     def dsn(self) -> str:
         return f"host={self.address} port={self.port} user=app dbname=app"
 
-    def admin(self, query: str, dbname: str = "app", values: Any = None) -> list[Any]:
-        """Run something as superuser, through the Unix socket; its rows, or none."""
-        with psycopg.connect(f"{self.conninfo} dbname={dbname}", autocommit=True) as conn:
-            cursor = conn.execute(query, values)  # type: ignore[call-overload]
-            return cursor.fetchall() if cursor.description else []
+    def admin(self, query: str, dbname: str = "app") -> list[Any]:
+        """Run something as superuser, through the Unix socket; its rows, or none.
+
+        Its connections are kept, and made anew after a crash."""
+        give_up_at = time.monotonic() + 10
+        while True:
+            try:
+                cursor = self._kept(dbname).execute(query.encode())
+                return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError:  # it may be coming up from a crash
+                self.forget(dbname)
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.01)
 
     def settle(self) -> None:
         """Wait until no session of the application is at work any more."""
         give_up_at = time.monotonic() + 10
-        with self._connect_again() as conn:
-            while True:
-                conn.execute(WAITING)
-                if conn.execute(BUSY).fetchone() == (0,):
-                    return
-                assert time.monotonic() < give_up_at, "a session of the application goes on"
-                time.sleep(0.005)
-
-    def _connect_again(self) -> Any:
-        """The server may be coming up from a crash."""
-        give_up_at = time.monotonic() + 10
         while True:
-            try:
-                return psycopg.connect(self.conninfo, autocommit=True)
-            except psycopg.OperationalError:
-                if time.monotonic() > give_up_at:
-                    raise
-                time.sleep(0.02)
+            self.admin(WAITING)
+            if self.admin(BUSY) == [(0,)]:
+                return
+            assert time.monotonic() < give_up_at, "a session of the application goes on"
+            time.sleep(0.005)
+
+    def _kept(self, dbname: str) -> Any:
+        kept: dict[str, Any] = self.__dict__.setdefault("kept", {})
+        if dbname not in kept:
+            kept[dbname] = psycopg.connect(f"{self.conninfo} dbname={dbname}", autocommit=True)
+        return kept[dbname]
+
+    def forget(self, dbname: str) -> None:
+        """Leave this database."""
+        conn = self.__dict__.get("kept", {}).pop(dbname, None)
+        if conn is not None:
+            conn.close()
+
+    def remove(self) -> None:
+        for conn in self.__dict__.pop("kept", {}).values():
+            conn.close()
+        super().remove()
 
 
 @contextlib.contextmanager
@@ -129,7 +142,9 @@ def _fill(server: Server) -> None:
     server.admin("create database far owner app", "postgres")
     server.admin("set role app; create table marks (n int)", "far")
     server.admin(setup)
+    server.forget("app")  # nobody may be in what is copied
     server.admin("create database led template app owner app", "postgres")
     server.admin(ledger.DDL, "led")
+    server.forget("led")
     server.admin("create database shut template led owner app", "postgres")
     server.admin("revoke insert on resilient.commits from public", "shut")

@@ -41,6 +41,12 @@ SETTINGS: dict[str, Any] = {
     "connect_rate": 1000,
     "standby_min_size": 0,
 }
+#: `side-shell`: what the fixture `play` is made from, unless a case asks for others
+BARE = ["bare-threads", "bare-tasks"]
+OURS = ["ours-threads", "ours-tasks"]
+PLAYS = [*BARE, *OURS]
+#: with each of the resolvers, which make no difference to the bare pool
+RESOLVED = [*BARE, *(f"{play}-{resolver}" for resolver in ("lsn", "ledger") for play in OURS)]
 #: channels on which something may be told
 CHANNELS = ("told", "ruled")
 
@@ -188,7 +194,7 @@ class Play:
         options = {"min_size": 1, "max_size": 4, "timeout": 8, **options}
         name = "AsyncConnectionPool" if self.shell == "tasks" else "ConnectionPool"
         if not self.bare:
-            options["settings"] = Settings(**{**SETTINGS, **self.settings})
+            options.setdefault("settings", Settings(**{**SETTINGS, **self.settings}))
         pool: Any = getattr(psycopg_pool if self.bare else postgres, name)(
             dsn or self.dsn, open=False, **options
         )

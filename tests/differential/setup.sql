@@ -12,7 +12,9 @@ create server slow foreign data wrapper postgres_fdw
   options (host '{sockets}', port '{port}', dbname 'far', options '-c synchronous_commit=on');
 create server dead foreign data wrapper postgres_fdw options (host '127.0.0.1', port '1');
 create user mapping for app server dead options (user 'app', password_required 'false');
-create role reporter login in role app;
+create role reporter login;
+create role tenant_user;
+grant tenant_user, reporter to app;
 alter role reporter set default_transaction_read_only = on;
 create user mapping for app server far options (user 'app', password_required 'false');
 create user mapping for app server slow options (user 'app', password_required 'false');
@@ -130,3 +132,34 @@ create function sleep_before() returns trigger language plpgsql as
   $$ begin perform nextval('executions'), pg_sleep(20); return new; end $$;
 create table slow_rows (n int);
 create trigger slow before insert on slow_rows for each row execute function sleep_before();
+
+-- state of a session, made where no client sees it
+create function set_tenant(n int) returns int language plpgsql as
+  $$ begin perform set_config('app.tenant', n::text, false); return n; end $$;
+create function set_tenant_here(n int) returns int language plpgsql as
+  $$ begin perform set_config('app.tenant', n::text, true); return n; end $$;
+create function set_tenant_sql(n int) returns text language sql as
+  $$ select set_config('app.tenant', n::text, false) $$;
+create function be_reporter() returns int language plpgsql as
+  $$ begin set role reporter; return 1; end $$;
+create function lock_number(n int) returns int language plpgsql as
+  $$ begin perform pg_advisory_lock(n); return n; end $$;
+create function temporary(n int) returns int language plpgsql as $$ begin
+  create temporary table if not exists kept (n int); insert into kept values (n); return n; end $$;
+create function listen_in() returns int language plpgsql as
+  $$ begin execute 'listen told'; return 1; end $$;
+create function take_number() returns int language sql as
+  $$ select nextval('executions'); select 1 $$;
+create procedure set_tenant_in(n int) language plpgsql as
+  $$ begin perform set_config('app.tenant', n::text, false); end $$;
+create view setting_tenant as select n, set_config('app.tenant', n::text, false) as set from numbers;
+create view setting_tenant_view as select n, set from setting_tenant;
+
+create table documents (tenant text, body text);
+insert into documents values ('blue', 'b1'), ('blue', 'b2'), ('red', 'r1');
+alter table documents enable row level security;
+create policy own on documents using (tenant = current_setting('app.tenant', true));
+grant select, insert on documents to tenant_user;
+grant select, insert on all tables in schema public to reporter;
+create function forget_all() returns int language plpgsql as
+  $$ begin execute 'deallocate all'; return 1; end $$;

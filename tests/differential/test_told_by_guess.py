@@ -6,12 +6,24 @@ leave none.  A text that looks like a read isn't one.
 
 from __future__ import annotations
 
+import itertools
+
 import psycopg
 import pytest
 
 from resilient.settings import Settings
 
-from .play import COMMIT_HELD, COMMIT_UNHEARD, Play, Way, both, call, reply_with
+from .play import (
+    COMMIT_HELD,
+    COMMIT_UNHEARD,
+    OURS,
+    RESOLVED,
+    Play,
+    Way,
+    both,
+    call,
+    reply_with,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -97,7 +109,7 @@ READS = {
     "table": "select n, note from plain where n < 5 order by n",
     "aggregate": "select count(*), sum(n), max(note) from plain",
     "built-in functions": "select lower(note), coalesce(n, 0), abs(n) from plain where n = 1",
-    "operators": "select n + 1, note || 'x', note like 'row%%' from plain where n between 1 and 3",
+    "operators": "select n + 1, note || 'x', note like 'row%' from plain where n between 1 and 3",
     "join": "select a.n from plain a join plain b using (n) where b.n = 7",
     "subquery": "select n from plain where n in (select n from numbers where n < 4) order by n",
     "series": "select g from generate_series(1, 3) g",
@@ -116,7 +128,7 @@ READS = {
 FAR_HAS_COMMITTED = """state = 'active' and exists
 (select from pg_stat_activity where datname = 'far' and wait_event = 'SyncRep')"""
 #: one of each kind
-UNDER_THE_LEDGER = ("notify", "function", "view", "cast", "dblink", "far insert", "far function")
+ONE_OF_EACH_KIND = ("notify", "function", "view", "cast", "dblink", "far insert", "far function")
 CUTS = [COMMIT_HELD, COMMIT_UNHEARD]
 
 
@@ -124,12 +136,19 @@ def done(play: Play, name: str) -> int:
     return play.sent() if name.startswith(FAR) else play.heard()
 
 
-@pytest.mark.parametrize("cut", CUTS, ids=str)
-@pytest.mark.parametrize("name", list(TELLING))
-async def test_block_without_a_transaction_id(resolved: Play, name: str, cut: Way) -> None:
-    play = resolved
-    if play.dbname == "led" and name not in UNDER_THE_LEDGER:
-        pytest.skip("its kind is tried under the ledger by another one")
+@pytest.mark.parametrize(
+    ("play", "cut", "name"),
+    [
+        *itertools.product(["bare-threads", *OURS], [COMMIT_HELD], TELLING),
+        *itertools.product(["ours-threads"], [COMMIT_UNHEARD], TELLING),
+        *itertools.product(["bare-tasks"], CUTS, ONE_OF_EACH_KIND),
+        *itertools.product(["ours-tasks"], [COMMIT_UNHEARD], ONE_OF_EACH_KIND),
+        *itertools.product(["ours-threads-ledger", "ours-tasks-ledger"], CUTS, ONE_OF_EACH_KIND),
+    ],
+    indirect=["play"],
+    ids=str,
+)
+async def test_block_without_a_transaction_id(play: Play, name: str, cut: Way) -> None:
     play.listen()
     async with play.pool() as pool:
         statements = TELLING[name].format(n=play.n).split(" ;; ")
@@ -147,6 +166,7 @@ async def test_run_without_a_transaction_id(ours: Play, name: str, cut: Way) -> 
     ours.judge(end, done(ours, name))
 
 
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
 @pytest.mark.parametrize("name", list(STRIKING))
 async def test_what_looks_like_a_read_in_autocommit(play: Play, name: str) -> None:
     lost = reply_with("QUERY PLAN" if name.startswith("explain") else "struck")
@@ -156,6 +176,7 @@ async def test_what_looks_like_a_read_in_autocommit(play: Play, name: str) -> No
     assert not (play.bare and end.well)
 
 
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
 @pytest.mark.parametrize("name", list(TELLING_ALONE))
 async def test_autocommit_without_a_transaction_id(play: Play, name: str) -> None:
     play.listen()
@@ -165,12 +186,12 @@ async def test_autocommit_without_a_transaction_id(play: Play, name: str) -> Non
     assert not (play.bare and end.well)
 
 
+@pytest.mark.parametrize("play", RESOLVED, indirect=True)
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 @pytest.mark.parametrize("where", ["far_marks", "parts"])
-async def test_block_that_writes_here_and_far(resolved: Play, where: str, cut: Way) -> None:
+async def test_block_that_writes_here_and_far(play: Play, where: str, cut: Way) -> None:
     """The far half commits before the local record: whatever the local one says, it is
     unknown what became of both."""
-    play = resolved
     insert = f"insert into {where} values ({play.n})"
     async with play.pool() as pool:
         update = f"update plain set note = note where n = {play.n % 100 + 1}"
@@ -179,10 +200,10 @@ async def test_block_that_writes_here_and_far(resolved: Play, where: str, cut: W
     assert end.unknown or (play.bare and isinstance(end.error, psycopg.OperationalError)), end
 
 
+@pytest.mark.parametrize("play", RESOLVED, indirect=True)
 @pytest.mark.parametrize("local", [False, True], ids=["far only", "here too"])
-async def test_killed_after_the_far_commit(resolved: Play, local: bool) -> None:
+async def test_killed_after_the_far_commit(play: Play, local: bool) -> None:
     """FATAL 57P01 is the answer to COMMIT, and the far row is there."""
-    play = resolved
     statements = [f"insert into slow_marks values ({play.n})"]
     if local:
         statements.insert(0, f"insert into marks values ({play.n})")
@@ -195,9 +216,9 @@ async def test_killed_after_the_far_commit(resolved: Play, local: bool) -> None:
     assert play.struck() == 0
 
 
-async def test_killed_while_it_waits_for_a_standby(resolved: Play) -> None:
+@pytest.mark.parametrize("play", RESOLVED, indirect=True)
+async def test_killed_while_it_waits_for_a_standby(play: Play) -> None:
     """It has committed here; 57P01 comes as a WARNING, and proves nothing."""
-    play = resolved
     set_on = "set local synchronous_commit = on"
     async with play.pool() as pool:
         with play.killing("wait_event = 'SyncRep'", most=50):
@@ -234,14 +255,16 @@ async def test_read_only_checkout_whose_reply_is_lost(ours: Play, way: str) -> N
     assert ours.sent() <= 1
 
 
+@pytest.mark.parametrize("play", RESOLVED, indirect=True)
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-@pytest.mark.parametrize("name", list(READS))
-async def test_a_true_read_is_never_unknown(resolved: Play, name: str, cut: Way) -> None:
-    if resolved.dbname == "led" and cut is COMMIT_HELD:
-        pytest.skip("the other cut is tried under the ledger")
-    async with resolved.pool() as pool:
-        end = await resolved.block(pool, READS[name].replace("%%", "%"), cut=cut)
-    assert end.well != resolved.bare, end
+async def test_true_reads_are_never_unknown(play: Play, cut: Way) -> None:
+    wrong = []
+    async with play.pool() as pool:
+        for name, text in READS.items():
+            end = await play.block(pool, text, cut=cut)
+            if end.well == play.bare:
+                wrong.append(f"{name}: {end}")
+    assert not wrong, "\n".join(wrong)
 
 
 async def test_true_reads_in_autocommit_are_sent_again(play: Play) -> None:
@@ -291,9 +314,16 @@ async def test_far_work_is_not_done_again_in_a_replay(play: Play, how: str, lost
 TOLD_HERE = ["notify", "pg_notify", "function", "do", "view", "operator", "trigger"]
 
 
-@pytest.mark.parametrize("resolver", ["ledger", "auto"])
-@pytest.mark.parametrize("cut", CUTS, ids=str)
-@pytest.mark.parametrize("name", TOLD_HERE)
+@pytest.mark.parametrize(
+    ("ours", "resolver", "cut", "name"),
+    [
+        *itertools.product(OURS, ["ledger"], [COMMIT_HELD], TOLD_HERE),
+        *itertools.product(OURS, ["auto"], CUTS, ["notify", "view"]),
+        *itertools.product(["ours-threads"], ["ledger"], [COMMIT_UNHEARD], TOLD_HERE),
+    ],
+    indirect=["ours"],
+    ids=str,
+)
 async def test_the_ledger_resolves_what_leaves_no_transaction_id(
     ours: Play, name: str, cut: Way, resolver: str
 ) -> None:

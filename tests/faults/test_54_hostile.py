@@ -1,0 +1,94 @@
+"""FAULTS 54: a server that means no good costs no memory, and no deadline of other calls."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resilient.core.model import Endpoint, FailureKind
+from resilient.monitor.prober import ProbeError
+from resilient.postgres import ConnectionPool
+from resilient.postgres.probe import PgProber
+from resilient.settings import Settings
+
+from .hostile import HostileServer, endless, endless_message, endless_notices, laborious
+
+MEGABYTE = 1 << 20
+ENDLESS = [endless, endless_message, endless_notices]
+PARAMS = (("dbname", "app"), ("password", "secret"), ("user", "app"))
+
+
+def resident() -> int:
+    """Bytes of this process's memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.mark.parametrize("behave", ENDLESS, ids=lambda fn: fn.__name__)
+async def test_an_answer_without_an_end_is_given_up(behave: Callable[..., None]) -> None:
+    prober = PgProber(PARAMS)
+    with HostileServer(behave) as server:
+        endpoint = Endpoint("127.0.0.1", "127.0.0.1", server.port)
+        before = resident()
+        for _ in range(3):
+            with pytest.raises(ProbeError) as raised:
+                async with asyncio.timeout(10):
+                    await prober.probe(endpoint)
+            assert raised.value.kind is FailureKind.ERROR, raised.value
+        assert resident() - before < 10 * MEGABYTE
+        await prober.close()
+
+
+async def test_laborious_authentication_leaves_the_loop_alone() -> None:
+    """It goes on elsewhere, once; whoever asks later hears why he isn't answered."""
+    prober = PgProber(PARAMS)
+    with HostileServer(laborious) as server:
+        endpoint = Endpoint("127.0.0.1", "127.0.0.1", server.port)
+        longest, began = 0.0, time.monotonic()
+        first = asyncio.ensure_future(prober.probe(endpoint))
+        while time.monotonic() - began < 0.8:
+            at = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - at)
+        assert longest < 0.3
+        assert server.sent == 1
+        for _ in range(3):
+            with pytest.raises(ProbeError, match="authentication") as raised:
+                await prober.probe(endpoint)
+            assert raised.value.kind is FailureKind.ERROR
+        assert server.connections == 1
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await prober.close()
+
+
+@pytest.mark.parametrize("behave", [laborious, *ENDLESS], ids=lambda fn: fn.__name__)
+def test_the_monitor_keeps_the_time_of_others(behave: Callable[..., None]) -> None:
+    """One hostile host among a pool's hosts: another pool's deadline holds."""
+    settings = Settings(deadline_s=1, probe_interval_s=0.2)
+    before = resident()
+    with HostileServer(behave) as server:
+        dsn = f"host=127.0.0.1 port={server.port} user=app password=secret dbname=app"
+        hostile = ConnectionPool(dsn, settings=settings, min_size=0, max_size=1, open=False)
+        hostile.open()
+        try:
+            give_up_at = time.monotonic() + 5
+            while not server.sent and time.monotonic() < give_up_at:
+                time.sleep(0.01)
+            late = []
+            monitor = hostile._core.cluster._monitor
+            for _ in range(20):
+                at, heard = time.monotonic(), threading.Event()
+                monitor.call(heard.set)
+                heard.wait(5)
+                late.append(time.monotonic() - at)
+                time.sleep(0.02)
+            assert max(late) < 0.3
+        finally:
+            hostile.close()
+    assert resident() - before < 10 * MEGABYTE
