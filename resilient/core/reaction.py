@@ -190,7 +190,6 @@ CODES: dict[str, Row] = {
     "25P04": _own(f"{_POLICY}: the transaction's"),
     "26000": _REPREPARED,
     "40001": _row(Action.RERUN, _CONFLICT),
-    "40003": _AMBIGUOUS,
     "40P01": _row(Action.RERUN, _CONFLICT),
     "55P03": _own(f"{_POLICY}: waiting for a lock"),
     "55P04": _own("an enum's new value isn't committed yet: it would fail for ever"),
@@ -200,6 +199,7 @@ CODES: dict[str, Row] = {
 #: the codes that a session ends with; the class tells what they are on one that stands
 ENDINGS: dict[str, Row] = {
     "08007": _AMBIGUOUS,
+    "40003": _AMBIGUOUS,
     "53300": _ROOM,
     "57P01": {
         Sent.NOTHING: _FREE,

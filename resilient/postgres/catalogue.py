@@ -266,7 +266,7 @@ def _followed(
 SETTERS = frozenset(
     (
         *("pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock"),
-        *("pg_try_advisory_lock_shared", "setseed"),
+        *("pg_try_advisory_lock_shared", "setseed", "set_config"),
     )
 )
 

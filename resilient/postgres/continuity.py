@@ -317,7 +317,7 @@ class ContinuityMixin(MessageMixin):
         Raises when neither can be."""
         reaction = self._reaction(exc, sent)
         if reaction.action is Action.REPREPARE:
-            return (yield from self._prepare_anew())
+            return (yield from self._prepare_anew(exc, asked))
         if reaction.action is Action.RESOLVE:
             late, self._answered_before = self._answered_before, False
             if reaction.stops and not late and (yield from self._stopped(exc)):
@@ -335,10 +335,10 @@ class ContinuityMixin(MessageMixin):
         proved = sent is not Sent.READ or nothing_done
         return (yield from self._recover(exc, sent, asked, proved))
 
-    def _prepare_anew(self) -> Gen:
-        """Forget the session's prepared statements.  False: there were none, so it was another
-        one's name."""
-        if not self._prepared._names:
+    def _prepare_anew(self, exc: e.Error, asked: Asked | None) -> Gen:
+        """Forget the session's prepared statements.  False: this one wasn't, so it was another
+        one's name, or a function's own error."""
+        if asked not in self._prepared._names or exc.diag.context:
             return False
         self._prepared.clear()
         yield from self._prepared.maintain_gen(self)

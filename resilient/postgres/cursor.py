@@ -18,7 +18,7 @@ from ..core.reaction import Sent
 from .connection import ended
 from .continuity import ContinuityMixin, entry_of
 from .journal import Entry, kept
-from .pipeline import RecordingPipeline
+from .pipeline import RecordingPipeline, keep_farewell
 from .proofs import Gen
 from .statements import traits
 
@@ -50,7 +50,11 @@ class Batch(BasePipeline):
         return len(self.entries) > self.limit
 
     def _process_results(self, queued: Any, results: Any) -> None:
-        super()._process_results(queued, results)
+        try:
+            super()._process_results(queued, results)
+        except e.Error as exc:
+            keep_farewell(self._conn, exc)
+            raise
         if queued is not None and not self.over:
             self.answers.append(results)
 

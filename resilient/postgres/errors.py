@@ -36,7 +36,13 @@ class RetryBudgetExhausted(errors.RetryBudgetExhausted, psycopg.OperationalError
 
 class TransactionReplayMismatch(errors.TransactionReplayMismatch, psycopg.OperationalError):
     """A replayed transaction gave other results than the caller had already seen.  It is
-    rolled back: nothing of it took effect."""
+    rolled back: nothing of it took effect.
+
+    Its SQLSTATE is that of a serialization failure (PostgreSQL manual 13.5), which it is: others
+    have changed what it had read.  So whoever runs transactions again on 40001 runs it again.
+    """
+
+    sqlstate = "40001"
 
 
 class FencedPrimary(errors.FencedPrimary, psycopg.OperationalError):

@@ -6,6 +6,7 @@ ended, whether that goes on as it was, and which statement sessions have ended u
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..core.reaction import Action, Reaction, Sent, react
 from ..errors import ResilientError
 from .connection import ResilientMixin, ended
 from .errors import explained
-from .journal import Journal
+from .journal import Journal, Session
 
 #: what a session may end with that no statement under way can be blamed for: a shutdown, the
 #: crash of another process of the server, a session that idled
@@ -28,8 +29,14 @@ _BAD = pq.ConnStatus.BAD
 _FATAL = pq.ExecStatus.FATAL_ERROR
 
 
+_READ_ONLY = re.compile(rb"\b(?:READ\s+ONLY|default_transaction_read_only)\b", re.I)
+
+
 class FailureMixin(ResilientMixin):
     """Judges the failures of one session."""
+
+    #: what the caller's statements made of the session
+    _session: Session
 
     #: the transaction under way; None while nobody has checked the connection out
     _journal: Journal | None = None
@@ -94,11 +101,18 @@ class FailureMixin(ResilientMixin):
     def _writable_server(self) -> bool:
         """Does the server itself say that it takes writes?  (Manual 55.2.7, from version 14; a
         pooler may not pass it on.)"""
-        said = (
-            self.pgconn.parameter_status(name)
-            for name in (b"in_hot_standby", b"default_transaction_read_only")
-        )
-        return self.pgconn.status != _BAD and all(value == b"off" for value in said)
+        if self.pgconn.status == _BAD or self.pgconn.parameter_status(b"in_hot_standby") != b"off":
+            return False
+        by_default = self.pgconn.parameter_status(b"default_transaction_read_only")
+        return by_default == b"off" or (by_default == b"on" and self._made_read_only())
+
+    def _made_read_only(self) -> bool:
+        """Has the caller made the session so?"""
+        journal = self._journal
+        told = [entry.query for entry in self._session.settings]
+        if journal is not None:
+            told += [query for query, _ in journal.asked()]
+        return any(_READ_ONLY.search(query) for query in told)
 
     def _goes_on(self, fresh: Any) -> bool:
         """Is the server behind `fresh` as it was when this session began?"""

@@ -2,7 +2,8 @@
 
 The token is inserted and committed in one message, so it costs no round trip.  Whoever wants
 to know what became of a COMMIT inserts the same token: a conflict says that it committed; an
-insertion that is committed fences it off, because the original can then only fail.
+insertion that is committed fences it off, because the original can then only fail.  The fence has
+a row of its own, so that whoever asks again doesn't take it for the original's.
 """
 
 from __future__ import annotations
@@ -82,10 +83,12 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     if prepares:
-        (prepared,) = yield from generators.fetch_many(pgconn)
-        if prepared.status == pq.ExecStatus.COMMAND_OK:
+        prepared = yield from generators.fetch_many(pgconn)
+        if prepared and prepared[0].status == pq.ExecStatus.COMMAND_OK:
             conn._own_names[INSERT_NAME] = prepares
-    (inserted,) = yield from generators.fetch_many(pgconn)
+        _raise_end(pgconn, prepared)
+    inserted = yield from generators.fetch_many(pgconn)
+    _raise_end(pgconn, inserted)
     committed = yield from generators.fetch_many(pgconn)
     try:
         yield from generators.fetch_many(pgconn)
@@ -94,35 +97,72 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
         # The answers are there; a session that ends behind them says nothing about them.
         pgconn.finish()
     conn._token = b""
-    if inserted.status == _FATAL:
-        error = e.error_from_result(inserted, encoding=pgconn._encoding)
-        if not ended(error):
-            raise Refused(error)
-    for result in (inserted, *committed):
+    if inserted[0].status == _FATAL:
+        raise Refused(e.error_from_result(inserted[0], encoding=pgconn._encoding))
+    first: PGresult = committed[0]  # what stands behind it says nothing about it
+    if first.status == _FATAL:
+        raise e.error_from_result(first, encoding=pgconn._encoding)
+    return first
+
+
+def _raise_end(pgconn: PGconn, results: list[PGresult]) -> None:
+    """The session has ended at this answer, or behind it: the next ones won't come."""
+    for result in results:
         if result.status == _FATAL:
-            raise e.error_from_result(result, encoding=pgconn._encoding)
-    last: PGresult = committed[0]
-    return last
+            error = e.error_from_result(result, encoding=pgconn._encoding)
+            if ended(error):
+                raise error
+    if not results:
+        raise e.OperationalError("the connection was lost")
+
+
+def fence_of(token: bytes) -> bytes:
+    """What a resolver writes beside a token that it fences off: the same, but for one bit."""
+    return b"%032x" % (int(token, 16) ^ 1)
 
 
 def verdict(pgconn: PGconn, token: bytes) -> PQGen[Verdict]:
-    """What became of the COMMIT with this token, asked of the fenced primary."""
+    """What became of the COMMIT with this token, asked of the fenced primary.
+
+    Two rows are inserted and committed together: the fence, then the token.  A fence that is there
+    already was written by a resolver whose reply was lost: then the token is its, and proves
+    nothing of the original.
+    """
     for query in (b"BEGIN", LOCK_TIMEOUT):
-        pgconn.send_query(query)
-        yield from generators.execute(pgconn)
-    pgconn.send_query_params(INSERT, [token], param_types=[_UUID_OID])
-    (result,) = yield from generators.execute(pgconn)
+        yield from _say(pgconn, query)
+    fenced = yield from _insert(pgconn, fence_of(token))
+    result = fenced
+    if fenced.status != _FATAL:
+        result = yield from _insert(pgconn, token)
+    end = yield from _say(pgconn, b"ROLLBACK" if result.status == _FATAL else b"COMMIT")
     state = result.error_field(pq.DiagnosticField.SQLSTATE)
-    end = b"ROLLBACK" if result.status == _FATAL else b"COMMIT"
-    pgconn.send_query(end)
-    (ended,) = yield from generators.execute(pgconn)
-    if _FATAL not in (result.status, ended.status):
+    if _FATAL not in (result.status, end.status):
         return Verdict(Outcome.NOT_COMMITTED, "its token was not in the ledger, and is fenced")
+    if state == b"23505" and result is fenced:
+        return Verdict(Outcome.NOT_COMMITTED, "its token is fenced")
     if state == b"23505":
         return Verdict(Outcome.COMMITTED, "its token is in the ledger")
     if state == b"55P03":
         return Verdict(Outcome.RUNNING, "its token is being written")
-    error = e.error_from_result(result if result.status == _FATAL else ended)
+    error = e.error_from_result(result if result.status == _FATAL else end)
     if pgconn.status == pq.ConnStatus.BAD:
         raise error
     return Verdict(Outcome.UNKNOWN, f"the ledger can't be asked: {error}")
+
+
+def _insert(pgconn: PGconn, token: bytes) -> PQGen[PGresult]:
+    pgconn.send_query_params(INSERT, [token], param_types=[_UUID_OID])
+    return (yield from _answer(pgconn))
+
+
+def _say(pgconn: PGconn, query: bytes) -> PQGen[PGresult]:
+    pgconn.send_query(query)
+    return (yield from _answer(pgconn))
+
+
+def _answer(pgconn: PGconn) -> PQGen[PGresult]:
+    results = yield from generators.execute(pgconn)
+    if not results:
+        raise e.OperationalError("the connection was lost")
+    first: PGresult = results[0]
+    return first

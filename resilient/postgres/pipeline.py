@@ -51,7 +51,8 @@ class RecordingPipeline(Base):
         journal = self._journal
         try:
             super()._process_results(queued, results)
-        except e.Error:
+        except e.Error as exc:
+            keep_farewell(self._conn, exc)
             if journal is not None:
                 journal.hazard = journal.hazard or "a pipeline that failed"
             raise
@@ -100,6 +101,12 @@ class RecordingPipeline(Base):
         for entry, (cursor, _) in zip(entries, waiting, strict=True):
             cursor._check_results(entry.results or [])
             cursor._set_results(entry.results or [])
+
+
+def keep_farewell(conn: Any, exc: e.Error) -> None:
+    """psycopg reads on behind the server's last words, and tells of the end of the stream."""
+    if ended(exc):
+        conn._farewell = conn._farewell or exc
 
 
 def said(exc: e.Error) -> bool:

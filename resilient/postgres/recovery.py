@@ -18,6 +18,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGconn
 
+from .. import telemetry
 from ..core.model import Endpoint
 from ..core.reaction import Action, Sent
 from ..errors import ResilientError
@@ -426,6 +427,7 @@ class RecoveryMixin(ProofMixin):
                 error = e.error_from_result(result, encoding=pgconn._encoding)
                 if self._lost or error.sqlstate in CONFLICTS or ended(error):
                     raise error
+        telemetry.mismatched(self._link.endpoint if self._link else None, entry.shown, found)
         raise TransactionReplayMismatch(
             f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
             f" statement {number} gave another result than before: {found} ({entry.shown})"

@@ -139,6 +139,12 @@ class ResolveMixin(RecoveryMixin):
     def _not_committed(self, exc: e.Error, reason: str, fresh: Any = None) -> Gen:
         """It certainly did not commit: do it again, or say that it did not."""
         logger.info("step=resolved outcome=not-committed reason=%r", reason)
+        try:
+            self._strike(b"COMMIT", exc)
+        except e.Error:
+            if fresh is not None:
+                fresh.pgconn.finish()
+            raise
         why = self._unreplayable()
         if why:
             if fresh is not None:

@@ -47,6 +47,16 @@ def finished(failover: Failover, system: Mapping[str, str] = DATABASE) -> None:
     emit(failover, system)
 
 
+def mismatched(endpoint: Endpoint | None, statement: str, found: str) -> None:
+    """A transaction was done again, and gave its caller something else than before: a line, and a
+    count."""
+    from .otel import count_mismatch
+
+    where = endpoint if endpoint is not None else "-"
+    logger.warning("step=mismatch endpoint=%s statement=%r reason=%r", where, statement, found)
+    count_mismatch(endpoint)
+
+
 def commits_lost(loss: Loss, endpoint: Endpoint) -> None:
     """A new primary, at this endpoint, has not what an earlier one had.
 

@@ -61,6 +61,19 @@ def count_lost(transactions: int, endpoint: Endpoint) -> None:
     _lost().add(transactions, attributes)
 
 
+def count_mismatch(endpoint: Endpoint | None) -> None:
+    """A transaction that was done again on this endpoint gave other results."""
+    where = {} if endpoint is None else {"server.address": endpoint.name or endpoint.address}
+    _mismatches().add(1, {**DATABASE, **where})
+
+
+@cache
+def _mismatches() -> metrics.Counter:
+    return metrics.get_meter("resilient").create_counter(
+        "resilient.replay.mismatches", unit="{transaction}"
+    )
+
+
 @cache
 def _lost() -> metrics.Counter:
     return metrics.get_meter("resilient").create_counter(

@@ -68,7 +68,8 @@ RULES: list[tuple[str | None, bool | None, str]] = [
     # conflicts
     ("40001", None, RERUN),
     ("40P01", None, RERUN),
-    ("40003", None, LOST),
+    ("40003", True, LOST),
+    ("40003", False, OWN),
     ("40002", None, OWN),
     # prepared statements
     ("26000", None, PREPARED),

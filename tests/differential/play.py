@@ -310,12 +310,16 @@ class Play:
     def _kill(
         self, query: str, signal: int, most: int, kills: list[float], stop: threading.Event
     ) -> None:
+        dead: set[int] = set()  # a session is listed for a moment after its process was killed
         while not stop.is_set() and len(kills) < most:
             with contextlib.suppress(psycopg.OperationalError), self.server.connect() as conn:
                 while not stop.is_set() and len(kills) < most:
                     for (pid,) in conn.execute(query.encode()).fetchall():
+                        if pid in dead:
+                            continue
                         kills.append(time.monotonic())
                         if signal:
+                            dead.add(pid)
                             os.kill(int(str(pid)), signal)
                         else:
                             conn.execute("select pg_terminate_backend(%s)", [pid])

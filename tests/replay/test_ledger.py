@@ -12,6 +12,7 @@ from typing import Any, Self
 import psycopg
 import pytest
 
+from resilient.core.outcome import Outcome
 from resilient.errors import ConfigError
 from resilient.lab import Lab
 from resilient.postgres import CommitOutcomeUnknown, ledger
@@ -248,3 +249,15 @@ async def test_without_the_table_the_error_names_the_command(
                 assert await shell.row(conn, "select to_regclass('t')") == (None,)
     finally:
         lab.admin(None, "drop database bare with (force)")
+
+
+async def test_a_resolver_whose_own_reply_was_lost_asks_again(installed: Lab, lab: Lab) -> None:
+    """What it has fenced off is not the original."""
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        token, other = ledger.new_token(), ledger.new_token()
+        for _ in range(3):
+            assert conn.wait(ledger.verdict(conn.pgconn, token)).outcome is Outcome.NOT_COMMITTED
+        conn.pgconn.exec_params(ledger.INSERT, [other])
+        for _ in range(2):
+            assert conn.wait(ledger.verdict(conn.pgconn, other)).outcome is Outcome.COMMITTED
