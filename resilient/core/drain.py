@@ -39,7 +39,7 @@ def fate(
     """
     if new.live(endpoint, generation):
         return Fate.ABORT if connecting and _elsewhere(new, endpoint) else Fate.KEEP
-    if connecting or (held and new.writer is not None):
+    if connecting or (held and new.somewhere):
         return Fate.ABORT
     view = new.find(endpoint)
     if view is None:
@@ -47,7 +47,7 @@ def fate(
     if view.fenced:
         return Fate.ABORT
     if view.health is Health.DEAD:
-        return Fate.ABORT if new.writer is not None else Fate.HOLD
+        return Fate.ABORT if new.somewhere else Fate.HOLD
     return Fate.DRAIN
 
 
@@ -70,4 +70,4 @@ def _gone(was: EndpointView | None, new: Topology) -> Fate:
         return Fate.ABORT
     if was.health is Health.UP:
         return Fate.DRAIN
-    return Fate.ABORT if new.writer is not None else Fate.HOLD
+    return Fate.ABORT if new.somewhere else Fate.HOLD

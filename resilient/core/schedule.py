@@ -25,6 +25,8 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
     """
     probes: list[Endpoint] = []
     again = now + state.config.interval_s
+    if state.until_s is not None:
+        again = min(again, state.until_s)
     for _, item in state.known:
         detector = item.detector
         burst_at = detector.burst_at if detector.burst_at is not None else state.burst_at
