@@ -29,12 +29,20 @@ def resolved(state: State, event: Resolved) -> State:
         if key in known:
             known[key] = replace(known[key], view=replace(known[key].view, retired=False))
         else:
-            order = max((item.order for item in known.values()), default=-1) + 1
+            order = (_place(event.name, state), len(now_keys))
+            while any(item.order == order for item in known.values()):
+                order = (order[0], order[1] + 1)
             known[key] = Known(EndpointView(endpoint, zone), order=order)
     names = dict(state.names)
     names[event.name] = _record(record, event, now_keys, known)
     _mark(known, names)
     return replace(state, known=tuple(known.items()), names=tuple(names.items()))
+
+
+def _place(name: str, state: State) -> int:
+    """Which of the configured names it is: who is listed first comes first."""
+    names = [known for known, _ in state.names]
+    return names.index(name) if name in names else len(names)
 
 
 def _record(

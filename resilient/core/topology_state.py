@@ -21,15 +21,16 @@ def key_of(endpoint: Endpoint) -> Key:
 class Known:
     """One endpoint and all that is remembered of it.  `clients`: see `Observation`; 0: unknown.
 
-    `reader`: only names that are given for reading lead to it.  `lag_s`: as it was told; whose
-    lag it is, is decided when it is published.
+    `order`: which name led there first, and which address of it.  `reader`: only names that are
+    given for reading lead to it.  `lag_s`: as it was told; whose lag it is, is decided when it is
+    published.
     """
 
     view: EndpointView
     detector: Detector = field(default_factory=Detector)
     system_id: str = ""
     incarnation: str = ""
-    order: int = 0
+    order: tuple[int, int] = (0, 0)
     clients: int = 0
     reader: bool = False
     lag_s: float | None = None

@@ -31,7 +31,7 @@ from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
 from ..settings import Settings
-from . import thread
+from . import fences, thread
 from .asking import Asking
 from .lease import LeaseWatch
 from .names import NameWatch, literals
@@ -46,11 +46,15 @@ DEADLINE = "deadline"
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredName:
-    """A name (or literal address, or socket directory) from the configuration."""
+    """A name (or literal address, or socket directory) from the configuration.
+
+    `reader`: it is given for reading only.
+    """
 
     host: str
     port: int
     hostaddr: str = ""
+    reader: bool = False
 
 
 class Cluster(Asking):
@@ -89,6 +93,7 @@ class Cluster(Asking):
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
+        self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
             # Known without asking anybody: the first dial needs no wait for the monitor.
             self._state = core.step(self._state, event, time.monotonic())
@@ -217,6 +222,7 @@ class Cluster(Asking):
         self._schedule()
 
     async def _end(self) -> None:
+        self._fence.leave()
         if self._timer:
             self._timer.cancel()
         tasks = list(self._tasks.values())
@@ -233,6 +239,7 @@ class Cluster(Asking):
         old = self._state.topology
         self._state = core.step(self._state, event, time.monotonic())
         new = self._state.topology
+        self._fence.follow(self._state)  # the others first: nobody publishes before they cut
         if new is not old:
             self._publish(old, new)
         self._schedule()
@@ -281,6 +288,7 @@ class Cluster(Asking):
                 *(old, new, where, link.generation),
                 connecting=link.connecting or link.expendable,
                 held=link.held,
+                seen=link.observed,
             )
             link.doubtful = view is not None and view.health is not Health.UP
             if end is Fate.KEEP:

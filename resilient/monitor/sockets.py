@@ -13,11 +13,12 @@ import select
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..core.model import Endpoint
+from ..core.model import Endpoint, Observation
 
 #: where `tcpi_last_data_recv`, milliseconds in 4 bytes, stands in Linux's struct tcp_info
 LAST_DATA_RECV = 52
@@ -38,6 +39,7 @@ class Link:
         "_aborted",
         "_fd",
         "_inode",
+        "begun_at",
         "condemned",
         "connecting",
         "doubtful",
@@ -46,6 +48,7 @@ class Link:
         "generation",
         "held",
         "looked_at",
+        "observed",
         "promoted",
         "questions",
         "readable",
@@ -55,6 +58,7 @@ class Link:
     def __init__(self, endpoint: Endpoint, generation: int) -> None:
         self.endpoint = endpoint
         self.generation = generation
+        self.begun_at = time.monotonic()
         self.condemned = ""
         self.connecting = True
         #: its endpoint is under suspicion
@@ -67,6 +71,8 @@ class Link:
         self.looked_at = 0.0
         #: the monitor was told that its server takes writes now
         self.promoted = False
+        #: what its server said of itself when it was asked last; an address may have several
+        self.observed: Observation | None = None
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
         self.witness: object = None
         #: what the probes have prepared in its session; likewise

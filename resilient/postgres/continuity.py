@@ -249,7 +249,7 @@ class ContinuityMixin(MessageMixin):
         found = react(
             *(exc.sqlstate, sent),
             broken=self._lost and not said,
-            read_only=bool(self._read_only),
+            read_only=self._writes_nothing(exc),
             text=str(exc),
         )
         return found.action in (Action.SURFACE, Action.RERUN)

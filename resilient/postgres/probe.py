@@ -23,7 +23,7 @@ from psycopg import generators, pq, waiting
 from psycopg.conninfo import make_conninfo
 
 from .._dataclass import dataclass
-from ..core.model import Endpoint, FailureKind, Observation
+from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
 from . import loans
 from .classify import connect_failure
@@ -43,6 +43,9 @@ CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
 RIDE_TICK_S = 0.1
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
 TICK_S = 1.0
+#: a lent session that may write where new ones may not, or the other way round, is no reason to
+#: ask on a new one for so long, in seconds
+DIFFERS_S = 10.0
 APPLICATION_NAME = "resilient-probe"
 #: libpq's words for a server that doesn't prove to be whom the conninfo names.  Whatever
 #: listens there is not for us: the endpoint is as dead as one that refuses, for every new
@@ -58,7 +61,8 @@ UNPROVED = (
 @dataclass(slots=True)
 class _Side:
     pgconn: pq.abc.PGconn
-    idle_since: float
+    begun_at: float
+    idle_since: float = 0.0
 
 
 class _Census:
@@ -108,6 +112,10 @@ class PgProber(Prober):
         self._census = _Census()
         #: of pools that keep no connection to ride on: how many sessions they have
         self._beside: dict[Endpoint, int] = {}
+        #: those whose new sessions write nothing by default; replaced, never changed: any thread
+        self._read_only: frozenset[Endpoint] = frozenset()
+        #: when a lent session was last found to differ from that
+        self._differed: dict[Endpoint, float] = {}
         #: those where nobody listened when they were last dialled
         self._refused: set[Endpoint] = set()
 
@@ -168,29 +176,42 @@ class PgProber(Prober):
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
-        less = not seen.system_id and endpoint in self._open
-        return None if seen.read_only or less else Answer(seen, held_s)
+        seen = replace(seen, begun_at=loan.conn._link.begun_at)
+        loan.conn._link.observed = seen
+        if not seen.system_id and endpoint in self._open:
+            return None
+        if seen.read_only != (endpoint in self._read_only) and seen.role is Role.PRIMARY:
+            # The session's own doing, or news: a new one tells, which isn't asked again soon.
+            now = time.monotonic()
+            if now >= self._differed.get(endpoint, 0.0):
+                self._differed[endpoint] = now + DIFFERS_S
+                for side in self._idle.pop(endpoint, []):
+                    side.pgconn.finish()
+                return None
+            seen = replace(seen, read_only=not seen.read_only)
+        return Answer(seen, held_s)
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
         side = sides.pop() if sides else None
         if side is not None:
             try:
-                return await self._ask(endpoint, side.pgconn)
+                return await self._ask(endpoint, side)
             except ProbeError as exc:
                 if exc.kind is not FailureKind.LOST and exc.kind is not FailureKind.SHUTDOWN:
                     raise
                 # The old connection is gone; what its server is, a new one tells at once.
         return await self._ask(endpoint, await self._dial(endpoint))
 
-    async def _dial(self, endpoint: Endpoint) -> pq.abc.PGconn:
+    async def _dial(self, endpoint: Endpoint) -> _Side:
+        begun_at = time.monotonic()
         if endpoint in self._refused:
             await self._knock(endpoint)
         params = dict(self.params) | dial_params(endpoint)
         params.setdefault("application_name", APPLICATION_NAME)
         try:
             gen = generators.connect(make_conninfo("", **params))
-            return await waiting.wait_conn_async(gen, TICK_S)
+            return _Side(await waiting.wait_conn_async(gen, TICK_S), begun_at)
         except e.Error as exc:
             text = " ".join(str(exc).split())
             unproved = any(words in text for words in UNPROVED)
@@ -215,7 +236,8 @@ class PgProber(Prober):
             pass  # libpq says it better
         self._refused.discard(endpoint)
 
-    async def _ask(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> Observation:
+    async def _ask(self, endpoint: Endpoint, side: _Side) -> Observation:
+        pgconn = side.pgconn
         beside = self._beside.get(endpoint)
         asks = beside is not None and self._census.due(endpoint)
         mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
@@ -231,24 +253,32 @@ class PgProber(Prober):
         except BaseException:
             pgconn.finish()
             raise
-        self._keep(endpoint, pgconn)
+        self._keep(endpoint, side)
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         if seen.system_id:
             self._open.add(endpoint)
-        return self._own_options(seen)
+        seen = replace(self._own_options(seen), begun_at=side.begun_at)
+        self.told(endpoint, seen)
+        return seen
+
+    def told(self, endpoint: Endpoint, seen: Observation) -> None:
+        """A session that was begun a moment ago says whether new ones may write."""
+        if seen.read_only != (endpoint in self._read_only):
+            self._read_only = self._read_only ^ {endpoint}
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""
         own = "default_transaction_read_only" in dict(self.params).get("options", "")
         return replace(seen, read_only=False) if own else seen
 
-    def _keep(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> None:
-        if self._closed or pgconn.status != pq.ConnStatus.OK:
-            pgconn.finish()
+    def _keep(self, endpoint: Endpoint, side: _Side) -> None:
+        if self._closed or side.pgconn.status != pq.ConnStatus.OK:
+            side.pgconn.finish()
             return
         # The last one put back is used first, so the first ones are those that idle.
-        self._idle[endpoint].append(_Side(pgconn, time.monotonic()))
+        side.idle_since = time.monotonic()
+        self._idle[endpoint].append(side)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
@@ -278,6 +308,8 @@ class PgProber(Prober):
         self._slow &= keep
         self._open &= keep
         self._refused &= keep
+        self._read_only &= keep
+        self._differed = {one: at for one, at in self._differed.items() if one in keep}
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
                 side.pgconn.finish()

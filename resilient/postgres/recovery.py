@@ -196,7 +196,7 @@ class RecoveryMixin(ResilientMixin):
         reaction = react(
             *(exc.sqlstate, sent),
             broken=broken,
-            read_only=bool(self._read_only),
+            read_only=self._writes_nothing(exc),
         )
         if reaction.action not in (Action.REPLAY, Action.ELSEWHERE):
             raise exc
@@ -208,6 +208,12 @@ class RecoveryMixin(ResilientMixin):
                 self._journal.failed = True
             raise explained(exc, f"not replayed: {why}")
         yield from self._reestablish(exc, self._deadline_at())
+
+    def _writes_nothing(self, exc: e.Error) -> bool:
+        """Did the transaction ask to be read-only, or 25006 come from a server that began so?"""
+        seen = self._link.observed if self._link is not None else None
+        began = exc.sqlstate == "25006" and seen is not None and seen.read_only
+        return began or bool(self._read_only)
 
     def _reestablish(self, exc: e.Error, deadline_at: float, fresh: Any = None) -> Gen:
         """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
