@@ -110,9 +110,9 @@ class CausalToken:
 class EndpointView:
     """One endpoint in a snapshot.
 
-    `reader`: only names that are given for reading lead to it, so it never writes.  `astray`: and
-    its data is another branch's.  `group`: several servers stand behind it; `pooled`: a pooler
-    does.
+    `system_id`: its cluster.  `reader`: only names that are given for reading lead to it, so it
+    never writes.  `astray`: and its data is another branch's.  `group`: several servers stand
+    behind it; `pooled`: a pooler does.
     """
 
     endpoint: Endpoint
@@ -126,6 +126,7 @@ class EndpointView:
     read_only: bool = False
     generation: int = 0
     reason: str = ""
+    system_id: str = ""
     reader: bool = False
     astray: bool = False
     group: bool = False
@@ -198,6 +199,13 @@ class Topology:
     system_id: str = ""
     replicas_only: bool = False
     doubt: str = ""
+
+    def foreign(self, endpoint: Endpoint) -> bool:
+        """Does it belong to another cluster than the one that is meant?"""
+        view = self.find(endpoint)
+        if view is None or not view.system_id or not self.system_id:
+            return False
+        return view.system_id != self.system_id
 
     @property
     def calm(self) -> bool:

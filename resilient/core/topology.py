@@ -133,6 +133,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
         read_only=seen.read_only,
         generation=known.view.generation + reborn,
         reason="",
+        system_id=seen.system_id or known.view.system_id,
         group=members.grouped,
         pooled=seen.pooled or known.view.pooled,
     )

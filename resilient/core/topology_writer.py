@@ -42,13 +42,15 @@ def eligible(state: State) -> Iterator[Known]:
 
 
 def pinned(state: State) -> State:
-    """Which cluster this is."""
+    """Which cluster this is: until one has led, that of the first in the list that has answered."""
     ids = {item.system_id for item in eligible(state) if item.system_id}
     moved = _moved_to(state)
     if not moved:
-        if not ids or state.system_id in ids:
+        if not ids or (state.led and state.system_id in ids):
             return state
         moved = min((k.order, k.system_id) for k in eligible(state) if k.system_id)[1]
+        if moved == state.system_id:
+            return state
     return replace(state, system_id=moved, highest=dict(state.heights).get(moved))
 
 

@@ -42,6 +42,8 @@ logger = logging.getLogger("resilient.monitor")
 
 #: how the reason of an abort begins that the deadline caused
 DEADLINE = "deadline"
+#: a COMMIT that was under way when its server was ruled out is looked at again after so long
+COMMITTING_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +299,20 @@ class Cluster(Asking):
             why = (
                 view.reason if view else ""
             ) or f"no longer the one to use (version {new.version})"
-            if end is Fate.ABORT:
+            if end is Fate.ABORT and new.foreign(where) and link.committing():
+                # Alive, and just another cluster's: what was sent before, it answers.
+                link.condemned = why
+                self._monitor.loop.call_later(COMMITTING_S, self._condemn_again)
+            elif end is Fate.ABORT:
                 link.abort(why)
             else:
                 link.condemned = why
                 link.held = end is Fate.HOLD
                 self._dying.setdefault(where, until)
+
+    def _condemn_again(self) -> None:
+        if not self._closing:
+            self._condemn(self.topology, self.topology)
 
     def _expire(self, now: float) -> None:
         """Cut the calls on endpoints that died, or left their name, a whole deadline ago."""

@@ -28,6 +28,10 @@ def _nothing(timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
+def _never() -> bool:
+    return False
+
+
 class Link:
     """What ties a connection (or one that is still connecting) to its endpoint.
 
@@ -40,6 +44,7 @@ class Link:
         "_fd",
         "_inode",
         "begun_at",
+        "committing",
         "condemned",
         "connecting",
         "doubtful",
@@ -65,6 +70,8 @@ class Link:
         self.doubtful = False
         #: nothing is lost with it (a ROLLBACK is under way)
         self.expendable = False
+        #: asked whether a COMMIT is under way on it
+        self.committing: Callable[[], bool] = _never
         #: its endpoint is dead and there is nowhere else to go
         self.held = False
         #: when its socket was last looked at for a farewell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -252,6 +253,8 @@ class PoolCore(ClusterListener):
             conn._link = dial.link
             dial.link.bind(conn.pgconn.socket)
             dial.link.connecting = False
+        mine = weakref.ref(conn)
+        dial.link.committing = lambda: bool(getattr(mine(), "_committing", False))
         self.cluster.reconnected(dial.endpoint)
 
     @staticmethod

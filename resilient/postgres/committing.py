@@ -53,6 +53,7 @@ class CommitMixin(RecoveryMixin):
                     self._hear_end()
                 if journal.blind and journal.written is None and self._marks:
                     yield from self._ask_rider()
+                self._announce()
                 sent = True
                 result = yield from self._send_commit(journal)
             except e.Error as exc:
@@ -72,6 +73,15 @@ class CommitMixin(RecoveryMixin):
     def _ends(exc: e.Error) -> bool:
         """The session has ended, though its connection doesn't show it yet."""
         return react(exc.sqlstate, Sent.COMMIT, broken=False).action is Action.REPLAY
+
+    def _announce(self) -> None:
+        """From here on a COMMIT is under way: its answer is waited for, unless it can't count.  A
+        session that was cut before takes none."""
+        self._committing = True
+        link = self._link
+        if link is not None and link.aborted:
+            self._committing = False
+            raise e.OperationalError(f"not committed there: {link.condemned}")
 
     def _hear_end(self) -> None:
         """A session that has ended takes no COMMIT: then it is certain that there is none."""

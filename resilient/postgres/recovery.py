@@ -23,6 +23,7 @@ from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
 from . import losses
+from .apart import apart
 from .connection import ResilientMixin
 from .errors import (
     DeadlineExceeded,
@@ -243,6 +244,9 @@ class RecoveryMixin(ResilientMixin):
                         why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
                         explained(failure, f"not replayed: {why}")
                     raise failure from exc
+            if not self._read_only and (why := apart(self._journal, self._link, fresh._link)):
+                fresh.pgconn.finish()
+                raise explained(exc, f"not replayed: {why}")
             self._adopt(fresh)
             fresh = None
             try:

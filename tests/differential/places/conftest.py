@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ import psycopg_pool
 import pytest
 
 from resilient.lab import Lab
+from resilient.lab.postgres import Member
 from resilient.settings import Settings
 from tests.postgres.conftest import Face, orders, settings_of
 
@@ -63,3 +65,35 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 
 __all__ += ["at", "opened", "plainly", "settings_of", "until"]
+
+
+def beside(lab: Lab, zone: str, address: str) -> Member:
+    """One more server, on the lab's port: not of its cluster until it is made so."""
+    alone = replace(lab.primary._settings, synchronous_standby_names="")
+    return Member(zone, address, lab.root / zone, alone, lab._spawner)
+
+
+@pytest.fixture(scope="session")
+def green_server(session_lab: Lab) -> Iterator[Member]:
+    """A primary of another cluster, with the same table."""
+    green = beside(session_lab, "green", "127.0.9.10")
+    green.initdb()
+    green.start()
+    try:
+        with green.connect() as conn:
+            conn.execute("create role app login password 'app'")
+            conn.execute("create database app owner app")
+        with psycopg.connect(at(session_lab, green), autocommit=True) as conn:
+            conn.execute("create table orders (id bigint)")
+        session_lab.dns.set_records("green.db.test", "A", [green.address], 1)
+        yield green
+    finally:
+        green.remove()
+
+
+@pytest.fixture
+def green(green_server: Member, lab: Lab) -> Iterator[Member]:
+    """The same, and the writer's name leads to the lab's primary before and after the test."""
+    lab.flip_writer()
+    yield green_server
+    lab.flip_writer()
