@@ -195,15 +195,17 @@ def streaming(state: State) -> bool:
 def only_replicas(state: State, now: float) -> tuple[bool, float | None]:
     """(does the cluster consist of replicas alone, when to look again): a reporting service's
     list.  Their primary is elsewhere where they stream; where none does, or somebody is dead, it
-    may be that nobody was promoted yet."""
-    if state.led or state.heard_at is None:
+    may be that nobody was promoted yet.  An address that leads now to a primary, now to a replica
+    serves what any of them can."""
+    mixed = any(item.view.group for item in eligible(state))
+    if (state.led and not mixed) or state.heard_at is None:
         return False, None
     views = [item for item in eligible(state) if not item.view.retired]
     live = [item for item in views if item.view.health in (Health.UP, Health.SUSPECT)]
     roles = {item.view.role for item in live}
     if Role.PRIMARY in roles or Role.REPLICA not in roles:
         return False, None
-    if streaming(state):
+    if mixed or streaming(state):
         return True, None
     at = state.heard_at + ALONE_S
     return (True, None) if now >= at - 1e-9 else (False, at)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: a side connection that no probe needed for so many seconds is closed
 IDLE_S = 5.0
+#: and one that is as old is replaced: behind its address may be several servers, or another one
+LIFE_S = 10.0
 #: how often a server is asked how many sessions it has, and for each of them, in seconds; the
 #: first time within
 CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
@@ -193,6 +195,8 @@ class PgProber(Prober):
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
+        while sides and time.monotonic() - sides[0].begun_at > LIFE_S:
+            sides.pop(0).pgconn.finish()  # a new one may meet another server
         side = sides.pop() if sides else None
         if side is not None:
             try:
