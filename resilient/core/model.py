@@ -96,14 +96,16 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class CausalToken:
-    """A position in the primary's WAL that contains a commit.
+    """A position in the primary's WAL that contains a commit: `lsn`, in bytes, on `timeline` of
+    the cluster `system_id`.
 
-    A replica has it once it replayed up to `lsn`, provided that `timeline` is still the
-    newest: after a failover the same position may hold something else.
+    A replica has it once it has replayed up to `lsn` on that timeline (`core.position`): on
+    another one the same position may hold something else.
     """
 
     timeline: int | None
     lsn: int
+    system_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

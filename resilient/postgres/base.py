@@ -365,8 +365,11 @@ class PoolCore(ClusterListener):
         return bound_s is not None or after is not None
 
     def replicas_may_have(self, token: CausalToken) -> bool:
-        """Only on the token's own timeline does a replica's position prove anything."""
-        return token.timeline is not None and token.timeline == self.topology.epoch
+        """Only on the token's own timeline, and in its cluster, does a replica's position prove
+        anything."""
+        topology = self.topology
+        here = token.system_id in ("", topology.system_id)
+        return here and token.timeline is not None and token.timeline == topology.epoch
 
     def _in_flight(self, endpoint: Endpoint) -> int:
         pool = self.replicas.get(endpoint)

@@ -18,13 +18,14 @@ import psycopg_pool
 import tenacity
 
 from ..core import connect
-from ..core.model import CausalToken
+from ..core.model import CausalToken, EndpointView
 from . import role
 from ._upstream import (
     CT,
 )
 from .attempts import Attempts
 from .base import remaining
+from .proof import proves
 from .reader import Reader
 from .shell import deadline_in
 from .shell_sync import ReplicaPool, SyncShell
@@ -171,7 +172,7 @@ class ResilientPool(SyncShell[CT]):
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
-                if after is None or self._has(conn, after):
+                if self._proves(conn, view, after, max_staleness_s):
                     self._engage(conn)
                     return cast(CT, self._make_read_only(conn))
                 pool.putconn(conn)
@@ -179,19 +180,27 @@ class ResilientPool(SyncShell[CT]):
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
                 failed |= {view.endpoint}
 
-    def _has(self, conn: CT, token: CausalToken) -> bool:
-        """Has this replica replayed the token's commit?  One round trip."""
+    def _proves(
+        self,
+        conn: CT,
+        view: EndpointView,
+        after: CausalToken | None,
+        max_staleness_s: float | None,
+    ) -> bool:
+        """Has this replica what is asked for?  At most a round trip for each."""
+        core = self._core
+        bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
         try:
-            return conn.wait(role.position(conn.pgconn)) >= token.lsn
+            return conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
         except (role.RoleError, psycopg.Error):
             return False
 
     def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this thread.  One round trip to the primary."""
-        with self.connection() as conn:
+        with self.connection(read_only=False if self._core.reads else None) as conn:
             at = conn.wait(role.position(conn.pgconn))
-            return CausalToken(self._core.topology.epoch, at)
+            return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
         home = getattr(conn, "_pool", None)

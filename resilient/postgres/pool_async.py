@@ -19,11 +19,12 @@ import psycopg_pool
 import tenacity
 
 from ..core import connect
-from ..core.model import CausalToken
+from ..core.model import CausalToken, EndpointView
 from . import role
 from ._upstream import ACT
 from .attempts import Attempts
 from .base import remaining
+from .proof import proves
 from .reader import AsyncReader
 from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
@@ -165,7 +166,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
-                if after is None or await self._has(conn, after):
+                if await self._proves(conn, view, after, max_staleness_s):
                     self._engage(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
@@ -173,19 +174,27 @@ class AsyncResilientPool(AsyncShell[ACT]):
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
                 failed |= {view.endpoint}
 
-    async def _has(self, conn: ACT, token: CausalToken) -> bool:
-        """Has this replica replayed the token's commit?  One round trip."""
+    async def _proves(
+        self,
+        conn: ACT,
+        view: EndpointView,
+        after: CausalToken | None,
+        max_staleness_s: float | None,
+    ) -> bool:
+        """Has this replica what is asked for?  At most a round trip for each."""
+        core = self._core
+        bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
         try:
-            return await conn.wait(role.position(conn.pgconn)) >= token.lsn
+            return await conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
         except (role.RoleError, psycopg.Error):
             return False
 
     async def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this task.  One round trip to the primary."""
-        async with self.connection() as conn:
+        async with self.connection(read_only=False if self._core.reads else None) as conn:
             at = await conn.wait(role.position(conn.pgconn))
-            return CausalToken(self._core.topology.epoch, at)
+            return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)

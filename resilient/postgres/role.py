@@ -23,6 +23,7 @@ from psycopg import generators, pq
 from psycopg.abc import PQGen
 
 from ..core.model import FailureKind, Observation, Role
+from ..core.position import Position
 from ..monitor.prober import Answer
 from .classify import probe_failure
 
@@ -275,22 +276,46 @@ def with_descriptor(
         return value
 
 
-#: where this server's WAL stands: written on a primary, replayed on a standby
+#: where this server's WAL stands: written on a primary, replayed on a standby; and on which
+#: timeline, which is read behind it (a subselect runs when its column does)
 POSITION_QUERY = b"""\
+SELECT CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn()
+ ELSE pg_catalog.pg_current_wal_insert_lsn() END,
+ CASE WHEN r THEN greatest(
+ (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+ (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
+ (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()))::text
+ ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
+ r AND (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()) IS NULL,
+ (SELECT system_identifier FROM pg_catalog.pg_control_system()), r
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+
+PLAIN_POSITION_QUERY = b"""\
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
  ELSE pg_catalog.pg_current_wal_insert_lsn() END"""
 
 
-def position(pgconn: pq.abc.PGconn) -> PQGen[int]:
+def position(pgconn: pq.abc.PGconn) -> PQGen[Position]:
     """The server's WAL position, on a connection that is idle or in a transaction.
 
     Raises `RoleError` when the server doesn't tell.
     """
     result = yield from _query(pgconn, POSITION_QUERY)
-    text = _text(result, 0) if result.status == pq.ExecStatus.TUPLES_OK else None
+    if _refused(result) and pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        result = yield from _query(pgconn, PLAIN_POSITION_QUERY)
+    told = result.status == pq.ExecStatus.TUPLES_OK
+    text = _text(result, 0) if told else None
     if text is None:
         raise RoleError(FailureKind.ERROR, "the server doesn't tell its WAL position")
-    return lsn(text)
+    if result.nfields == 1:
+        return Position(None, lsn(text))
+    role = Role.REPLICA if _text(result, 4) == "t" else Role.PRIMARY
+    return Position(
+        _timeline(role, _text(result, 1)),
+        lsn(text),
+        _text(result, 3) or "",
+        exact=_text(result, 2) != "t",
+    )
 
 
 def lsn(text: str) -> int:

@@ -80,7 +80,7 @@ async def test_a_token_is_checked_on_the_connection(
         try:
             while late.execute("select pg_get_wal_replay_pause_state()") != [("paused",)]:
                 await asyncio.sleep(0.01)
-            for number in range(1000, 1020):
+            for number in range(-1020, -1000):
                 await ours.insert(number)
                 token = await ours._call(ours.pool.causal_token)
                 seen = await ours.query(
