@@ -79,7 +79,7 @@ async def test_no_commit_goes_to_the_old_one_afterwards(
 ) -> None:
     async with opened(face, lab.writer_dsn, settings_of(lab, zone=None)) as ours:
         await ours.wait()
-        number = int(time.time())
+        number = -int(time.time())
 
         async def block() -> None:
             if not ours.is_async:
