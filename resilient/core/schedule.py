@@ -33,6 +33,9 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
         # Nobody waits for a dead one while there is a writer: its return is news soon enough.
         spare = item.view.health is Health.DEAD and state.topology.writer is not None
         least_s = state.config.interval_s if spare else 0.0
+        if item.view.pooled and detector.outstanding:
+            # It waits in a queue, and so would the next.
+            least_s = max(least_s, state.config.interval_s / 2)
         count, at = agenda(
             *(detector, state.config, burst_at, now, jitter),
             least_s=least_s,

@@ -61,6 +61,8 @@ __all__ = [
 
 #: failures that are a verdict by themselves
 DEADLY = frozenset({FailureKind.REFUSED})
+#: a pooler whose last sign of life is older than so many intervals is under suspicion
+POOLED_LATE = 1.5
 #: failures that say something of this process or of the credentials, not of the server
 NEUTRAL = frozenset({FailureKind.LOCAL, FailureKind.CROWDED, FailureKind.REJECTED})
 
@@ -206,11 +208,18 @@ def _ticked(state: State, late_s: float, now: float) -> State:
             silence = now - (known.detector.heard_at or now)
             if known.view.health is not Health.DEAD:
                 state = state.put(_dead(known, f"no answer for {silence:.1f} s"))
+        elif known.view.pooled and _heard_lately(known, state.config, now):
+            continue  # its servers are busy: the question waits in its queue
         elif missed(known.detector, state.config, now) and known.view.health is not Health.DEAD:
             health = Health.SUSPECT if known.view.health is Health.UP else known.view.health
             view = replace(known.view, health=health, reason="a probe is unanswered")
             state = state.put(replace(known, view=view, detector=known.detector.suspected(now)))
     return state
+
+
+def _heard_lately(known: Known, config: ProbeConfig, now: float) -> bool:
+    heard_at = known.detector.heard_at
+    return heard_at is not None and now - heard_at < POOLED_LATE * config.interval_s
 
 
 # -- what is published

@@ -69,6 +69,7 @@ class Cluster(Asking):
         self.links = LinkRegistry()
         self.topology = Topology()
         self._prober = prober
+        prober.reached = self._reached
         self._story = failover.Tracker()
         self._story_lock = threading.Lock()
         self._pacing = Pacing()

@@ -96,6 +96,11 @@ class Link:
         return bool(self.condemned) and not self._aborted
 
     @property
+    def pooled(self) -> bool:
+        """A pooler is in between: what a session has prepared may be another's."""
+        return self.observed is not None and self.observed.pooled
+
+    @property
     def aborted(self) -> bool:
         """Its socket was shut down: what comes from it now is no acknowledgement."""
         return self._aborted

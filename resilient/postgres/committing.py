@@ -105,7 +105,8 @@ class CommitMixin(RecoveryMixin):
         """Put a statement of ours into the message.  Not empty: it is prepared with it, and
         known by this name once that is answered.  Behind a pooler, names are nobody's."""
         pgconn = self.pgconn
-        if self._prepared.prepare_threshold is None:
+        pooled = self._link is not None and self._link.pooled
+        if pooled or self._prepared.prepare_threshold is None:
             pgconn.send_query_params(query, params, param_types=types)
             return b""
         known = self._own_names.get(name)

@@ -10,6 +10,7 @@ resolved; the address is always given, so libpq asks no resolver.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -33,6 +34,8 @@ from .witness import Witness
 
 if TYPE_CHECKING:
     from .base import PoolCore
+
+logger = logging.getLogger("resilient.monitor")
 
 #: a side connection that no probe needed for so many seconds is closed
 IDLE_S = 5.0
@@ -116,6 +119,8 @@ class PgProber(Prober):
         self._beside: dict[Endpoint, int] = {}
         #: those whose new sessions write nothing by default; replaced, never changed: any thread
         self._read_only: frozenset[Endpoint] = frozenset()
+        #: those with a pooler in between
+        self._pooled: frozenset[Endpoint] = frozenset()
         #: when a lent session was last found to differ from that
         self._differed: dict[Endpoint, float] = {}
         #: those where nobody listened when they were last dialled
@@ -215,7 +220,10 @@ class PgProber(Prober):
         params.setdefault("application_name", APPLICATION_NAME)
         try:
             gen = generators.connect(make_conninfo("", **params))
-            return _Side(await waiting.wait_conn_async(gen, TICK_S), begun_at)
+            side = _Side(await waiting.wait_conn_async(gen, TICK_S), begun_at)
+            if endpoint in self._pooled:
+                self.reached(endpoint)
+            return side
         except e.Error as exc:
             text = " ".join(str(exc).split())
             unproved = any(words in text for words in UNPROVED)
@@ -267,9 +275,13 @@ class PgProber(Prober):
         return seen
 
     def told(self, endpoint: Endpoint, seen: Observation) -> None:
-        """A session that was begun a moment ago says whether new ones may write."""
+        """A session that was begun a moment ago says whether new ones may write, and whether a
+        pooler is in between."""
         if seen.read_only != (endpoint in self._read_only):
             self._read_only = self._read_only ^ {endpoint}
+        if seen.pooled and endpoint not in self._pooled:
+            self._pooled = self._pooled | {endpoint}
+            logger.info("event=pooler.recognised endpoint=%s", endpoint)
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""
@@ -313,6 +325,7 @@ class PgProber(Prober):
         self._open &= keep
         self._refused &= keep
         self._read_only &= keep
+        self._pooled &= keep
         self._differed = {one: at for one, at in self._differed.items() if one in keep}
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
@@ -327,8 +340,8 @@ class PgProber(Prober):
 
 def _questions(conn: Any) -> Questions | None:
     """What a pool's connection has prepared for us; None: it prepares nothing."""
-    if conn._prepared.prepare_threshold is None:
-        return None
     link = conn._link
+    if conn._prepared.prepare_threshold is None or link.pooled:
+        return None
     link.questions = link.questions or Questions()
     return cast(Questions, link.questions)
