@@ -19,7 +19,11 @@ from collections.abc import Generator
 from typing import Any
 
 from .._dataclass import dataclass
-from .model import Endpoint, EndpointView, Health, Role, Topology
+from .intent import Try, Wanted, try_of
+from .model import Endpoint, Health, Topology
+from .routing import Rng
+
+ANY = Wanted()
 
 #: how long the first observations are waited for before somebody unknown is dialled
 FIRST_LOOK_S = 0.5
@@ -60,44 +64,22 @@ def unheard(topology: Topology) -> bool:
     return len(views) > 1 and bool(silent)
 
 
-Try = tuple[Endpoint, int, Role]
-
-
-def try_of(view: EndpointView) -> Try:
-    """What makes another dial worth while: a restart, a promotion; not a mere suspicion."""
-    return (view.endpoint, view.generation, view.role)
-
-
-def to_dial(topology: Topology, tried: set[Try]) -> EndpointView | None:
-    """Whom a writer dials next: the writer, or while there is none whoever might be it."""
-    if topology.conflict:
-        return None
-    if topology.writer is not None:
-        return None if try_of(topology.writer) in tried else topology.writer
-    maybe = [
-        view
-        for view in topology.endpoints
-        if not view.fenced and view.role is Role.UNKNOWN and try_of(view) not in tried
-    ]
-    # Dead ones last; but they are dialled: one endpoint, never seen up, is all there is.
-    maybe.sort(key=lambda view: view.health is Health.DEAD)
-    return maybe[0] if maybe else None
-
-
-def connecting(patient: bool) -> Generator[Command, Any, None]:
-    """Commands that lead to one connection for writing; ends when given up or connected."""
+def connecting(
+    patient: bool, wanted: Wanted = ANY, rng: Rng | None = None
+) -> Generator[Command, Any, None]:
+    """Commands that lead to one connection that is `wanted`; ends when given up or connected."""
     tried: set[Try] = set()
     waited_s = 0.0
     while True:
         topology, left_s = yield Look()
         if left_s <= 0:
             return
-        if topology.writer is None and unheard(topology) and waited_s < FIRST_LOOK_S:
+        if not wanted.content(topology) and unheard(topology) and waited_s < FIRST_LOOK_S:
             pause_s = min(left_s, FIRST_LOOK_S / 5)
             yield Await(topology.version, pause_s)
             waited_s += pause_s
             continue
-        view = to_dial(topology, tried)
+        view = wanted.to_dial(topology, tried, rng)
         if view is not None:
             if not patient and (pause_s := (yield Ask(view.endpoint))) > 0:
                 # Looked at again then: it may be another, or a warm one may have come.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from .model import Endpoint, EndpointView, Health, Role, Topology
+from .model import Endpoint, EndpointView, Health, Observation, Role, Topology
 
 
 class Fate(Enum):
@@ -32,14 +32,18 @@ def fate(
     *,
     connecting: bool = False,
     held: bool = False,
+    seen: Observation | None = None,
 ) -> Fate:
     """The fate of a connection that was made to the endpoint in that generation.
 
     `connecting`: it isn't made yet, so nothing is lost with it.  `held`: what it was before.
+    `seen`: what its own server said of itself; behind some addresses there are several.
     """
+    if seen is not None and not connecting and _outlived(new, endpoint, seen):
+        return Fate.ABORT
     if new.live(endpoint, generation):
         return Fate.ABORT if connecting and _elsewhere(new, endpoint) else Fate.KEEP
-    if connecting or (held and new.writer is not None):
+    if connecting or (held and new.somewhere):
         return Fate.ABORT
     view = new.find(endpoint)
     if view is None:
@@ -47,8 +51,17 @@ def fate(
     if view.fenced:
         return Fate.ABORT
     if view.health is Health.DEAD:
-        return Fate.ABORT if new.writer is not None else Fate.HOLD
+        return Fate.ABORT if new.somewhere else Fate.HOLD
     return Fate.DRAIN
+
+
+def _outlived(new: Topology, endpoint: Endpoint, seen: Observation) -> bool:
+    """In a group: its own server is the primary of a timeline that was followed by another."""
+    view = new.find(endpoint)
+    if view is None or not view.group or seen.role is not Role.PRIMARY:
+        return False
+    foreign = bool(seen.system_id and new.system_id and seen.system_id != new.system_id)
+    return foreign or (seen.timeline is not None and seen.timeline < (new.epoch or 0))
 
 
 def _elsewhere(new: Topology, endpoint: Endpoint) -> bool:
@@ -70,4 +83,4 @@ def _gone(was: EndpointView | None, new: Topology) -> Fate:
         return Fate.ABORT
     if was.health is Health.UP:
         return Fate.DRAIN
-    return Fate.ABORT if new.writer is not None else Fate.HOLD
+    return Fate.ABORT if new.somewhere else Fate.HOLD

@@ -91,7 +91,7 @@ def follow(
         known = ", ".join(str(view.endpoint) for view in new.endpoints)
         current = _with(current, Step("resolved", now, None, known))
     if current.new is None and up and new.writer is not None:
-        step = Step("promoted", now, new.writer.endpoint, f"timeline {new.writer.epoch}")
+        step = Step("promoted", now, new.writer.endpoint, _history(last, new.writer))
         current = replace(_with(current, step), new=new.writer)
     elif current.new is not None and new.writer is None:
         # The new one is gone before anybody used it: the story goes on.
@@ -118,7 +118,7 @@ def _quiet(tracker: Tracker, new: Topology, now: float, up: bool) -> tuple[Track
         steps.append(Step("lost", now, writer.endpoint, _why(writer, new)))
     current = Failover(writer, steps=tuple(steps))
     if up and new.writer is not None:
-        promoted = Step("promoted", now, new.writer.endpoint, f"timeline {new.writer.epoch}")
+        promoted = Step("promoted", now, new.writer.endpoint, _history(writer, new.writer))
         steps.append(promoted)
         current = Failover(writer, new.writer, tuple(steps))
     return replace(tracker, current=current), steps
@@ -126,6 +126,12 @@ def _quiet(tracker: Tracker, new: Topology, now: float, up: bool) -> tuple[Track
 
 def _with(failover: Failover, step: Step) -> Failover:
     return replace(failover, steps=(*failover.steps, step))
+
+
+def _history(old: EndpointView, new: EndpointView) -> str:
+    """Whose history the new writer goes on with."""
+    foreign = bool(old.system_id and new.system_id) and old.system_id != new.system_id
+    return f"another cluster, timeline {new.epoch}" if foreign else f"timeline {new.epoch}"
 
 
 def _same(one: EndpointView, other: EndpointView) -> bool:

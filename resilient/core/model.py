@@ -74,8 +74,11 @@ class Observation:
     `timeline` is exact on a primary and a lower bound on a replica.  `incarnation` is
     `pg_postmaster_start_time()` in µs, as text: two addresses with the same one are one server.
     `lag_s` is None when it is not known, 0 when everything received is replayed and the
-    receiver streams.  `clients`: about how many processes like this one it serves; None: it
-    wasn't asked.
+    receiver streams; `streams`: a standby receives WAL from somebody.  `clients`: about how many
+    processes like this one it serves; None: it wasn't asked.  `begun_at`: when the session was
+    begun that it was asked on, monotonic seconds; None: some time before, nobody looked.
+    `exact`: a standby's timeline is no mere lower bound.  `pooled`: a pooler is in between, the
+    session isn't the one that greeted us.
     """
 
     role: Role
@@ -85,6 +88,10 @@ class Observation:
     read_only: bool = False
     lag_s: float | None = None
     clients: int | None = None
+    streams: bool = False
+    begun_at: float | None = None
+    exact: bool = False
+    pooled: bool = False
 
     def goes_on_in(self, later: Observation) -> bool:
         """Is `later`, seen at the same address, the same run of the same server in the same role?
@@ -100,19 +107,26 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class CausalToken:
-    """A position in the primary's WAL that contains a commit.
+    """A position in the primary's WAL that contains a commit: `lsn`, in bytes, on `timeline` of
+    the cluster `system_id`.
 
-    A replica has it once it replayed up to `lsn`, provided that `timeline` is still the
-    newest: after a failover the same position may hold something else.
+    A replica has it once it has replayed up to `lsn` on that timeline (`core.position`): on
+    another one the same position may hold something else.
     """
 
     timeline: int | None
     lsn: int
+    system_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """One endpoint in a snapshot."""
+    """One endpoint in a snapshot.
+
+    `system_id`: its cluster.  `reader`: only names that are given for reading lead to it, so it
+    never writes.  `astray`: and its data is another branch's.  `group`: several servers stand
+    behind it; `pooled`: a pooler does.
+    """
 
     endpoint: Endpoint
     zone: str | None = None
@@ -125,6 +139,11 @@ class EndpointView:
     read_only: bool = False
     generation: int = 0
     reason: str = ""
+    system_id: str = ""
+    reader: bool = False
+    astray: bool = False
+    group: bool = False
+    pooled: bool = False
 
     @property
     def name(self) -> str:
@@ -143,6 +162,15 @@ class EndpointView:
         """Not dead, not fenced: connections to it may live."""
         return self.health is not Health.DEAD and not self.fenced
 
+    @property
+    def readable(self) -> bool:
+        """It answers, and what it answers is of this cluster's data."""
+        return (
+            self.health is Health.UP
+            and self.role is not Role.UNKNOWN
+            and not (self.fenced or self.astray)
+        )
+
     def refusal(self, intent: Intent) -> str:
         """Why it is not taken for the intent, for an error's text; empty when it fits."""
         if self.fenced:
@@ -151,8 +179,12 @@ class EndpointView:
             return f"dead: {self.reason}" if self.reason else "dead"
         if self.role is Role.UNKNOWN:
             return f"role unknown: {self.reason}" if self.reason else "role unknown"
+        if self.astray:
+            return "on another branch, and only a reader's name leads there"
         if intent is Intent.WRITE and self.role is not Role.PRIMARY:
             return "a replica"
+        if intent is Intent.WRITE and self.reader:
+            return "a primary, but only a reader's name leads there"
         if intent is Intent.WRITE and self.read_only:
             return "a primary with default_transaction_read_only"
         return ""
@@ -166,13 +198,41 @@ _SHOWN = attrgetter(
 @dataclass(frozen=True, slots=True)
 class Topology:
     """The snapshot that the monitor publishes.  `version` grows with every change of an
-    endpoint's role, health, epoch or membership; lag may move without it."""
+    endpoint's role, health, epoch or membership; lag may move without it.
+
+    `system_id`: the cluster that is meant.  `replicas_only`: it consists of replicas, as far as
+    the names lead; their primary is elsewhere.  `doubt`: why a primary isn't believed yet.
+    """
 
     version: int = 0
     endpoints: tuple[EndpointView, ...] = ()
     writer: EndpointView | None = None
     epoch: int | None = None
     conflict: str = ""
+    system_id: str = ""
+    replicas_only: bool = False
+    doubt: str = ""
+
+    def foreign(self, endpoint: Endpoint) -> bool:
+        """Does it belong to another cluster than the one that is meant?"""
+        view = self.find(endpoint)
+        if view is None or not view.system_id or not self.system_id:
+            return False
+        return view.system_id != self.system_id
+
+    @property
+    def calm(self) -> bool:
+        """Who is needed is there: the writer, or where there are only replicas, one of them."""
+        if self.writer is not None:
+            return self.writer.health is Health.UP
+        return self.replicas_only and any(view.readable for view in self.endpoints)
+
+    @property
+    def somewhere(self) -> bool:
+        """Is there anywhere to go for who has lost their server?"""
+        return self.writer is not None or (
+            self.replicas_only and any(view.readable for view in self.endpoints)
+        )
 
     def find(self, endpoint: Endpoint) -> EndpointView | None:
         """The view of an endpoint, compared by where it is, not by the name it has."""
@@ -193,11 +253,13 @@ class Topology:
     def shape(self) -> tuple[object, ...]:
         """What makes a new version when it changes."""
         views = tuple(_SHOWN(view) for view in self.endpoints)
-        return views, self.epoch, self.conflict, self.writer and self.writer.endpoint
+        writer = self.writer and self.writer.endpoint
+        doubts = bool(self.doubt), self.replicas_only
+        return views, self.epoch, self.conflict, writer, self.system_id, doubts
 
     def reasons(self, intent: Intent) -> dict[str, str]:
         """Endpoint → why it was refused."""
         return {
-            str(view.endpoint): self.conflict or view.refusal(intent) or "saturated"
+            str(view.endpoint): self.conflict or view.refusal(intent) or self.doubt or "saturated"
             for view in self.endpoints
         }

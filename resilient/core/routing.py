@@ -87,6 +87,7 @@ def usable(request: Request) -> Selector:
     return _only(
         lambda item: (
             item.view.usable
+            and not item.view.astray
             and item.view.role is not Role.UNKNOWN
             and item.view.endpoint not in request.exclude
         )

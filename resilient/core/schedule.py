@@ -25,12 +25,17 @@ def due(state: State, now: float, jitter: float) -> tuple[list[Endpoint], float]
     """
     probes: list[Endpoint] = []
     again = now + state.config.interval_s
+    if state.until_s is not None:
+        again = min(again, state.until_s)
     for _, item in state.known:
         detector = item.detector
         burst_at = detector.burst_at if detector.burst_at is not None else state.burst_at
         # Nobody waits for a dead one while there is a writer: its return is news soon enough.
         spare = item.view.health is Health.DEAD and state.topology.writer is not None
         least_s = state.config.interval_s if spare else 0.0
+        if item.view.pooled and detector.outstanding:
+            # It waits in a queue, and so would the next.
+            least_s = max(least_s, state.config.interval_s / 2)
         count, at = agenda(
             *(detector, state.config, burst_at, now, jitter),
             least_s=least_s,

@@ -8,12 +8,14 @@ from .model import Endpoint, FailureKind, Observation
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A configured name has these endpoints now.  `zones` follows their order."""
+    """A configured name has these endpoints now.  `zones` follows their order.  `reader`: the
+    name was given for reading only."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
     zones: tuple[str | None, ...] = ()
     rotating: bool = False
+    reader: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,19 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
+class Fenced:
+    """Others of this process have seen this timeline in the cluster; their writers' names and
+    ours have led to a common server."""
+
+    system_id: str
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed.  `late_s`: it was to be noticed so long ago, but this process didn't run."""
 
     late_s: float = 0.0
 
 
-Event = Resolved | ProbeSent | Observed | ProbeFailed | Received | Evidence | Leased | Tick
+Event = Resolved | ProbeSent | Observed | ProbeFailed | Received | Evidence | Leased | Fenced | Tick

@@ -49,7 +49,8 @@ class ServerFacts:
 
     `standbys`: how many follow it (None: it doesn't tell); `synchronous`: a commit waits for
     one; `timeouts_s`: `statement_timeout` and `idle_in_transaction_session_timeout` of a
-    session, 0: none; `pooled`: somebody stands in between.
+    session, 0: none; `pooled`: somebody stands in between; `others`: further connections met other
+    servers; `exact`: a standby tells its timeline, and not just the one of its control file.
     """
 
     endpoint: Endpoint
@@ -64,6 +65,8 @@ class ServerFacts:
     synchronous: bool | None = None
     timeouts_s: tuple[float, float] | None = None
     pooled: bool = False
+    others: bool = False
+    exact: bool = True
 
     @property
     def where(self) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -204,9 +205,20 @@ def _server(
     }
     try:
         with psycopg.connect(make_conninfo("", **given), autocommit=True) as conn:
-            return _answers(conn, seen)
+            told = _answers(conn, seen)
+        return replace(told, others=_others(make_conninfo("", **given), told))
     except (psycopg.Error, RoleError) as error:
         return replace(seen, error=_line(error))
+
+
+def _others(conninfo: str, seen: ServerFacts) -> bool:
+    """Does another connection meet another server?  A balancer takes turns."""
+    for _ in range(2):
+        with suppress(psycopg.Error, RoleError), psycopg.connect(conninfo) as conn:
+            told = waiting.wait(observe(conn.pgconn), conn.pgconn.socket)
+            if told.incarnation and told.incarnation != seen.incarnation:
+                return True
+    return False
 
 
 def _answers(conn: psycopg.Connection[Any], seen: ServerFacts) -> ServerFacts:
@@ -227,6 +239,7 @@ def _answers(conn: psycopg.Connection[Any], seen: ServerFacts) -> ServerFacts:
         timeouts_s=(statement_s, idle_s),
         # A pooler makes up the number by which a session is cancelled.
         pooled=pid != pgconn.backend_pid,
+        exact=told.exact or not told.streams,
     )
 
 

@@ -24,6 +24,8 @@ RULES: tuple[Rule, ...] = (
     rules_names.services,
     rules_servers.deadlines,
     rules_servers.poolers,
+    rules_servers.balancers,
+    rules_servers.late_timelines,
     rules_servers.encryption,
     rules_names.zones,
     rules_servers.commits,

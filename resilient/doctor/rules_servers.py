@@ -148,6 +148,33 @@ def poolers(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def balancers(facts: Facts) -> Iterator[Finding]:
+    for server in _alive(facts):
+        if server.others:
+            yield Finding(
+                "balancer",
+                server.where,
+                "a server that hangs behind it is found late; reads of one client differ in age",
+                "several servers stand behind the address: each connection meets another one",
+                "list the servers themselves, or names that lead to one server each",
+                grave=False,
+            )
+
+
+def late_timelines(facts: Facts) -> Iterator[Finding]:
+    late = [server for server in _alive(facts) if not server.exact]
+    if late:
+        yield Finding(
+            "late-timeline",
+            ", ".join(server.where for server in late),
+            "for seconds after a promotion, reads with a token or a staleness bound go to the"
+            " primary",
+            "this role sees the timeline of a standby's control file, not the one it receives",
+            "GRANT pg_read_all_stats TO the application's role",
+            grave=False,
+        )
+
+
 def encryption(facts: Facts) -> Iterator[Finding]:
     if not facts.sslmode or not any(name.kind != "socket" for name in facts.names):
         return

@@ -112,6 +112,10 @@ class Asking:
     def _dialling(self, endpoint: Endpoint) -> bool:
         return bool(self.links.select(lambda link: link.connecting and link.endpoint == endpoint))
 
+    def _reached(self, endpoint: Endpoint) -> None:
+        """A pooler has made a session ready: its servers may be busy, it isn't dead."""
+        self._apply(core.Received(endpoint, time.monotonic()))
+
     def _hear_what_came(self, now: float) -> None:
         """Who would be dead of silence, and has sent something on a connection since it was
         asked, is alive: a probe may wait in a queue of new connections."""

@@ -31,7 +31,7 @@ from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
 from ..settings import Settings
-from . import thread
+from . import fences, thread
 from .asking import Asking
 from .lease import LeaseWatch
 from .names import NameWatch, literals
@@ -42,15 +42,21 @@ logger = logging.getLogger("resilient.monitor")
 
 #: how the reason of an abort begins that the deadline caused
 DEADLINE = "deadline"
+#: a COMMIT that was under way when its server was ruled out is looked at again after so long
+COMMITTING_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredName:
-    """A name (or literal address, or socket directory) from the configuration."""
+    """A name (or literal address, or socket directory) from the configuration.
+
+    `reader`: it is given for reading only.
+    """
 
     host: str
     port: int
     hostaddr: str = ""
+    reader: bool = False
 
 
 class Cluster(Asking):
@@ -63,6 +69,7 @@ class Cluster(Asking):
         self.links = LinkRegistry()
         self.topology = Topology()
         self._prober = prober
+        prober.reached = self._reached
         self._story = failover.Tracker()
         self._story_lock = threading.Lock()
         self._pacing = Pacing()
@@ -89,6 +96,7 @@ class Cluster(Asking):
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
+        self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
             # Known without asking anybody: the first dial needs no wait for the monitor.
             self._state = core.step(self._state, event, time.monotonic())
@@ -217,6 +225,7 @@ class Cluster(Asking):
         self._schedule()
 
     async def _end(self) -> None:
+        self._fence.leave()
         if self._timer:
             self._timer.cancel()
         tasks = list(self._tasks.values())
@@ -233,6 +242,7 @@ class Cluster(Asking):
         old = self._state.topology
         self._state = core.step(self._state, event, time.monotonic())
         new = self._state.topology
+        self._fence.follow(self._state)  # the others first: nobody publishes before they cut
         if new is not old:
             self._publish(old, new)
         self._schedule()
@@ -281,6 +291,7 @@ class Cluster(Asking):
                 *(old, new, where, link.generation),
                 connecting=link.connecting or link.expendable,
                 held=link.held,
+                seen=link.observed,
             )
             link.doubtful = view is not None and view.health is not Health.UP
             if end is Fate.KEEP:
@@ -289,12 +300,20 @@ class Cluster(Asking):
             why = (
                 view.reason if view else ""
             ) or f"no longer the one to use (version {new.version})"
-            if end is Fate.ABORT:
+            if end is Fate.ABORT and new.foreign(where) and link.committing():
+                # Alive, and just another cluster's: what was sent before, it answers.
+                link.condemned = why
+                self._monitor.loop.call_later(COMMITTING_S, self._condemn_again)
+            elif end is Fate.ABORT:
                 link.abort(why)
             else:
                 link.condemned = why
                 link.held = end is Fate.HOLD
                 self._dying.setdefault(where, until)
+
+    def _condemn_again(self) -> None:
+        if not self._closing:
+            self._condemn(self.topology, self.topology)
 
     def _expire(self, now: float) -> None:
         """Cut the calls on endpoints that died, or left their name, a whole deadline ago."""

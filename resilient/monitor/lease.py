@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..core.model import Endpoint, Health, Topology
+from ..core.model import Endpoint, Topology
 from ..core.topology_events import Leased
 from ..errors import ResolutionError
 from ..settings import Settings
@@ -178,4 +178,4 @@ class LeaseWatch:
 
 
 def _troubled(topology: Topology) -> bool:
-    return topology.writer is None or topology.writer.health is not Health.UP
+    return not topology.calm

@@ -54,6 +54,7 @@ class _Target:
 
     key: str
     unwatch: Callable[[], None]
+    reader: bool = False
     known: dict[Endpoint, str | None] = field(default_factory=dict)
     answer: Answer | None = None
     counted_until: float = 0.0
@@ -114,7 +115,7 @@ class NameWatch:
             dead = health is Health.DEAD and before.get(address) is not Health.DEAD
             if dead and address and self._resolver is not None:
                 self._resolver.report_dead(address)
-        if new.writer is not None and new.writer.health is Health.UP and not new.writer.retired:
+        if new.calm and not (new.writer is not None and new.writer.retired):
             self._troubled_at = None
         elif self._troubled_at is None and any(
             # Nobody has answered yet, nor failed to: a name that was just resolved is fine.
@@ -179,7 +180,7 @@ class NameWatch:
             target = followed.targets.pop(gone, None)
             if target is not None:
                 target.unwatch()
-                self._apply(Resolved(target.key, ()))
+                self._apply(Resolved(target.key, (), reader=target.reader))
         return min(service.expires_at for service in services)
 
     def _target(self, followed: _Followed, place: Place, resolver: SharedResolver) -> _Target:
@@ -191,7 +192,8 @@ class NameWatch:
 
             host, port = place
             key = f"{followed.name.host}>{host}:{port}" if followed.service else f"{host}:{port}"
-            target = _Target(key, resolver.watch(host, changed, "any"))
+            unwatch = resolver.watch(host, changed, "any")
+            target = _Target(key, unwatch, followed.name.reader)
             followed.targets[place] = target
         return target
 
@@ -244,7 +246,8 @@ class NameWatch:
 
     def _tell(self, target: _Target, rotating: bool) -> None:
         known = target.known
-        self._apply(Resolved(target.key, tuple(known), tuple(known.values()), rotating))
+        zones = tuple(known.values())
+        self._apply(Resolved(target.key, tuple(known), zones, rotating, target.reader))
 
     def _note(self, host: str, failures: list[ResolutionError]) -> None:
         if not failures:
@@ -277,9 +280,13 @@ def literals(names: tuple[ConfiguredName, ...], settings: Settings) -> list[Reso
     events = []
     for name in names:
         fixed = literal(name, settings)
+        if fixed is None and source_domain(name.host) is None:
+            # Its place among the names is known, and whom it leads to in a moment.
+            events.append(Resolved(f"{name.host}:{name.port}", (), reader=name.reader))
         if fixed is not None:
             zone = settings.zones.zone_of(fixed.address, (name.host,))
-            events.append(Resolved(f"{name.host}:{name.port}", (fixed,), (zone,)))
+            event = Resolved(f"{name.host}:{name.port}", (fixed,), (zone,), reader=name.reader)
+            events.append(event)
     return events
 
 

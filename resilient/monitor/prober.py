@@ -5,6 +5,7 @@ Both are used on the monitor's loop only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..core.model import Endpoint, FailureKind, Observation, Topology
@@ -33,8 +34,18 @@ class ClusterListener:
         raise NotImplementedError
 
 
+def _nobody(endpoint: Endpoint) -> None:
+    """Nobody wants to know."""
+
+
 class Prober:
-    """What asks an endpoint what it is.  One per cluster."""
+    """What asks an endpoint what it is.  One per cluster.
+
+    `reached` is told of an endpoint that is known to be a pooler when a new session got as far as
+    to be ready for its question: it may wait in a queue from there.
+    """
+
+    reached: Callable[[Endpoint], None] = staticmethod(_nobody)
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         """One question, one answer.  `ProbeError` when there is none.  Never times out by

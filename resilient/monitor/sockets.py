@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,10 @@ def _nothing(timeout_ms: int) -> list[tuple[int, int]]:
     return []
 
 
+def _never() -> bool:
+    return False
+
+
 class Link:
     """What ties a connection (or one that is still connecting) to its endpoint.
 
@@ -38,6 +43,8 @@ class Link:
         "_aborted",
         "_fd",
         "_inode",
+        "begun_at",
+        "committing",
         "condemned",
         "connecting",
         "doubtful",
@@ -56,19 +63,22 @@ class Link:
     def __init__(self, endpoint: Endpoint, generation: int) -> None:
         self.endpoint = endpoint
         self.generation = generation
+        self.begun_at = time.monotonic()
         self.condemned = ""
         self.connecting = True
         #: its endpoint is under suspicion
         self.doubtful = False
         #: nothing is lost with it (a ROLLBACK is under way)
         self.expendable = False
+        #: asked whether a COMMIT is under way on it
+        self.committing: Callable[[], bool] = _never
         #: its endpoint is dead and there is nowhere else to go
         self.held = False
         #: when its socket was last looked at for a farewell
         self.looked_at = 0.0
         #: the monitor was told that its server takes writes now
         self.promoted = False
-        #: what its server was when it connected; None before it was asked
+        #: what its server said of itself when it was asked last; an address may have several
         self.observed: Observation | None = None
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
         self.witness: object = None
@@ -84,6 +94,11 @@ class Link:
     def pending(self) -> bool:
         """Condemned, and whoever waits on it still waits."""
         return bool(self.condemned) and not self._aborted
+
+    @property
+    def pooled(self) -> bool:
+        """A pooler is in between: what a session has prepared may be another's."""
+        return self.observed is not None and self.observed.pooled
 
     @property
     def aborted(self) -> bool:

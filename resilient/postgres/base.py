@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,13 +16,13 @@ import psycopg_pool
 
 from ..core import routing
 from ..core.budget import RetryBudget
+from ..core.intent import Wanted, refused
 from ..core.model import (
     CausalToken,
     Endpoint,
     EndpointView,
     FailureKind,
     Health,
-    Intent,
     Observation,
     Role,
     Topology,
@@ -73,6 +74,10 @@ class PoolCore(ClusterListener):
         self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
         self._changed = changed
+        #: its own connections have gone to replicas
+        self.read_from = False
+        #: instead of what the connection string says of roles
+        self.purpose: Wanted | None = None
         #: in a forked child: the pool was open in its parent
         self.reopen = False
         self._owner: PoolCore | None = None
@@ -159,17 +164,62 @@ class PoolCore(ClusterListener):
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
 
+    # -- what it is for
+
+    @property
+    def wanted(self) -> Wanted:
+        """What a checkout that says nothing is for."""
+        if self.purpose is not None:
+            return self.purpose
+        wanted = self._target.wanted if self._target is not None else Wanted()
+        zone = self.zone if wanted.zone is None and wanted.reads(self.topology) else wanted.zone
+        return wanted if zone is None else replace(wanted, zone=zone)
+
+    @property
+    def reads(self) -> bool:
+        """Is a checkout that says nothing for reading?"""
+        if self.purpose is not None or self._target is None:
+            return False
+        return self._target.wanted.reads(self.topology)
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Do the pool's own connections go there?"""
+        return self.wanted.serves(self.topology, endpoint)
+
+    def misplaced(self, conn: Any) -> bool:
+        """Isn't it for what the pool is for any more?"""
+        link = getattr(conn, "_link", None) if self.read_from else None
+        return link is not None and self.wanted.misplaced(self.topology, link.endpoint)
+
+    def on_replica(self, conn: Any) -> bool:
+        """Is this connection of the pool's own one to a replica?"""
+        link = getattr(conn, "_link", None)
+        view = self.topology.find(link.endpoint) if link is not None else None
+        if view is None or link is None:
+            return False
+        role = link.observed.role if view.group and link.observed is not None else view.role
+        return role is Role.REPLICA
+
+    def barred(self) -> bool:
+        """The writer is there and takes no writes by default: who insists on them waits."""
+        writer = self.topology.writer
+        return writer is not None and writer.read_only
+
     # -- dialling
 
-    def dial(self, endpoint: Endpoint, intent: Intent, deadline_at: float) -> Dial:
+    def dial(self, endpoint: Endpoint, wanted: Wanted, deadline_at: float) -> Dial:
         """One attempt: its link is registered before the first packet leaves."""
-        view = self.topology.find(endpoint)
+        topology = self.topology
+        view = topology.find(endpoint)
         link = Link(endpoint, view.generation if view else 0)
+        self.read_from = self.read_from or wanted.reads(topology)
         cluster = self.cluster
         cluster.links.add(link)  # before the topology is looked at again, see Cluster._publish
 
         def judge(seen: Observation) -> None:
-            self._judge(endpoint, intent, self._own_options(seen))
+            own = replace(self._own_options(seen), begun_at=link.begun_at)
+            link.observed = own
+            self._judge(endpoint, wanted, own)
 
         def watch(link: Link) -> None:
             cluster.at(deadline_at, link, "the deadline for connecting passed")
@@ -181,30 +231,14 @@ class PoolCore(ClusterListener):
         own = "default_transaction_read_only" in options
         return replace(seen, read_only=False) if own else seen
 
-    def _judge(self, endpoint: Endpoint, intent: Intent, seen: Observation) -> None:
+    def _judge(self, endpoint: Endpoint, wanted: Wanted, seen: Observation) -> None:
+        shared = self._owner.shared if self._owner else self.shared
+        if shared is not None:
+            shared.prober.told(endpoint, seen)
         self.cluster.observe(endpoint, seen)
-        topology = self.topology
-        if intent is Intent.READ:
-            if seen.role is Role.UNKNOWN:
-                raise WrongRole(f"{endpoint} does not tell its role")
-            return
-        if seen.role is not Role.PRIMARY:
-            raise WrongRole(f"{endpoint} is no primary ({seen.role.value})")
-        if seen.read_only:
-            raise WrongRole(f"{endpoint} is a primary with default_transaction_read_only")
-        view = topology.find(endpoint)
-        if view is not None and view.fenced and view.epoch == seen.timeline:
-            raise FencedPrimary(f"{endpoint}: {view.reason}")
-        if topology.conflict:
-            raise FencedPrimary(f"{endpoint}: {topology.conflict}")
-        writer = topology.writer
-        if writer is None or writer.endpoint == endpoint:
-            return
-        if (seen.timeline or 0) < (topology.epoch or 0):
-            raise FencedPrimary(
-                f"{endpoint} is a primary of timeline {seen.timeline}; {topology.epoch} was seen"
-            )
-        raise WrongRole(f"{endpoint} says it is the primary; it isn't published as the writer yet")
+        why, fenced = refused(wanted, self.topology, endpoint, seen)
+        if why:
+            raise (FencedPrimary if fenced else WrongRole)(why)
 
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
@@ -223,6 +257,8 @@ class PoolCore(ClusterListener):
             conn._link = dial.link
             dial.link.bind(conn.pgconn.socket)
             dial.link.connecting = False
+        mine = weakref.ref(conn)
+        dial.link.committing = lambda: bool(getattr(mine(), "_committing", False))
         self.cluster.reconnected(dial.endpoint)
 
     @staticmethod
@@ -266,21 +302,30 @@ class PoolCore(ClusterListener):
 
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
         """A pool's timeout, with the reasons when nobody could be had."""
-        if self.shared is None or self.topology.writer is not None:
+        wanted = self.wanted
+        if self.shared is None or wanted.places(self.topology):
             return exc
         if isinstance(exc, ResilientError):
             return exc
-        return self.nobody(Intent.WRITE, waited_s)
+        return self.nobody(wanted, waited_s)
 
-    def nobody(self, intent: Intent, since_s: float | None = None) -> NoEndpointAvailable:
+    def nobody(self, wanted: Wanted, since_s: float | None = None) -> NoEndpointAvailable:
         """The error that says why, endpoint by endpoint."""
         topology = self.topology
+        intent = wanted.intent(topology)
+        reasons = {
+            str(view.endpoint): topology.conflict
+            or wanted.refusal(view, topology)
+            or topology.doubt
+            or "saturated"
+            for view in topology.endpoints
+        }
         names = self.shared.cluster.name_errors() if self.shared else {}
         waited = f" after {since_s:.2f} sec" if since_s is not None else ""
         return NoEndpointAvailable(
             f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}",
             topology=topology,
-            reasons=topology.reasons(intent) | names,
+            reasons=reasons | names,
         )
 
     # -- the retry budget of this pool
@@ -320,9 +365,17 @@ class PoolCore(ClusterListener):
         chosen = routing.choose(found, request, self.rng)
         return chosen.view if chosen else None
 
+    def bounded(self, max_staleness_s: float | None, after: CausalToken | None) -> bool:
+        """Does a read ask for more than whatever a replica has?"""
+        bound_s = max_staleness_s if max_staleness_s is not None else self.settings.max_staleness_s
+        return bound_s is not None or after is not None
+
     def replicas_may_have(self, token: CausalToken) -> bool:
-        """Only on the token's own timeline does a replica's position prove anything."""
-        return token.timeline is not None and token.timeline == self.topology.epoch
+        """Only on the token's own timeline, and in its cluster, does a replica's position prove
+        anything."""
+        topology = self.topology
+        here = token.system_id in ("", topology.system_id)
+        return here and token.timeline is not None and token.timeline == topology.epoch
 
     def _in_flight(self, endpoint: Endpoint) -> int:
         pool = self.replicas.get(endpoint)
@@ -336,7 +389,9 @@ class PoolCore(ClusterListener):
         return {
             view.endpoint
             for view in self.topology.endpoints
-            if view.role is Role.REPLICA and view.health is not Health.DEAD and not view.fenced
+            if view.role is Role.REPLICA
+            and view.health is not Health.DEAD
+            and not (view.fenced or view.astray)
         }
 
 

@@ -57,8 +57,7 @@ class CommitMixin(ResolveMixin):
                     self._hear_end()
                 if journal.blind and journal.written is None and self._marks:
                     yield from self._ask_rider()
-                if self.pgconn.status == _BAD:
-                    raise e.OperationalError("the connection was lost before COMMIT")
+                self._announce()
                 sent = True
                 result = yield from self._send_commit(journal)
             except ledger.Refused as refused:
@@ -86,6 +85,18 @@ class CommitMixin(ResolveMixin):
             yield from self._learn(told)
         return result
 
+    def _announce(self) -> None:
+        """From here on a COMMIT is under way: its answer is waited for, unless it can't count.  A
+        session that was lost or cut before takes none."""
+        self._committing = True
+        link = self._link
+        if link is not None and link.aborted:
+            self._committing = False
+            raise e.OperationalError(f"not committed there: {link.condemned}")
+        if self.pgconn.status == _BAD:
+            self._committing = False
+            raise e.OperationalError("the connection was lost before COMMIT")
+
     def _hear_end(self) -> None:
         """A session that has ended takes no COMMIT: then it is certain that there is none."""
         link = self._link
@@ -109,7 +120,9 @@ class CommitMixin(ResolveMixin):
         """Put a statement of ours into the message.  Not empty: it is prepared with it, and
         known by this name once that is answered.  Behind a pooler, names are nobody's."""
         pgconn = self.pgconn
-        if self._prepared.prepare_threshold is None or not self._core.known.names_last:
+        pooled = self._link is not None and self._link.pooled
+        named = self._prepared.prepare_threshold is not None and self._core.known.names_last
+        if pooled or not named:
             pgconn.send_query_params(query, params, param_types=types)
             return b""
         known = self._own_names.get(name)

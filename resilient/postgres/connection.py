@@ -160,7 +160,6 @@ class ResilientMixin(BaseConnection[Any]):
             conn.pgconn.finish()
             raise
         conn._link = dial.link
-        dial.link.observed = dial.seen
         return conn
 
     def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:

@@ -91,12 +91,18 @@ class FailureMixin(ResilientMixin):
         found = react(
             *(exc.sqlstate, sent),
             broken=not said and (gone or self._lost or ended(exc)),
-            read_only=bool(self._read_only),
+            read_only=self._writes_nothing(exc),
             text=str(exc),
         )
         if exc.sqlstate == "25006" and self._writable_server():
             return Reaction(Action.SURFACE, "its server takes writes: the transaction doesn't")
         return found
+
+    def _writes_nothing(self, exc: e.Error) -> bool:
+        """Did the transaction ask to be read-only, or 25006 come from a server that began so?"""
+        seen = self._link.observed if self._link is not None else None
+        began = exc.sqlstate == "25006" and seen is not None and seen.read_only
+        return began or bool(self._read_only)
 
     def _writable_server(self) -> bool:
         """Does the server itself say that it takes writes?  (Manual 55.2.7, from version 14; a

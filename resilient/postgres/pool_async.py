@@ -18,20 +18,26 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ..core.model import CausalToken
+from ..core import connect
+from ..core.model import CausalToken, EndpointView
 from . import role
 from ._upstream import ACT
 from .attempts import Attempts
 from .base import remaining
+from .proof import proves
 from .reader import AsyncReader
-from .shell import deadline_in, replica_arguments
+from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
+from .siblings import WRITER, beside, replica_arguments
 
 T = TypeVar("T")
 
 
 class AsyncResilientPool(AsyncShell[ACT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
+
+    #: of a pool that reads by default: the one for its explicit writes, once there was one
+    _writing: Any = None
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -61,6 +67,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
+            if self._writing is not None:
+                await self._writing.close(timeout)
             while self._core.replicas:
                 await self._core.replicas.popitem()[1].close(timeout)
             await self._end_errands()
@@ -78,12 +86,15 @@ class AsyncResilientPool(AsyncShell[ACT]):
         self,
         timeout: float | None = None,
         *,
-        read_only: bool = False,
+        read_only: bool | None = None,
         max_staleness_s: float | None = None,
         after: CausalToken | None = None,
     ) -> ACT:
-        """Obtain a connection: for writing, or with `read_only` for reading.
+        """Obtain a connection: for reading with `read_only=True`, for writing with `False`.
 
+        Without it the connection string says which (`target_session_attrs`), and where that
+        doesn't either it is for writing, unless all that is configured are replicas.  An
+        explicit write waits for a primary, and for one that takes writes by default.
         `max_staleness_s` bounds a replica's lag; `after`, a token of `causal_token`, makes
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
@@ -91,17 +102,47 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if self._core.reopen:
             self._core.reopen = False
             await self.open()
-        if read_only and (after is None or self._core.replicas_may_have(after)):
+        core = self._core
+        reads = core.reads
+        if read_only is None and reads and core.bounded(max_staleness_s, after):
+            read_only = True
+        if read_only and (after is None or core.replicas_may_have(after)):
             return await self._getconn_reader(timeout, max_staleness_s, after)
+        if reads and (read_only is False or after is not None):
+            return await self._getconn_writer(timeout, bool(read_only))
+        if not read_only and core.barred() and (read_only is False or core.wanted.strict):
+            timeout = await self._until_writable(timeout)
         try:
             conn = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            error = self._core.explain(exc, self.timeout if timeout is None else timeout)
+            error = core.explain(exc, self.timeout if timeout is None else timeout)
             if error is exc:
                 raise
-            raise error from self._core.last_failure or exc
-        self._engage(conn)
-        return self._make_read_only(conn) if read_only else conn
+            raise error from core.last_failure or exc
+        if read_only:
+            self._engage(conn)
+            return cast(ACT, self._make_read_only(conn))
+        return cast(ACT, self._as_default(conn))
+
+    async def _until_writable(self, timeout: float | None) -> float:
+        """Wait for a primary that takes writes by default; the seconds that are left."""
+        limit_s = self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
+        core = self._core
+        while core.barred():
+            if remaining(deadline_at) <= 0:
+                raise core.nobody(WRITER, limit_s)
+            await self._await(connect.Await(core.topology.version, remaining(deadline_at)))
+        return max(remaining(deadline_at), 0.001)
+
+    async def _getconn_writer(self, timeout: float | None, read_only: bool) -> ACT:
+        """An explicit write where checkouts are for reading by default: of a pool beside, which
+        keeps none warm."""
+        if self._writing is None:
+            self._writing = beside(self)
+            await self._writing.open()
+        conn = await self._writing.getconn(self.timeout if timeout is None else timeout)
+        return cast(ACT, self._make_read_only(conn) if read_only else conn)
 
     async def _getconn_reader(
         self,
@@ -117,13 +158,15 @@ class AsyncResilientPool(AsyncShell[ACT]):
             if view is None or view.endpoint not in self._core.replicas:
                 # Nobody else: the primary, waited for if need be.
                 left_s = remaining(deadline_at)
+                if self._core.reads and self._core.bounded(max_staleness_s, after):
+                    return await self._getconn_writer(left_s, True)
                 conn = await AsyncResilientPool.getconn(self, left_s)
                 return cast(ACT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
-                if after is None or await self._has(conn, after):
+                if await self._proves(conn, view, after, max_staleness_s):
                     self._engage(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
@@ -131,23 +174,32 @@ class AsyncResilientPool(AsyncShell[ACT]):
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
                 failed |= {view.endpoint}
 
-    async def _has(self, conn: ACT, token: CausalToken) -> bool:
-        """Has this replica replayed the token's commit?  One round trip."""
+    async def _proves(
+        self,
+        conn: ACT,
+        view: EndpointView,
+        after: CausalToken | None,
+        max_staleness_s: float | None,
+    ) -> bool:
+        """Has this replica what is asked for?  At most a round trip for each."""
+        core = self._core
+        bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
         try:
-            return await conn.wait(role.position(conn.pgconn)) >= token.lsn
+            return await conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
         except (role.RoleError, psycopg.Error):
             return False
 
     async def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this task.  One round trip to the primary."""
-        async with self.connection() as conn:
+        async with self.connection(read_only=False if self._core.reads else None) as conn:
             at = await conn.wait(role.position(conn.pgconn))
-            return CausalToken(self._core.topology.epoch, at)
+            return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)
-        if home is not self and isinstance(home, AsyncReplicaPool) and home.owner() is self:
+        replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
+        if home is not None and home is not self and (replica or home is self._writing):
             await home.putconn(conn)
         else:
             self._disengage(conn)
@@ -160,7 +212,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         self,
         timeout: float | None = None,
         *,
-        read_only: bool = False,
+        read_only: bool | None = None,
         max_staleness_s: float | None = None,
         after: CausalToken | None = None,
     ) -> AsyncIterator[ACT]:
@@ -192,7 +244,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         fn: Callable[..., Awaitable[T]],
         /,
         *args: Any,
-        read_only: bool = False,
+        read_only: bool | None = None,
         timeout: float | None = None,
         **kwargs: Any,
     ) -> T:
@@ -221,7 +273,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         fn: Callable[..., Awaitable[T]],
         args: Any,
         kwargs: Any,
-        read_only: bool,
+        read_only: bool | None,
     ) -> T:
         if read_only and attempts.avoided:
             conn = await self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)

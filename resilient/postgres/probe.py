@@ -10,6 +10,7 @@ resolved; the address is always given, so libpq asks no resolver.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import socket
@@ -22,7 +23,7 @@ from psycopg import errors as e
 from psycopg import pq, waiting
 
 from .._dataclass import dataclass
-from ..core.model import Endpoint, FailureKind, Observation
+from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
 from . import bounded, loans
 from .classify import connect_failure
@@ -33,8 +34,12 @@ from .witness import Witness
 if TYPE_CHECKING:
     from .base import PoolCore
 
+logger = logging.getLogger("resilient.monitor")
+
 #: a side connection that no probe needed for so many seconds is closed
 IDLE_S = 5.0
+#: and one that is as old is replaced: behind its address may be several servers, or another one
+LIFE_S = 10.0
 #: how often a server is asked how many sessions it has, and for each of them, in seconds; the
 #: first time within
 CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
@@ -42,6 +47,9 @@ CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
 RIDE_TICK_S = 0.1
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
 TICK_S = 1.0
+#: a lent session that may write where new ones may not, or the other way round, is no reason to
+#: ask on a new one for so long, in seconds
+DIFFERS_S = 10.0
 APPLICATION_NAME = "resilient-probe"
 #: libpq's words for a server that doesn't prove to be whom the conninfo names.  Whatever
 #: listens there is not for us: the endpoint is as dead as one that refuses, for every new
@@ -57,7 +65,8 @@ UNPROVED = (
 @dataclass(slots=True)
 class _Side:
     pgconn: pq.abc.PGconn
-    idle_since: float
+    begun_at: float
+    idle_since: float = 0.0
 
 
 class _Census:
@@ -109,6 +118,12 @@ class PgProber(Prober):
         self._beside: dict[Endpoint, int] = {}
         #: those that are made on threads
         self._logins: defaultdict[Endpoint, list[bounded.Login]] = defaultdict(list)
+        #: those whose new sessions write nothing by default; replaced, never changed: any thread
+        self._read_only: frozenset[Endpoint] = frozenset()
+        #: those with a pooler in between
+        self._pooled: frozenset[Endpoint] = frozenset()
+        #: when a lent session was last found to differ from that
+        self._differed: dict[Endpoint, float] = {}
         #: those where nobody listened when they were last dialled
         self._refused: set[Endpoint] = set()
 
@@ -169,28 +184,46 @@ class PgProber(Prober):
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
-        less = not seen.system_id and endpoint in self._open
-        return None if seen.read_only or less else Answer(seen, held_s)
+        seen = replace(seen, begun_at=loan.conn._link.begun_at)
+        loan.conn._link.observed = seen
+        if not seen.system_id and endpoint in self._open:
+            return None
+        if seen.read_only != (endpoint in self._read_only) and seen.role is Role.PRIMARY:
+            # The session's own doing, or news: a new one tells, which isn't asked again soon.
+            now = time.monotonic()
+            if now >= self._differed.get(endpoint, 0.0):
+                self._differed[endpoint] = now + DIFFERS_S
+                for side in self._idle.pop(endpoint, []):
+                    side.pgconn.finish()
+                return None
+            seen = replace(seen, read_only=not seen.read_only)
+        return Answer(seen, held_s)
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
+        while sides and time.monotonic() - sides[0].begun_at > LIFE_S:
+            sides.pop(0).pgconn.finish()  # a new one may meet another server
         side = sides.pop() if sides else None
         if side is not None:
             try:
-                return await self._ask(endpoint, side.pgconn)
+                return await self._ask(endpoint, side)
             except ProbeError as exc:
                 if exc.kind is not FailureKind.LOST and exc.kind is not FailureKind.SHUTDOWN:
                     raise
                 # The old connection is gone; what its server is, a new one tells at once.
         return await self._ask(endpoint, await self._dial(endpoint))
 
-    async def _dial(self, endpoint: Endpoint) -> pq.abc.PGconn:
+    async def _dial(self, endpoint: Endpoint) -> _Side:
+        begun_at = time.monotonic()
         if endpoint in self._refused:
             await self._knock(endpoint)
         params = dict(self.params) | dial_params(endpoint)
         params.setdefault("application_name", APPLICATION_NAME)
         try:
-            return await self._log_in(endpoint, params)
+            side = _Side(await self._log_in(endpoint, params), begun_at)
+            if endpoint in self._pooled:
+                self.reached(endpoint)
+            return side
         except bounded.TooMuch as exc:
             raise ProbeError(FailureKind.ERROR, str(exc)) from exc
         except e.Error as exc:
@@ -231,7 +264,8 @@ class PgProber(Prober):
             pass  # libpq says it better
         self._refused.discard(endpoint)
 
-    async def _ask(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> Observation:
+    async def _ask(self, endpoint: Endpoint, side: _Side) -> Observation:
+        pgconn = side.pgconn
         beside = self._beside.get(endpoint)
         asks = beside is not None and self._census.due(endpoint)
         mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
@@ -247,24 +281,36 @@ class PgProber(Prober):
         except BaseException:
             pgconn.finish()
             raise
-        self._keep(endpoint, pgconn)
+        self._keep(endpoint, side)
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         if seen.system_id:
             self._open.add(endpoint)
-        return self._own_options(seen)
+        seen = replace(self._own_options(seen), begun_at=side.begun_at)
+        self.told(endpoint, seen)
+        return seen
+
+    def told(self, endpoint: Endpoint, seen: Observation) -> None:
+        """A session that was begun a moment ago says whether new ones may write, and whether a
+        pooler is in between."""
+        if seen.read_only != (endpoint in self._read_only):
+            self._read_only = self._read_only ^ {endpoint}
+        if seen.pooled and endpoint not in self._pooled:
+            self._pooled = self._pooled | {endpoint}
+            logger.info("event=pooler.recognised endpoint=%s", endpoint)
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""
         own = "default_transaction_read_only" in dict(self.params).get("options", "")
         return replace(seen, read_only=False) if own else seen
 
-    def _keep(self, endpoint: Endpoint, pgconn: pq.abc.PGconn) -> None:
-        if self._closed or pgconn.status != pq.ConnStatus.OK:
-            pgconn.finish()
+    def _keep(self, endpoint: Endpoint, side: _Side) -> None:
+        if self._closed or side.pgconn.status != pq.ConnStatus.OK:
+            side.pgconn.finish()
             return
         # The last one put back is used first, so the first ones are those that idle.
-        self._idle[endpoint].append(_Side(pgconn, time.monotonic()))
+        side.idle_since = time.monotonic()
+        self._idle[endpoint].append(side)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._expire)
 
@@ -296,6 +342,9 @@ class PgProber(Prober):
         self._refused &= keep
         for endpoint in [known for known in self._logins if known not in keep]:
             del self._logins[endpoint]
+        self._read_only &= keep
+        self._pooled &= keep
+        self._differed = {one: at for one, at in self._differed.items() if one in keep}
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):
                 side.pgconn.finish()
@@ -309,8 +358,8 @@ class PgProber(Prober):
 
 def _questions(conn: Any) -> Questions | None:
     """What a pool's connection has prepared for us; None: it prepares nothing."""
-    if conn._prepared.prepare_threshold is None:
-        return None
     link = conn._link
+    if conn._prepared.prepare_threshold is None or link.pooled:
+        return None
     link.questions = link.questions or Questions()
     return cast(Questions, link.questions)

@@ -25,6 +25,7 @@ from ..errors import ResilientError
 from ..monitor.cluster import DEADLINE
 from ..settings import Settings
 from . import losses
+from .apart import apart
 from .catalogue import Asked
 from .connection import ended
 from .errors import (
@@ -296,6 +297,11 @@ class RecoveryMixin(ProofMixin):
                         why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
                         explained(failure, f"not replayed: {why}")
                     raise failure from exc
+            if (why := apart(self._journal, self._link, fresh._link)) and (
+                yield from self._only_read(fresh)
+            ):
+                fresh.pgconn.finish()
+                raise explained(exc, f"not replayed: {why}")
             self._adopt(fresh)
             fresh = None
             try:

@@ -2,7 +2,8 @@
 
 On a primary the timeline is the first 8 hex digits of the WAL file's name that is being
 written (`pg_control_checkpoint()` lags a promotion by seconds); a standby can't tell that,
-there the control file gives a lower bound.  Functions: PostgreSQL manual 9.27, unprivileged.
+there the control file gives a lower bound, and the WAL receiver the very one to who may see it
+(`pg_read_all_stats`).  Functions: PostgreSQL manual 9.27, unprivileged.
 Nothing in the answer depends on a session's settings, such as its time zone.  A standby that is
 behind and has replayed no transaction since it started can't say by how much.
 
@@ -22,24 +23,32 @@ from psycopg import generators, pq
 from psycopg.abc import PQGen
 
 from ..core.model import FailureKind, Observation, Role
+from ..core.position import Position
 from ..monitor.prober import Answer
 from . import bounded
 from .classify import probe_failure
 
 _FACTS = b"""\
 SELECT r, (SELECT system_identifier FROM pg_catalog.pg_control_system()),
- CASE WHEN r THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
+ CASE WHEN r THEN greatest(
+ (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+ (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
+ w.received_tli)::text
  ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
  (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
  pg_catalog.current_setting('default_transaction_read_only'),
- CASE WHEN NOT r THEN NULL
- WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL)
- THEN NULL
+ CASE WHEN NOT r OR w.pid IS NULL THEN NULL
  WHEN pg_catalog.pg_last_wal_receive_lsn() <= pg_catalog.pg_last_wal_replay_lsn() THEN 0
  ELSE extract(epoch FROM
- pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) END"""
-_FROM = b"""
+ pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) END,
+ w.pid IS NOT NULL, w.received_tli IS NOT NULL, pg_catalog.pg_backend_pid()"""
+_JOINED = b"""
+LEFT JOIN LATERAL pg_catalog.pg_stat_get_wal_receiver() w ON q.r"""
+_FROM = (
+    b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+    + _JOINED
+)
 QUERY = _FACTS + _FROM
 #: the flush position as well.  Who isn't allowed its function gets no answer at all, whichever
 #: branch is taken
@@ -50,7 +59,7 @@ FLUSH_QUERY = (
     + _FROM
 )
 
-FLUSH_COLUMN = 6
+FLUSH_COLUMN = 9
 
 #: how many sessions it has, of all its databases: it looks at each, so it is asked now and then
 SESSIONS_QUERY = (
@@ -59,7 +68,7 @@ SESSIONS_QUERY = (
  (SELECT pg_catalog.sum(pg_catalog.pg_stat_get_db_numbackends(oid)) FROM pg_catalog.pg_database)"""
     + _FROM
 )
-SESSIONS_COLUMN = 6
+SESSIONS_COLUMN = 9
 
 #: for servers that don't have those functions, or don't let us
 PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
@@ -67,7 +76,7 @@ PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
 #: a standby that keeps its answer back looks at itself this often, in seconds: about 30 µs of
 #: its processor's time each
 STEP_S = 0.01
-STEPS_COLUMN = 6
+STEPS_COLUMN = 9
 
 
 @cache
@@ -78,7 +87,7 @@ def watch_query(steps: int) -> bytes:
     """
     return (
         _FACTS
-        + b""", n
+        + b""", q.n
 FROM (WITH RECURSIVE w (n, r) AS (
  SELECT 0, pg_catalog.pg_is_in_recovery()
  UNION ALL
@@ -87,6 +96,7 @@ FROM (WITH RECURSIVE w (n, r) AS (
  FROM w WHERE r AND n < %d)
 SELECT r, n FROM w ORDER BY n DESC LIMIT 1 OFFSET 0) q"""
         % (STEP_S, steps)
+        + _JOINED
     )
 
 
@@ -230,7 +240,7 @@ def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:
     role = Role.REPLICA if values[0] == "t" else Role.PRIMARY
     if len(values) == 1:
         return Observation(role)
-    _, system_id, timeline, incarnation, read_only, lag = values[:FLUSH_COLUMN]
+    _, system_id, timeline, incarnation, read_only, lag, streams, exact, pid = values[:FLUSH_COLUMN]
     return Observation(
         role,
         system_id or "",
@@ -238,6 +248,9 @@ def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:
         incarnation or "",
         read_only == "on",
         None if lag is None else max(0.0, float(lag)),
+        streams=streams == "t",
+        exact=exact == "t",
+        pooled=pid != str(pgconn.backend_pid),
     )
 
 
@@ -266,22 +279,46 @@ def with_descriptor(
         return value
 
 
-#: where this server's WAL stands: written on a primary, replayed on a standby
+#: where this server's WAL stands: written on a primary, replayed on a standby; and on which
+#: timeline, which is read behind it (a subselect runs when its column does)
 POSITION_QUERY = b"""\
+SELECT CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn()
+ ELSE pg_catalog.pg_current_wal_insert_lsn() END,
+ CASE WHEN r THEN greatest(
+ (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+ (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
+ (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()))::text
+ ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
+ r AND (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()) IS NULL,
+ (SELECT system_identifier FROM pg_catalog.pg_control_system()), r
+FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+
+PLAIN_POSITION_QUERY = b"""\
 SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
  ELSE pg_catalog.pg_current_wal_insert_lsn() END"""
 
 
-def position(pgconn: pq.abc.PGconn) -> PQGen[int]:
+def position(pgconn: pq.abc.PGconn) -> PQGen[Position]:
     """The server's WAL position, on a connection that is idle or in a transaction.
 
     Raises `RoleError` when the server doesn't tell.
     """
     result = yield from _query(pgconn, POSITION_QUERY)
-    text = _text(result, 0) if result.status == pq.ExecStatus.TUPLES_OK else None
+    if _refused(result) and pgconn.transaction_status == pq.TransactionStatus.IDLE:
+        result = yield from _query(pgconn, PLAIN_POSITION_QUERY)
+    told = result.status == pq.ExecStatus.TUPLES_OK
+    text = _text(result, 0) if told else None
     if text is None:
         raise RoleError(FailureKind.ERROR, "the server doesn't tell its WAL position")
-    return lsn(text)
+    if result.nfields == 1:
+        return Position(None, lsn(text))
+    role = Role.REPLICA if _text(result, 4) == "t" else Role.PRIMARY
+    return Position(
+        _timeline(role, _text(result, 1)),
+        lsn(text),
+        _text(result, 3) or "",
+        exact=_text(result, 2) != "t",
+    )
 
 
 def lsn(text: str) -> int:

@@ -21,7 +21,9 @@ from typing import Any
 from psycopg import OperationalError, pq
 
 from ..core import connect
-from ..core.model import Endpoint, FailureKind, Health, Intent, Role, Topology
+from ..core.intent import Wanted
+from ..core.model import Endpoint, FailureKind, Health, Role, Topology
+from ..core.routing import Target
 from ..settings import Settings
 from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
@@ -29,6 +31,8 @@ from .knowledge import brief
 from .loans import close, lendable
 from .reserve import was_lent
 
+#: what a replica's own pool takes: whoever tells a role
+REPLICA = Wanted(Target.PREFER_STANDBY)
 #: a connection that is given out again sooner isn't looked at again, in seconds
 LOOK_S = 0.001
 
@@ -59,6 +63,8 @@ class Shell:
     owner: Callable[[], Any]
     #: of the writer's: what those replicas want done
     _errands: Errands
+    #: it has pools for replicas
+    _arranges = True
     #: who comes back stays (a Null pool keeps nobody)
     _keeps_idle = True
     _add_task: type[Any]
@@ -82,14 +88,15 @@ class Shell:
         return self._core.topology
 
     @property
-    def _intent(self) -> Intent:
-        return Intent.WRITE if self._bound is None else Intent.READ
+    def _wanted(self) -> Wanted:
+        return self._core.wanted if self._bound is None else REPLICA
 
     def _commands(
         self, patient: bool, at: Endpoint | None
     ) -> Generator[connect.Command, Any, None]:
-        only = at or self._bound
-        return connect.connecting(patient) if only is None else connect.bound(only)
+        if (only := at or self._bound) is not None:
+            return connect.bound(only)
+        return connect.connecting(patient, self._core.wanted, self._core.rng)
 
     # -- statistics: what the caller gave for the sizes, sums with the replicas elsewhere
 
@@ -104,7 +111,8 @@ class Shell:
         return self._summed(own, [pool.pop_stats() for pool in self._replica_pools()])
 
     def _replica_pools(self) -> list[Any]:
-        return list(self._core.replicas.values())
+        beside = getattr(self, "_writing", None)
+        return [*self._core.replicas.values(), *([beside] if beside is not None else [])]
 
     def _summed(self, own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
         own["pool_available"] += len(self._core.lent)
@@ -178,7 +186,7 @@ class Shell:
         if self._bound is not None:
             view = topology.find(self._bound)
             return view is not None and view.health is Health.UP
-        if topology.writer is not None:
+        if self._core.wanted.places(topology):
             return True
         return any(
             view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
@@ -204,7 +212,8 @@ class Shell:
 
     def _take_stale(self) -> list[Any]:
         """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
-        stale = [conn for conn in self._pool if is_condemned(conn)]
+        core, own = self._core, self._bound is None
+        stale = [c for c in self._pool if is_condemned(c) or (own and core.misplaced(c))]
         for conn in stale:
             self._pool.remove(conn)
         return stale
@@ -213,14 +222,15 @@ class Shell:
         """What follows from a new topology; `stale` was just taken out of the pool."""
         if stale:
             self.run_task(self._discard_task(self, stale))
-        if self._bound is None and new.writer is not None:
+        if self._bound is None and new.writer is not None and not self._core.reads:
             replica = self._core.replicas.get(new.writer.endpoint)
             if replica is not None:
                 self._core.stock.extend(replica.release())
         if self._possible(new):
             for task in list(self._core.parked):
                 self.run_task(task)
-        if self._bound is None and self._core.wanted_replicas() != set(self._core.replicas):
+        arranges = self._arranges and self._bound is None
+        if arranges and self._core.wanted_replicas() != set(self._core.replicas):
             self.run_task(self._arrange_task(self))
 
     def release(self) -> list[Any]:
@@ -244,8 +254,7 @@ class Shell:
         """Do this pool's connections go to the endpoint?"""
         if self._bound is not None:
             return self._bound == endpoint
-        writer = self._core.topology.writer
-        return writer is not None and writer.endpoint == endpoint
+        return self._core.serves(endpoint)
 
     def _lend(self, endpoint: Endpoint, answer: Future[Any]) -> None:
         """Answer with the connection that would be used last, or with None."""
@@ -294,6 +303,13 @@ class Shell:
         engage(self._core.settings)
         return conn
 
+    def _as_default(self, conn: Any) -> Any:
+        """A checkout that said nothing of its intent.  A replica's session is read-only whatever
+        is asked of it: so what its block does can be done again elsewhere."""
+        self._engage(conn)
+        core = self._core
+        return self._make_read_only(conn) if core.read_from and core.on_replica(conn) else conn
+
     def _disengage(self, conn: Any) -> None:
         if getattr(conn, "_journal", None) is not None:
             conn.disengage()
@@ -309,7 +325,10 @@ class Shell:
         if before is not None:
             self._restore(conn)
         bound = self._bound
-        if link is not None and (link.condemned or (bound is not None and bound != link.endpoint)):
+        if link is None:
+            return
+        away = bound != link.endpoint if bound is not None else self._core.misplaced(conn)
+        if link.condemned or away:
             conn._expire_at = 0.0
 
     # -- read-only checkouts
@@ -322,7 +341,8 @@ class Shell:
 
     @staticmethod
     def _make_read_only(conn: Any) -> Any:
-        conn._read_only_before = (conn._read_only,)
+        if conn._read_only_before is None:
+            conn._read_only_before = (conn._read_only,)
         conn._read_only = True
         conn._begin_statement = b""
         return conn
@@ -345,27 +365,6 @@ class Shell:
             conn._read_only = before[0]
             conn._begin_statement = b""
             conn._read_only_before = None
-
-
-def replica_arguments(pool: Any, endpoint: Endpoint) -> dict[str, Any]:
-    """The constructor's arguments of a replica's pool, from those of the pool it is for."""
-    warm = pool._core.settings.standby_min_size
-    return {
-        "connection_class": pool.connection_class,
-        "kwargs": pool.kwargs,
-        "min_size": warm,
-        "max_size": max(pool._max_size, 1) + warm,
-        "configure": pool._configure,
-        "check": pool._check,
-        "reset": pool._reset,
-        "name": f"{pool.name}-{endpoint.address or endpoint.name}",
-        "close_returns": pool.close_returns,
-        "timeout": pool.timeout,
-        "max_lifetime": pool.max_lifetime,
-        "max_idle": pool.max_idle,
-        "reconnect_timeout": pool.reconnect_timeout,
-        "num_workers": 1,
-    }
 
 
 def check_pauses() -> Iterator[float]:

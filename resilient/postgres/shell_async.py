@@ -95,7 +95,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 gave_up_at.set(core.topology.version)
                 if failure is not None and timeout is None:
                     raise failure from None
-                raise core.nobody(self._intent, timeout) from failure
+                raise core.nobody(self._wanted, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
                 warm = self._from_stock() if at is None else None
@@ -109,7 +109,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             elif isinstance(command, connect.Ask):
                 answer = core.may_dial(command.endpoint, self._max_size)
             else:
-                dial = core.dial(command.endpoint, self._intent, deadline_at)
+                dial = core.dial(command.endpoint, self._wanted, deadline_at)
                 try:
                     return await self._dial(dial, conninfo, kwargs, timeout)
                 except Exception as exc:

@@ -16,7 +16,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from .._dataclass import dataclass
 from .._parse import split_host_port
+from ..core.intent import Wanted
 from ..core.model import Endpoint
+from ..core.routing import Balance
+from ..core.routing import Target as Attrs
 from ..errors import ConfigError
 from ..monitor.cluster import ConfiguredName
 from ..settings import Settings
@@ -36,10 +39,12 @@ KEYWORDS = _keywords()
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a pool's conninfo points.  `params`: the connection parameters but those of
-    the place, sorted (hashable: equal targets share a monitor)."""
+    the place, sorted (hashable: equal targets share a monitor).  `wanted`: what it says of roles
+    and of the hosts' order."""
 
     names: tuple[ConfiguredName, ...]
     params: tuple[tuple[str, str], ...]
+    wanted: Wanted = Wanted()
 
 
 def default_conninfo(settings: Settings) -> str:
@@ -75,9 +80,26 @@ def parse(conninfo: str, kwargs: Mapping[str, Any], settings: Settings) -> Targe
         names: tuple[ConfiguredName, ...] = (ConfiguredName("", 0),)
     else:
         names = _names(params)
-    readers = tuple(_reader(text, names) for text in settings.database_readers)
+    places = {(name.host, name.port) for name in names}
+    readers = [_reader(text, names) for text in settings.database_readers]
+    readers = [reader for reader in readers if (reader.host, reader.port) not in places]
     rest = {key: str(value) for key, value in params.items() if key not in _CHOOSING}
-    return Target((*names, *readers), tuple(sorted(rest.items())))
+    return Target((*names, *readers), tuple(sorted(rest.items())), _wanted(params))
+
+
+def _wanted(params: Mapping[str, Any]) -> Wanted:
+    """`target_session_attrs` and `load_balance_hosts`, from the conninfo or libpq's variables."""
+    attrs = params.get("target_session_attrs") or os.environ.get("PGTARGETSESSIONATTRS") or "any"
+    order = params.get("load_balance_hosts") or os.environ.get("PGLOADBALANCEHOSTS") or "disable"
+    if attrs not in list(Attrs):
+        accepted = ", ".join(Attrs)
+        raise ConfigError(f"target_session_attrs={attrs!r} in the conninfo; accepted: {accepted}")
+    if order not in ("disable", "random"):
+        raise ConfigError(
+            f"load_balance_hosts={order!r} in the conninfo; accepted: disable, random"
+        )
+    balance = Balance.RANDOM if order == "random" else Balance.ORDER
+    return Wanted(Attrs(attrs), balance)
 
 
 def _names(params: Mapping[str, Any]) -> tuple[ConfiguredName, ...]:
@@ -115,7 +137,7 @@ def _reader(text: str, names: tuple[ConfiguredName, ...]) -> ConfiguredName:
         raise ConfigError(
             f"RESILIENT_DATABASE_READERS={text!r}: {exc}; accepted: host or host:port"
         ) from None
-    return ConfiguredName(host, port)
+    return ConfiguredName(host, port, reader=True)
 
 
 def dial_params(endpoint: Endpoint) -> dict[str, str]:

@@ -17,9 +17,8 @@ from resilient.core.connect import (
     Look,
     bound,
     connecting,
-    to_dial,
-    try_of,
 )
+from resilient.core.intent import Wanted, try_of
 from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
 
 
@@ -142,15 +141,15 @@ def test_a_conflict_is_dialled_by_nobody() -> None:
 
 def test_a_replica_and_a_fenced_server_are_no_guess() -> None:
     snap = snapshot(1, view(A, Role.PRIMARY, fenced=True), view(B, Role.REPLICA))
-    assert to_dial(snap, set()) is None
+    assert Wanted().to_dial(snap, set(), None) is None
 
 
 def test_the_dead_are_dialled_last() -> None:
     dead, alive = view(A, health=Health.DEAD), view(B)
     snap = snapshot(1, dead, alive)
-    assert to_dial(snap, set()) == alive
-    assert to_dial(snap, {try_of(alive)}) == dead
-    assert to_dial(snap, {try_of(alive), try_of(dead)}) is None
+    assert Wanted().to_dial(snap, set(), None) == alive
+    assert Wanted().to_dial(snap, {try_of(alive)}, None) == dead
+    assert Wanted().to_dial(snap, {try_of(alive), try_of(dead)}, None) is None
 
 
 def test_flapping_versions_do_not_make_a_storm_of_dials() -> None:

@@ -15,6 +15,7 @@ from resilient.core.model import Endpoint, FailureKind, Health, Observation, Rol
 from resilient.core.topology import (
     Event,
     Evidence,
+    Fenced,
     Leased,
     Observed,
     ProbeFailed,
@@ -194,9 +195,12 @@ def test_one_server_behind_two_addresses_is_no_conflict() -> None:
     assert state.topology.conflict == ""
 
 
-def test_a_read_only_primary_is_no_writer() -> None:
+def test_a_read_only_primary_is_the_writer_where_there_is_no_other() -> None:
     seen = replace(primary(), read_only=True)
-    assert writer(after(*NAMED, Observed(A, seen))) is None
+    state = after(*NAMED, Observed(A, seen), Observed(B, replica()), Observed(C, replica()))
+    assert writer(state) == A
+    assert state.topology.conflict == ""
+    assert writer(after(Observed(B, primary(1, "i-b")), state=state)) == B
 
 
 def test_a_foreign_cluster_is_refused_and_named() -> None:
@@ -207,16 +211,6 @@ def test_a_foreign_cluster_is_refused_and_named() -> None:
     assert view.fenced
     assert "s1" in view.reason
     assert "s2" in view.reason
-
-
-def test_blue_green_another_cluster_is_taken_once_the_name_moved_there() -> None:
-    state = after(Resolved("db", (A,)), Observed(A, primary(5)))
-    state = after(Resolved("db", (B,)), state=state)
-    state = after(Observed(B, primary(1, "i-b", "s2")), state=state)
-    assert writer(state) == A  # the old one still takes writes
-    state = after(ProbeFailed(A, 1, FailureKind.REFUSED), state=state)
-    assert writer(state) == B
-    assert state.topology.epoch == 1
 
 
 def test_a_demoted_primary_is_a_new_generation() -> None:
@@ -374,6 +368,8 @@ OBSERVATIONS = st.builds(
     incarnation=st.sampled_from(["", "x", "y", "z"]),
     read_only=st.booleans(),
     lag_s=st.one_of(st.none(), st.floats(0, 100)),
+    streams=st.booleans(),
+    begun_at=st.one_of(st.none(), st.floats(0, 100)),
 )
 
 
@@ -428,9 +424,13 @@ class AnyHistory(RuleBasedStateMachine):
         self.now += seconds
         self.do(Tick(seconds * share))
 
-    @rule(item=ENDPOINTS, there=st.booleans(), rotating=st.booleans())
-    def resolve(self, item: Endpoint, there: bool, rotating: bool) -> None:
-        self.do(Resolved(item.name, (item,) if there else (), rotating=rotating))
+    @rule(item=ENDPOINTS, there=st.booleans(), rotating=st.booleans(), reader=st.booleans())
+    def resolve(self, item: Endpoint, there: bool, rotating: bool, reader: bool) -> None:
+        self.do(Resolved(item.name, (item,) if there else (), rotating=rotating, reader=reader))
+
+    @rule(system_id=st.sampled_from(["s1", "s2"]), timeline=st.integers(1, 5))
+    def fence(self, system_id: str, timeline: int) -> None:
+        self.do(Fenced(system_id, timeline))
 
     @rule(holders=st.lists(ENDPOINTS, max_size=2), timeline=st.one_of(st.none(), st.integers(1, 4)))
     def lease(self, holders: list[Endpoint], timeline: int | None) -> None:
@@ -445,8 +445,9 @@ class AnyHistory(RuleBasedStateMachine):
         assert view == topology.writer
         assert view.role is Role.PRIMARY
         assert view.usable
-        assert not view.read_only
+        assert not view.reader
         assert topology.conflict == ""
+        assert topology.doubt == ""
 
     @invariant()
     def the_writer_has_the_highest_epoch_ever_seen(self) -> None:
@@ -465,6 +466,17 @@ class AnyHistory(RuleBasedStateMachine):
             known = self.state.get(writer_view.endpoint)
             assert known is not None
             assert known.system_id == self.state.system_id
+
+    @invariant()
+    def only_replicas_means_that_nobody_writes(self) -> None:
+        if self.state.topology.replicas_only:
+            assert self.state.topology.writer is None
+
+    @invariant()
+    def a_replica_has_a_lag_on_the_writers_timeline_only(self) -> None:
+        for view in self.state.topology.endpoints:
+            if view.lag_s is not None:
+                assert (view.epoch or 0) == (self.state.highest or 0)
 
     @invariant()
     def at_most_one_server_may_write(self) -> None:

@@ -165,6 +165,8 @@ def test_one_thing_is_wrong_and_found(changes: dict[str, Any], check: str, where
     ("changes", "check"),
     [
         ({"servers": (replace(PRIMARY, synchronous=False),)}, "asynchronous"),
+        ({"servers": (PRIMARY, replace(REPLICA, others=True))}, "balancer"),
+        ({"servers": (PRIMARY, replace(REPLICA, exact=False))}, "late-timeline"),
         ({"name_servers": ("10.0.1.2",)}, "one-endpoint"),
         (
             {"names": (replace(ALIAS, chain=(Record("db.example", "CNAME", 4, exact=False),)),)},
@@ -214,7 +216,7 @@ def test_grave_ones_come_first() -> None:
 
 
 def test_every_rule_is_tried_here() -> None:
-    assert len(RULES) == len(set(RULES)) == 16
+    assert len(RULES) == len(set(RULES)) == 18
 
 
 def test_durations_for_people() -> None:

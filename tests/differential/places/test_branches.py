@@ -1,0 +1,62 @@
+"""A replica that still follows the fenced, living primary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from resilient.lab import Lab
+from resilient.lab.postgres import Member
+from tests.postgres.conftest import Face
+
+from .conftest import at, opened, settings_of, until
+
+pytestmark = pytest.mark.lab
+
+Branches = tuple[Member, Member, Member]
+
+
+@pytest.fixture
+def branches(lab: Lab, orders: str) -> Iterator[Branches]:
+    """(the old primary, the new one, a replica of the old one); both take writes."""
+    old = lab.primary
+    new, follower = lab.standbys
+    new.promote()
+    while not new.is_primary():
+        pass
+    for member in (old, new):
+        member.execute("alter system set synchronous_standby_names = ''")
+        member.execute("select pg_reload_conf()")
+    yield old, new, follower
+    old.execute("alter system reset synchronous_standby_names")
+    old.execute("select pg_reload_conf()")
+
+
+@pytest.mark.parametrize("sees", ["pg_read_all_stats", "nothing"])
+async def test_a_read_after_a_token_never_meets_the_other_branch(
+    lab: Lab, orders: str, face: Face, branches: Branches, sees: str
+) -> None:
+    old, new, follower = branches
+    if sees != "nothing":
+        for member in (old, new):
+            member.execute(f"grant {sees} to app")
+    settings = settings_of(lab, zone=follower.zone)
+    async with opened(face, at(lab, *lab.members), settings) as ours:
+        assert await ours.insert(-1, timeout=10.0) == new.address
+        await until(lambda: any(v.role == "replica" for v in ours.pool.topology.endpoints))
+        with psycopg.connect(at(lab, old), autocommit=True) as conn:
+            for _ in range(50):  # the old branch goes on, past every position of the new one
+                conn.execute("insert into orders select -generate_series(9000, 9999)")
+        await asyncio.sleep(0.2)
+        for number in range(-5020, -5000):
+            await ours.insert(number)
+            token = await ours._call(ours.pool.causal_token)
+            seen = await ours.query(
+                f"select count(*) from orders where id = {number}", read_only=True, after=token
+            )
+            assert seen[0] >= 1
+            where = await ours.where(read_only=True, max_staleness_s=5.0)
+            assert where == new.address  # whose lag it is, isn't the writer's

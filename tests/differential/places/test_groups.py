@@ -1,0 +1,115 @@
+"""One address with several servers behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from resilient.lab import Lab
+from resilient.postgres import probe
+from resilient.settings import Settings
+from tests.postgres.conftest import Face
+
+from .balancer import Balancer
+from .conftest import opened, settings_of, until
+
+pytestmark = pytest.mark.lab
+
+ADDRESS = "127.0.7.10"
+#: how long it is at rest, in seconds, and the connections that probes may make meanwhile
+REST_S, FEW = 3.0, 3
+
+
+@pytest.fixture
+def replicas(lab: Lab) -> Iterator[Balancer]:
+    """Each new connection meets another standby."""
+    backends = [(member.address, lab.port) for member in lab.standbys]
+    with Balancer.round_robin(ADDRESS, lab.port, *backends) as balancer:
+        yield balancer
+
+
+async def at_rest(balancer: Balancer) -> int:
+    """New connections while nobody does anything."""
+    await asyncio.sleep(1.0)
+    before = balancer.accepted
+    await asyncio.sleep(REST_S)
+    return balancer.accepted - before
+
+
+async def test_a_group_of_standbys_is_at_rest_and_serves_the_reads(
+    lab: Lab, orders: str, face: Face, replicas: Balancer
+) -> None:
+    hosts = f"host={lab.primary.address},{ADDRESS} port={lab.port} user=app dbname=app"
+    async with opened(face, hosts, settings_of(lab, zone=None)) as ours:
+        assert await ours.insert(-1) == lab.primary.address
+        await until(lambda: len(ours.pool._core.replicas) == 1)
+        reads = [ours.where(read_only=True) for _ in range(20)]
+        await asyncio.gather(*reads)  # it grows, and meets both
+        assert await at_rest(replicas) <= FEW
+        standbys = {member.address for member in lab.standbys}
+        where = [await ours.where(read_only=True) for _ in range(100)]
+        assert set(where) <= standbys
+        view = next(v for v in ours.pool.topology.endpoints if v.address == ADDRESS)
+        assert view.group or len(set(where)) == 1
+
+
+async def test_its_readers_name_alone_reads(
+    lab: Lab, orders: str, face: Face, replicas: Balancer
+) -> None:
+    dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+    async with opened(face, dsn, min_size=4) as ours:
+        await ours.wait(5.0)
+        assert await at_rest(replicas) <= FEW
+        standbys = {member.address for member in lab.standbys}
+        assert {await ours.where() for _ in range(8)} <= standbys
+
+
+async def test_a_token_is_checked_on_the_connection(
+    lab: Lab, orders: str, face: Face, replicas: Balancer
+) -> None:
+    late = lab.standbys[0]
+    settings = settings_of(lab, zone=None)
+    hosts = f"host={lab.primary.address},{ADDRESS} port={lab.port} user=app dbname=app"
+    async with opened(face, hosts, settings) as ours:
+        await ours.insert(-1)
+        await until(lambda: len(ours.pool._core.replicas) == 1)
+        await asyncio.gather(*(ours.where(read_only=True) for _ in range(20)))
+        late.execute("select pg_wal_replay_pause()")
+        try:
+            while late.execute("select pg_get_wal_replay_pause_state()") != [("paused",)]:
+                await asyncio.sleep(0.01)
+            for number in range(-1020, -1000):
+                await ours.insert(number)
+                token = await ours._call(ours.pool.causal_token)
+                seen = await ours.query(
+                    f"select count(*) from orders where id = {number}", read_only=True, after=token
+                )
+                assert seen[0] >= 1
+        finally:
+            late.execute("select pg_wal_replay_resume()")
+
+
+async def test_a_mixed_group_reads_everywhere_and_rests(
+    lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "LIFE_S", 0.3)  # it is found out by the sessions of probes
+    backends = [(member.address, lab.port) for member in lab.members]
+    with Balancer.round_robin(ADDRESS, lab.port, *backends) as mixed:
+        dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+        async with opened(face, dsn, Settings(), min_size=6, timeout=10.0) as ours:
+            await ours.wait(10.0)
+            assert await at_rest(mixed) <= FEW
+
+
+async def test_one_that_always_leads_to_the_primary_writes(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    with Balancer(ADDRESS, lab.port, lambda: (lab.primary.address, lab.port)) as proxy:
+        dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+        async with opened(face, dsn, settings_of(lab, zone=None)) as ours:
+            assert await ours.insert(-1) == lab.primary.address
+            lab.inject("crash").wait_done()
+            assert await ours.insert(-2, timeout=20.0) == lab.primary.address
+            assert await at_rest(proxy) <= FEW
