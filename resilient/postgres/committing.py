@@ -115,10 +115,16 @@ class CommitMixin(ResolveMixin):
             raise e.OperationalError("the server closed the connection")
 
     def _send_own(
-        self, name: bytes, query: bytes, params: list[bytes] | None = None, types: Any = None
+        self,
+        name: bytes,
+        query: bytes,
+        params: list[bytes] | None = None,
+        types: Any = None,
+        kind: bytes = b"",
     ) -> bytes:
         """Put a statement of ours into the message.  Not empty: it is prepared with it, and
-        known by this name once that is answered.  Behind a pooler, names are nobody's."""
+        known by this name once that is answered; `kind`: what its name begins with there.  Behind
+        a pooler, names are nobody's."""
         pgconn = self.pgconn
         pooled = self._link is not None and self._link.pooled
         named = self._prepared.prepare_threshold is not None and self._core.known.names_last
@@ -129,7 +135,7 @@ class CommitMixin(ResolveMixin):
         if known is not None:
             pgconn.send_query_prepared(known, params)
             return b""
-        known = b"%s_%d" % (name, self._forgotten)
+        known = b"%s_%d_%d" % (kind or name, self._forgotten, len(self._own_names))
         pgconn.send_prepare(known, query, param_types=types)
         pgconn.send_query_prepared(known, params)
         return known

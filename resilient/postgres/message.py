@@ -24,6 +24,10 @@ from .witness import FLUSHED, RIDER, RIDER_NAME
 #: then the WAL writer has been at it (`wal_writer_delay`, manual 20.5)
 FLUSH_ASK_S = 0.25
 
+#: a session has so many prepared questions, one for each statement that they follow; of a
+#: statement they show so many bytes
+MOST_RIDERS, TAG_BYTES = 64, 400
+
 _BAD = pq.ConnStatus.BAD
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _COMMAND = pq.ExecStatus.COMMAND_OK
@@ -69,7 +73,7 @@ class MessageMixin(CommitMixin):
                     name, entry.params, param_formats=entry.formats, result_format=entry.fmt
                 )
             before = (1 if begin else 0) + (prep is Prepare.SHOULD)
-            prepares = self._send_rider(rider) if rider else b""
+            prepares = self._send_rider(rider, entry.query) if rider else b""
             pgconn.pipeline_sync()
         except e.Error:
             yield from self._leave_message()
@@ -95,7 +99,7 @@ class MessageMixin(CommitMixin):
                 raise
         results = answers[before]
         if rider:
-            self._heard_rider(answers[before + 1 :], prepares)
+            self._heard_rider(answers[before + 1 :], prepares, entry.query)
         if key is not None:
             self._prepared.validate(key, prep, name, results)
         if error is not None:
@@ -107,9 +111,9 @@ class MessageMixin(CommitMixin):
             # Ours has failed behind it, and with it the transaction: nobody's business.
             self._spoilt = e.error_from_result(spoilt, encoding=pgconn._encoding)
 
-    def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes) -> None:
+    def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes, query: bytes) -> None:
         if prepares and answers and answers[0][0].status == _COMMAND:
-            self._own_names[RIDER_NAME] = prepares
+            self._own_names[query] = prepares
         result = answers[-1][0] if answers else None
         if result is not None and result.status == _TUPLES:
             self._read_rider(result)
@@ -129,8 +133,21 @@ class MessageMixin(CommitMixin):
                 break
         pgconn.exit_pipeline_mode()
 
-    def _send_rider(self, rider: bytes) -> bytes:
-        if rider is RIDER:
-            return self._send_own(RIDER_NAME, rider)
-        self.pgconn.send_query_params(rider, None)
-        return b""
+    def _send_rider(self, rider: bytes, query: bytes) -> bytes:
+        """Behind `query`, which it carries in a comment: while the session idles in its
+        transaction, pg_stat_activity shows what was sent last."""
+        if rider is not RIDER or (
+            query not in self._own_names and len(self._own_names) >= MOST_RIDERS
+        ):
+            self.pgconn.send_query_params(tagged(rider, query), None)
+            return b""
+        if query in self._own_names:
+            return self._send_own(query, rider)
+        return self._send_own(query, tagged(rider, query), kind=RIDER_NAME)
+
+
+def tagged(rider: bytes, query: bytes) -> bytes:
+    """Ours, with the caller's statement before it for who looks at sessions."""
+    text = query[:TAG_BYTES].decode("ascii", "replace").replace("\ufffd", "?")
+    text = text.replace("/*", "/ *").replace("*/", "* /").replace("\0", "")
+    return b"/* %s */ %s" % (text.encode(), rider)
