@@ -3,7 +3,8 @@
 The shell answers each command and sends the answer back:
 
     Look()                 → (Topology, seconds left)
-    Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next
+    Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next;
+                             `NOT_NOW`: not by this one, see `core.refusals`
     Dial(endpoint)         → True when connected (the generator is done), False when not
     Await(version, s)      → None, once the topology's version differs or the time is over
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from .._dataclass import dataclass
 from .model import Endpoint, EndpointView, Health, Role, Topology
+from .refusals import NOT_NOW
 
 #: how long the first observations are waited for before somebody unknown is dialled
 FIRST_LOOK_S = 0.5
@@ -100,6 +102,8 @@ def connecting(patient: bool) -> Generator[Command, Any, None]:
         view = to_dial(topology, tried)
         if view is not None:
             if not patient and (pause_s := (yield Ask(view.endpoint))) > 0:
+                if pause_s == NOT_NOW:
+                    return
                 # Looked at again then: it may be another, or a warm one may have come.
                 yield Await(topology.version, min(left_s, pause_s))
                 continue
