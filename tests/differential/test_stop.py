@@ -1,4 +1,7 @@
-"""Whoever says stop is obeyed: the error that psycopg gives, and no further execution."""
+"""Whoever says stop is obeyed: the error that psycopg gives, and no further execution.
+
+FAULTS 43, 44, 45.
+"""
 
 from __future__ import annotations
 

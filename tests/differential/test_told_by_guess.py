@@ -2,6 +2,8 @@
 
 No transaction id isn't *nothing written*: notifications, foreign tables, dblink and functions
 leave none.  A text that looks like a read isn't one.
+
+FAULTS 40.
 """
 
 from __future__ import annotations
