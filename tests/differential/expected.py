@@ -23,6 +23,7 @@ EXPECTED: dict[str, str] = {
     "test_stop.py::test_a_statement_that_fells_its_server[*": "it fells it again and again",
     "test_stop.py::test_idle_in_transaction_too_long[*": _LIMIT,
     "test_stop.py::test_idle_in_transaction_too_long_in_run[*": _LIMIT,
+    "test_stop.py::test_a_transaction_that_takes_too_long[*": _LIMIT,
     "test_stop.py::test_what_the_applications_functions_raise[*": _OWN,
     "test_stop.py::test_a_write_in_what_the_application_made_read_only[*": _OWN,
     "test_stop.py::test_a_user_who_may_only_read[*": _OWN,
