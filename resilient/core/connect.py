@@ -3,7 +3,8 @@
 The shell answers each command and sends the answer back:
 
     Look()                 → (Topology, seconds left)
-    Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next
+    Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next;
+                             `NOT_NOW`: not by this one, see `core.refusals`
     Dial(endpoint)         → True when connected (the generator is done), False when not
     Await(version, s)      → None, once the topology's version differs or the time is over
 
@@ -21,6 +22,7 @@ from typing import Any
 from .._dataclass import dataclass
 from .intent import Try, Wanted, try_of
 from .model import Endpoint, Health, Topology
+from .refusals import NOT_NOW
 from .routing import Rng
 
 ANY = Wanted()
@@ -82,6 +84,8 @@ def connecting(
         view = wanted.to_dial(topology, tried, rng)
         if view is not None:
             if not patient and (pause_s := (yield Ask(view.endpoint))) > 0:
+                if pause_s == NOT_NOW:
+                    return
                 # Looked at again then: it may be another, or a warm one may have come.
                 yield Await(topology.version, min(left_s, pause_s))
                 continue

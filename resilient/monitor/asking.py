@@ -74,6 +74,9 @@ class Asking:
                 event = core.Observed(endpoint, answer.seen, number, answer.held_s)
         except ProbeError as exc:
             event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
+            if exc.kind is FailureKind.REJECTED:
+                for listener in list(self._listeners):
+                    listener.rejected()
         except Exception as exc:
             logger.exception("a probe of %s failed in an unforeseen way", endpoint)
             event = core.ProbeFailed(endpoint, number, FailureKind.LOCAL, repr(exc))

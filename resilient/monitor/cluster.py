@@ -19,7 +19,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from .. import telemetry
@@ -30,6 +30,7 @@ from ..core.drain import Fate, fate
 from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
+from ..core.refusals import Refusals
 from ..settings import Settings
 from . import fences, thread
 from .asking import Asking
@@ -73,6 +74,10 @@ class Cluster(Asking):
         self._story = failover.Tracker()
         self._story_lock = threading.Lock()
         self._pacing = Pacing()
+        self._refusals = Refusals()
+        #: logins may be refused: there is a password
+        self.uses_password = False
+        self._met: set[Endpoint] = set()
         self._listeners: weakref.WeakSet[ClusterListener] = weakref.WeakSet()
         self._wakers: set[Callable[[], None]] = set()
         self._state = core.State(
@@ -108,6 +113,9 @@ class Cluster(Asking):
 
     def report(self, link: Link, kind: FailureKind, detail: str = "") -> None:
         """Passive evidence from a connection."""
+        if self.uses_password and kind in (FailureKind.LOST, FailureKind.SHUTDOWN):
+            with self._story_lock:
+                self._refusals = self._refusals.doubted(link.endpoint)
         event = core.Evidence(link.endpoint, kind, link.generation, detail)
         self._monitor.call(self._apply, event)
 
@@ -184,6 +192,28 @@ class Cluster(Asking):
         now, draw = time.monotonic(), self._rng.random()
         with self._story_lock:
             self._pacing = self._pacing.ended(endpoint, took_s, connected, now, draw)
+
+    def may_log_in(self, endpoint: Endpoint, secret: Hashable) -> float:
+        """Seconds until one asks again; 0: it logs in, and says how that ended with `logged_in`
+        or `log_in_refused`; see `core.refusals`."""
+        with self._story_lock:
+            if self.uses_password and endpoint not in self._met:
+                self._met.add(endpoint)  # nobody knows yet whether it is the right one
+                self._refusals = self._refusals.doubted(endpoint)
+            self._refusals, wait_s = self._refusals.ask(endpoint, secret, time.monotonic())
+        return wait_s
+
+    def logged_in(self, endpoint: Endpoint, secret: Hashable, connected: bool) -> None:
+        """A login has ended, whatever its credentials were."""
+        if self._refusals.known:
+            with self._story_lock:
+                self._refusals = self._refusals.over(endpoint, secret, connected)
+
+    def log_in_refused(self, endpoint: Endpoint, secret: Hashable) -> None:
+        """Its credentials were refused."""
+        now, draw = time.monotonic(), self._rng.random()
+        with self._story_lock:
+            self._refusals = self._refusals.refused(endpoint, secret, now, draw)
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is

@@ -5,8 +5,8 @@ Both are used on the monitor's loop only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
 
 from ..core.model import Endpoint, FailureKind, Observation, Topology
 
@@ -32,6 +32,18 @@ class ClusterListener:
     def topology_changed(self, old: Topology, new: Topology) -> None:
         """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""
         raise NotImplementedError
+
+    def rejected(self) -> None:
+        """Called on the monitor's thread: a server refuses the credentials that it was told.
+        Whoever can get others does so, on a thread of his own."""
+
+
+class Gate(Protocol):
+    """Who may log in where, of all who would (see `core.refusals`)."""
+
+    def may_log_in(self, endpoint: Endpoint, secret: Hashable) -> float: ...
+    def logged_in(self, endpoint: Endpoint, secret: Hashable, connected: bool) -> None: ...
+    def log_in_refused(self, endpoint: Endpoint, secret: Hashable) -> None: ...
 
 
 def _nobody(endpoint: Endpoint) -> None:

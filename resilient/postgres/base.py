@@ -34,7 +34,7 @@ from ..monitor.sockets import Link
 from ..monitor.zone import own_zone
 from ..settings import Settings, from_environment
 from . import clusters, target
-from .classify import connect_failure, statement_failure
+from .classify import connect_failure, credentials_refused, statement_failure
 from .connection import Dial
 from .errors import (
     CommitOutcomeUnknown,
@@ -47,6 +47,7 @@ from .errors import (
 )
 from .knowledge import Knowledge, brief
 from .recovery import RecoveryMixin
+from .tasks import renew
 
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
 #: unless a new topology wakes it before
@@ -93,6 +94,7 @@ class PoolCore(ClusterListener):
         self.last_failure: BaseException | None = None
         #: what was learnt of its servers; a replica's pool has its owner's
         self.known = Knowledge(self.settings.commit_resolver)
+        self._renewed_at = float("-inf")
 
     # -- the cluster
 
@@ -155,7 +157,27 @@ class PoolCore(ClusterListener):
         cluster = self.cluster
         with self._lock:
             first, self._losses = cluster.losses != self._losses, cluster.losses
-        return cluster.may_dial(endpoint, burst, first)
+        wait_s = cluster.may_dial(endpoint, burst, first)
+        if not wait_s and (wait_s := cluster.may_log_in(endpoint, self._secret)):
+            cluster.dialled(endpoint, 0.0, False)  # it isn't, after all
+        return wait_s
+
+    @property
+    def _secret(self) -> tuple[tuple[str, str], ...]:
+        """What is told a server: equal ones fare alike."""
+        wanted = (self._owner or self)._target
+        return wanted.params if wanted else ()
+
+    def rejected(self) -> None:
+        """A probe was.  Where a function gives the credentials it is asked again, on a worker:
+        who has all of its connections lent dials nobody, and would never ask."""
+        now = time.monotonic()
+        pool = self.lender()
+        if pool is None or now < self._renewed_at + RETRY_DELAY_S:
+            return
+        if callable(pool.conninfo) or callable(pool.kwargs):
+            self._renewed_at = now
+            renew(pool)
 
     def dialled(self, dial: Dial, connected: bool) -> None:
         """A worker's dial is over."""
@@ -214,6 +236,8 @@ class PoolCore(ClusterListener):
         link = Link(endpoint, view.generation if view else 0)
         self.read_from = self.read_from or wanted.reads(topology)
         cluster = self.cluster
+        if self._owner is not None and cluster.may_log_in(endpoint, self._secret) > 0:
+            raise psycopg.OperationalError(f"{endpoint}: credentials were refused just now")
         cluster.links.add(link)  # before the topology is looked at again, see Cluster._publish
 
         def judge(seen: Observation) -> None:
@@ -243,6 +267,11 @@ class PoolCore(ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
+        told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
+        if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
+            self.cluster.log_in_refused(dial.endpoint, self._secret)
+        else:
+            self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
         if not dial.link.connecting:
             return  # it had connected: what failed is the user's `configure`
         dial.link.connecting = False  # the link outlives its dial in the error's traceback
@@ -259,6 +288,7 @@ class PoolCore(ClusterListener):
             dial.link.connecting = False
         mine = weakref.ref(conn)
         dial.link.committing = lambda: bool(getattr(mine(), "_committing", False))
+        self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
         self.cluster.reconnected(dial.endpoint)
 
     @staticmethod

@@ -81,6 +81,17 @@ def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
     return FailureKind.LOST
 
 
+#: libpq's words for a login that other credentials would fare better at
+_CREDENTIALS = ("authentication failed", "no password supplied", "pg_hba.conf", "does not exist")
+
+
+def credentials_refused(sqlstate: str | None, text: str) -> bool:
+    """Is it the user, the password or the database that a server didn't accept?"""
+    if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
+        return False
+    return sqlstate is not None or any(words in text for words in _CREDENTIALS)
+
+
 def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind | None:
     """What a failed statement says of its endpoint; None when it is the application's own."""
     if sqlstate is not None:

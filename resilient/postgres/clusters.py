@@ -9,6 +9,7 @@ from dataclasses import field
 from .._dataclass import dataclass
 from ..monitor.cluster import Cluster
 from ..settings import Settings
+from .bounded import has_password
 from .probe import PgProber
 from .target import Target
 
@@ -37,8 +38,10 @@ def attach(target: Target, settings: Settings) -> Shared:
         if shared is None:
             prober = PgProber(target.params)
             shared = _shared[key] = Shared(Cluster(target.names, settings, prober), prober, key)
+            prober.gate = shared.cluster
         shared.users += 1
         shared.prober.params = target.params
+        shared.cluster.uses_password = has_password(params)
         return shared
 
 

@@ -24,9 +24,10 @@ from psycopg import pq, waiting
 
 from .._dataclass import dataclass
 from ..core.model import Endpoint, FailureKind, Observation, Role
-from ..monitor.prober import Answer, ClusterListener, ProbeError, Prober
+from ..core.refusals import NOT_NOW
+from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
 from . import bounded, loans
-from .classify import connect_failure
+from .classify import connect_failure, credentials_refused
 from .role import Questions, RoleError, question
 from .target import dial_params
 from .witness import Witness
@@ -50,6 +51,10 @@ TICK_S = 1.0
 #: a lent session that may write where new ones may not, or the other way round, is no reason to
 #: ask on a new one for so long, in seconds
 DIFFERS_S = 10.0
+#: a server that has answered without a login isn't asked so again for so many seconds
+GREETED_S = 0.5
+#: manual 55.7: may we talk encrypted?
+SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
 APPLICATION_NAME = "resilient-probe"
 #: libpq's words for a server that doesn't prove to be whom the conninfo names.  Whatever
 #: listens there is not for us: the endpoint is as dead as one that refuses, for every new
@@ -116,6 +121,9 @@ class PgProber(Prober):
         self._census = _Census()
         #: of pools that keep no connection to ride on: how many sessions they have
         self._beside: dict[Endpoint, int] = {}
+        #: of all who would log in; and what was said where it was refused, until when that holds
+        self.gate: Gate | None = None
+        self._rejected: dict[Endpoint, tuple[float, str]] = {}
         #: those that are made on threads
         self._logins: defaultdict[Endpoint, list[bounded.Login]] = defaultdict(list)
         #: those whose new sessions write nothing by default; replaced, never changed: any thread
@@ -217,13 +225,17 @@ class PgProber(Prober):
         begun_at = time.monotonic()
         if endpoint in self._refused:
             await self._knock(endpoint)
-        params = dict(self.params) | dial_params(endpoint)
+        secret = self.params
+        await self._wait_for_leave(endpoint, secret)
+        params = dict(secret) | dial_params(endpoint)
         params.setdefault("application_name", APPLICATION_NAME)
+        pgconn: pq.abc.PGconn | None = None
+        refused = False
         try:
-            side = _Side(await self._log_in(endpoint, params), begun_at)
+            pgconn = await self._log_in(endpoint, params)
             if endpoint in self._pooled:
                 self.reached(endpoint)
-            return side
+            return _Side(pgconn, begun_at)
         except bounded.TooMuch as exc:
             raise ProbeError(FailureKind.ERROR, str(exc)) from exc
         except e.Error as exc:
@@ -232,9 +244,45 @@ class PgProber(Prober):
             kind = FailureKind.REFUSED if unproved else connect_failure(exc.sqlstate, text)
             if kind is FailureKind.REFUSED and not unproved and endpoint.address:
                 self._refused.add(endpoint)
+            refused = not unproved and credentials_refused(exc.sqlstate, text)
+            if refused:
+                self._rejected[endpoint] = (time.monotonic() + GREETED_S, text)
             raise ProbeError(kind, text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
+        finally:
+            if self.gate is not None and refused:
+                self.gate.log_in_refused(endpoint, secret)
+            elif self.gate is not None:
+                self.gate.logged_in(endpoint, secret, pgconn is not None)
+
+    async def _wait_for_leave(
+        self, endpoint: Endpoint, secret: tuple[tuple[str, str], ...]
+    ) -> None:
+        """Who may not log in asks whether the server lives without that."""
+        while self.gate is not None and (wait_s := self.gate.may_log_in(endpoint, secret)):
+            if wait_s < NOT_NOW:
+                await asyncio.sleep(wait_s)
+                continue
+            until, text = self._rejected.get(endpoint, (0.0, "credentials were refused just now"))
+            if endpoint.address and time.monotonic() > until:
+                await self._greet(endpoint)
+                self._rejected[endpoint] = (time.monotonic() + GREETED_S, text)
+            raise ProbeError(FailureKind.REJECTED, text)
+
+    async def _greet(self, endpoint: Endpoint) -> None:
+        """Does it answer the question for encryption?  That comes before any credentials."""
+        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+        loop = asyncio.get_running_loop()
+        try:
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as greeting:
+                await loop.sock_connect(greeting, (endpoint.address, endpoint.port))
+                await loop.sock_sendall(greeting, SSL_REQUEST)
+                answer = await loop.sock_recv(greeting, 1)
+        except OSError as exc:
+            raise ProbeError(connect_failure(None, str(exc)), f"{endpoint}: {exc}") from exc
+        if not answer:
+            raise ProbeError(FailureKind.LOST, f"{endpoint} closed the connection")
 
     async def _log_in(self, endpoint: Endpoint, params: dict[str, str]) -> pq.abc.PGconn:
         """On a thread where a password may have to be computed with: this one keeps the time.
@@ -340,6 +388,7 @@ class PgProber(Prober):
         self._slow &= keep
         self._open &= keep
         self._refused &= keep
+        self._rejected = {one: said for one, said in self._rejected.items() if one in keep}
         for endpoint in [known for known in self._logins if known not in keep]:
             del self._logins[endpoint]
         self._read_only &= keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from ._upstream import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
@@ -88,3 +89,31 @@ class AsyncArrange(AsyncMaintenanceTask):
 
     async def _run(self, pool: Any) -> None:
         await pool._arrange_replicas()
+
+
+class Renew(MaintenanceTask):
+    """Ask the functions that give the credentials again, and try what they say at once."""
+
+    def _run(self, pool: Any) -> None:
+        pool._core.attach(pool._resolve_conninfo(), pool._resolve_kwargs())
+        for task in list(pool._core.parked):
+            pool.run_task(task)
+
+
+class AsyncRenew(AsyncMaintenanceTask):
+    """Ask the functions that give the credentials again, and try what they say at once."""
+
+    async def _run(self, pool: Any) -> None:
+        pool._core.attach(await pool._resolve_conninfo(), await pool._resolve_kwargs())
+        for task in list(pool._core.parked):
+            pool.run_task(task)
+
+
+def renew(pool: Any) -> None:
+    """Have a worker of the pool do it.  Any thread."""
+    loop = getattr(pool, "_loop", None)
+    if loop is None:
+        pool.run_task(Renew(pool))
+        return
+    with suppress(RuntimeError):  # the loop was closed before the pool
+        loop.call_soon_threadsafe(lambda: pool.run_task(AsyncRenew(pool)))

