@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from resilient.lab import Lab
+from resilient.lab.balancer import Balancer
 from resilient.lab.postgres import Member
 from resilient.postgres import CommitOutcomeUnknown, ConnectionPool
 from resilient.settings import Settings
 from tests.postgres.conftest import INSERT, Face
 
-from .balancer import Balancer
 from .conftest import at, beside, one_shell, opened, other_shell, settings_of, until
 
 pytestmark = pytest.mark.lab

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from resilient.lab import Lab
+from resilient.lab.balancer import Balancer
 from resilient.postgres import probe
 from resilient.settings import Settings
 from tests.postgres.conftest import Face
 
-from .balancer import Balancer
 from .conftest import one_shell, opened, other_shell, settings_of, until
 
 pytestmark = pytest.mark.lab
