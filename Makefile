@@ -14,7 +14,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help drill test soak bench-failover bench-continuity bench-http bench-scale \
-  bench-overhead lint types peer-tests clean
+  bench-idle bench-overhead lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -40,6 +40,9 @@ bench-http: $(VENV)/.bench  ## failovers beside the peers, HTTP (ARGS='--quick')
 
 bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
 	@$(PY) -m benchmarks.scale $(ARGS)
+
+bench-idle: $(VENV)/.bench  ## what a pool asks of its servers at rest, by kind of endpoint (ARGS='--seconds 5')
+	@$(PY) -m benchmarks.idle $(ARGS)
 
 bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--quick --round-trip-ms 0.5')
 	@$(PY) -m benchmarks.overhead $(ARGS)

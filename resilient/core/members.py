@@ -57,11 +57,19 @@ class Members:
             for other in self.known
             if other.incarnation != seen.incarnation and now - other.heard_at < FORGOTTEN_S
         ]
-        if seen.role is Role.PRIMARY and seen.timeline is not None and grouped:
-            # A promotion: what the others said they were, they said before it.
-            newer = all((other.timeline or 0) < seen.timeline for other in others)
-            others = [] if newer else others
+        if grouped and self._promoted(seen, others):
+            others = []  # what they said they were, they said before it
         return Members((*others[-(MOST - 1) :], member), since_s, grouped)
+
+    def _promoted(self, seen: Observation, others: list[Member]) -> bool:
+        """A new primary: it was a replica, or another one was the primary, of a lower timeline.
+        What replicas tell of timelines is late."""
+        if seen.role is not Role.PRIMARY or seen.timeline is None:
+            return False
+        if any((other.timeline or 0) >= seen.timeline for other in others):
+            return False
+        was = [member.role for member in self.known if member.incarnation == seen.incarnation]
+        return was == [Role.REPLICA] or any(other.role is Role.PRIMARY for other in others)
 
     def proves(self, seen: Observation, present: str) -> bool:
         """An earlier one answers again, on a session that was begun after the later one was

@@ -271,11 +271,16 @@ class Cluster(Asking):
             return
         old = self._state.topology
         self._state = core.step(self._state, event, time.monotonic())
+        # The others first: nobody publishes before they have cut what they must.
+        self._state = self._fence.follow(self._state, self._told)
         new = self._state.topology
-        self._fence.follow(self._state)  # the others first: nobody publishes before they cut
         if new is not old:
             self._publish(old, new)
         self._schedule()
+
+    @staticmethod
+    def _told(state: core.State, event: core.Fenced) -> core.State:
+        return core.step(state, event, time.monotonic())
 
     def _publish(self, old: Topology, new: Topology) -> None:
         if new.version == old.version:  # only lag moved

@@ -24,18 +24,28 @@ class Member:
         self._sight = Sight()
         _members[id(self)] = self
 
-    def follow(self, state: State) -> None:
-        """Tell the others what this one sees, before it is published here."""
-        global _fences
+    def follow(self, state: State, told: Callable[[State, Fenced], State]) -> State:
+        """The state with what the others have seen taken in by `told`; then the others are told
+        of what this one sees, and have cut what they must, before it is published here."""
         sight = seen_by(state, self._sight)
         if sight is self._sight:
-            return
-        self._sight = sight
-        _fences = _fences.put(id(self), sight)
-        for key, system_id, timeline in _fences.news(id(self)):
-            member = _members.get(key) if isinstance(key, int) else None
+            return state
+        self._put(sight)
+        news = _fences.news(id(self))
+        for key, system_id, timeline in news:
+            if key == id(self):
+                state = told(state, Fenced(system_id, timeline))
+        self._put(seen_by(state, sight))
+        for key, system_id, timeline in news:
+            member = _members.get(key) if isinstance(key, int) and key != id(self) else None
             if member is not None:
                 member._tell(Fenced(system_id, timeline))
+        return state
+
+    def _put(self, sight: Sight) -> None:
+        global _fences
+        self._sight = sight
+        _fences = _fences.put(id(self), sight)
 
     def leave(self) -> None:
         global _fences

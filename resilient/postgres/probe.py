@@ -128,6 +128,8 @@ class PgProber(Prober):
         self._logins: defaultdict[Endpoint, list[bounded.Login]] = defaultdict(list)
         #: those whose new sessions write nothing by default; replaced, never changed: any thread
         self._read_only: frozenset[Endpoint] = frozenset()
+        #: when a session was last begun there, by a pool or for a probe
+        self._begun: dict[Endpoint, float] = {}
         #: those with a pooler in between
         self._pooled: frozenset[Endpoint] = frozenset()
         #: when a lent session was last found to differ from that
@@ -144,6 +146,8 @@ class PgProber(Prober):
         late = endpoint in self._slow and not self._idle.get(endpoint)
         if endpoint in self._riding or not (alone or late):
             return None
+        if hold_s and time.monotonic() - self._begun.get(endpoint, 0.0) > LIFE_S:
+            return None  # nobody writes: behind this address may be another one by now
         pools = cast("list[PoolCore]", listeners)
         sessions = sum(loans.sessions(core, endpoint) for core in pools)
         if any(loans.keeps(core, endpoint) for core in pools):
@@ -341,6 +345,7 @@ class PgProber(Prober):
     def told(self, endpoint: Endpoint, seen: Observation) -> None:
         """A session that was begun a moment ago says whether new ones may write, and whether a
         pooler is in between."""
+        self._begun[endpoint] = max(seen.begun_at or 0.0, self._begun.get(endpoint, 0.0))
         if seen.read_only != (endpoint in self._read_only):
             self._read_only = self._read_only ^ {endpoint}
         if seen.pooled and endpoint not in self._pooled:
@@ -393,6 +398,7 @@ class PgProber(Prober):
             del self._logins[endpoint]
         self._read_only &= keep
         self._pooled &= keep
+        self._begun = {one: at for one, at in list(self._begun.items()) if one in keep}
         self._differed = {one: at for one, at in self._differed.items() if one in keep}
         for endpoint in [known for known in self._idle if known not in keep]:
             for side in self._idle.pop(endpoint):

@@ -362,6 +362,15 @@ def test_a_mixed_group_serves_reads_and_never_writes() -> None:
         assert writer(state) is None
 
 
+def test_a_replica_that_tells_its_timeline_late_makes_no_promotion() -> None:
+    state = behind("x", "y", "x")
+    for at, seen in enumerate([primary(3, "p"), replica(2, "x"), primary(3, "p")], 20):
+        state = play(state, met(B, seen, float(at)))
+        view = state.topology.find(B)
+        assert view is not None
+        assert view.role is Role.REPLICA
+
+
 def test_a_group_that_always_leads_to_the_primary_writes() -> None:
     state = after(*named(B))
     events = [met(B, primary(1, n), 10.0 + i) for i, n in enumerate("pqp")]

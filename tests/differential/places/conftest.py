@@ -35,6 +35,11 @@ def at(lab: Lab, *members: Any, **params: object) -> str:
     return f"host={hosts} port={ports} user=app dbname=app {rest}"
 
 
+#: what is decided is shared by both shells: one of them shows it
+one_shell = pytest.mark.parametrize("face", ["sync"], indirect=True)
+other_shell = pytest.mark.parametrize("face", ["async"], indirect=True)
+
+
 @asynccontextmanager
 async def opened(
     face: Face, dsn: str, settings: Settings | None = None, **kwargs: Any
@@ -64,7 +69,7 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
             await asyncio.sleep(0.01)
 
 
-__all__ += ["at", "opened", "plainly", "settings_of", "until"]
+__all__ += ["at", "one_shell", "opened", "other_shell", "plainly", "settings_of", "until"]
 
 
 def beside(lab: Lab, zone: str, address: str) -> Member:

@@ -35,7 +35,9 @@ def branches(lab: Lab, orders: str) -> Iterator[Branches]:
     old.execute("select pg_reload_conf()")
 
 
-@pytest.mark.parametrize("sees", ["pg_read_all_stats", "nothing"])
+@pytest.mark.parametrize(
+    ("face", "sees"), [("sync", "pg_read_all_stats"), ("async", "nothing")], indirect=["face"]
+)
 async def test_a_read_after_a_token_never_meets_the_other_branch(
     lab: Lab, orders: str, face: Face, branches: Branches, sees: str
 ) -> None:

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from resilient.lab import Lab
+from resilient.lab.balancer import Balancer
 from resilient.lab.postgres import Member
 from resilient.postgres import CommitOutcomeUnknown, ConnectionPool
 from resilient.settings import Settings
 from tests.postgres.conftest import INSERT, Face
 
-from .balancer import Balancer
-from .conftest import at, beside, opened, settings_of, until
+from .conftest import at, beside, one_shell, opened, other_shell, settings_of, until
 
 pytestmark = pytest.mark.lab
 
@@ -112,6 +112,7 @@ async def test_no_commit_goes_to_the_old_one_afterwards(
         assert count(lab, green, number) == 0  # nor is it replayed across identifiers
 
 
+@one_shell
 async def test_a_read_only_old_one_and_a_readers_name_that_stays_behind(
     lab: Lab, orders: str, face: Face, green: Member
 ) -> None:
@@ -132,6 +133,7 @@ async def test_a_read_only_old_one_and_a_readers_name_that_stays_behind(
                 conn.execute("select pg_reload_conf()")
 
 
+@other_shell
 async def test_a_list_with_a_foreign_server_stays_refused(
     lab: Lab, orders: str, face: Face, green: Member
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_list_with_a_foreign_server_stays_refused(
 # -- readers' names
 
 
+@one_shell
 async def test_a_promoted_readers_name_gets_no_write(lab: Lab, orders: str, face: Face) -> None:
     clone = lab.standbys[0]
     settings = settings_of(lab, zone=None, database_readers=f"{clone.address}:{lab.port}")
@@ -171,6 +174,7 @@ async def test_a_promoted_readers_name_gets_no_write(lab: Lab, orders: str, face
 # -- the fence of a process
 
 
+@other_shell
 async def test_pools_of_one_server_share_a_fence(lab: Lab, orders: str, face: Face) -> None:
     old = lab.primary
     alone = Face("async" if face.is_async else "sync")
@@ -189,6 +193,7 @@ async def test_pools_of_one_server_share_a_fence(lab: Lab, orders: str, face: Fa
         assert count(lab, old, -54) == 0
 
 
+@one_shell
 async def test_a_restored_copy_stops_nobody(lab: Lab, orders: str, face: Face) -> None:
     copy = beside(lab, "copy", "127.0.8.10")
     copy.base_backup(lab.primary)
@@ -215,6 +220,7 @@ async def test_a_restored_copy_stops_nobody(lab: Lab, orders: str, face: Face) -
 # -- the first one
 
 
+@other_shell
 async def test_a_fresh_process_beside_a_zombie_hears_the_others_first(
     lab: Lab, orders: str, face: Face
 ) -> None:
@@ -228,6 +234,7 @@ async def test_a_fresh_process_beside_a_zombie_hears_the_others_first(
             assert await ours.insert(-71, timeout=5.0) == new.address
 
 
+@one_shell
 async def test_who_says_nothing_for_a_fair_time_holds_nobody_up(
     lab: Lab, orders: str, face: Face
 ) -> None:
@@ -257,6 +264,7 @@ def mute(green: Member) -> Any:
             conn.execute(f"grant execute on function pg_catalog.{name} to public")
 
 
+@other_shell
 async def test_a_host_without_timeline_gets_no_write_beside_others(
     lab: Lab, orders: str, face: Face, mute: Member
 ) -> None:
@@ -266,6 +274,7 @@ async def test_a_host_without_timeline_gets_no_write_beside_others(
             assert await ours.insert(-81, timeout=5.0) == lab.primary.address
 
 
+@one_shell
 async def test_servers_that_tell_nothing_are_written_to(
     lab: Lab, orders: str, face: Face, mute: Member
 ) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from resilient.lab import Lab
+from resilient.lab.balancer import Balancer
 from resilient.postgres import probe
 from resilient.settings import Settings
 from tests.postgres.conftest import Face
 
-from .balancer import Balancer
-from .conftest import opened, settings_of, until
+from .conftest import one_shell, opened, other_shell, settings_of, until
 
 pytestmark = pytest.mark.lab
 
@@ -38,6 +38,7 @@ async def at_rest(balancer: Balancer) -> int:
     return balancer.accepted - before
 
 
+@one_shell
 async def test_a_group_of_standbys_is_at_rest_and_serves_the_reads(
     lab: Lab, orders: str, face: Face, replicas: Balancer
 ) -> None:
@@ -55,6 +56,7 @@ async def test_a_group_of_standbys_is_at_rest_and_serves_the_reads(
         assert view.group or len(set(where)) == 1
 
 
+@other_shell
 async def test_its_readers_name_alone_reads(
     lab: Lab, orders: str, face: Face, replicas: Balancer
 ) -> None:
@@ -91,6 +93,7 @@ async def test_a_token_is_checked_on_the_connection(
             late.execute("select pg_wal_replay_resume()")
 
 
+@one_shell
 async def test_a_mixed_group_reads_everywhere_and_rests(
     lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +106,7 @@ async def test_a_mixed_group_reads_everywhere_and_rests(
             assert await at_rest(mixed) <= FEW
 
 
+@other_shell
 async def test_one_that_always_leads_to_the_primary_writes(
     lab: Lab, orders: str, face: Face
 ) -> None:

@@ -6,19 +6,21 @@ import asyncio
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from resilient.lab import Lab
 from resilient.lab.postgres import Member
 from tests.postgres.conftest import Face
 
-from .conftest import opened, settings_of, until
+from .conftest import one_shell, opened, other_shell, settings_of, until
 
 pytestmark = pytest.mark.lab
 
@@ -63,6 +65,22 @@ def configured(lab: Lab) -> str:
     return f"global\n maxconn 500\n{defaults}{both}"
 
 
+def settled() -> None:
+    """Return when both ports have led to the right servers for a while."""
+    give_up_at, right = time.monotonic() + 15, 0
+    while right < 8:
+        assert time.monotonic() < give_up_at
+        try:
+            for port, standby in ((WRITES, False), (READS, True)):
+                dsn = f"host={ADDRESS} port={port} user=app dbname=app connect_timeout=2"
+                with psycopg.connect(dsn) as conn:
+                    assert conn.execute("select pg_is_in_recovery()").fetchone() == (standby,)
+            right += 1
+        except (psycopg.Error, AssertionError):
+            right = 0
+        time.sleep(0.1)
+
+
 @contextmanager
 def haproxy(lab: Lab, folder: Path) -> Iterator[None]:
     servers = [ThreadingHTTPServer((m.address, REST), rest_of(m)) for m in lab.members]
@@ -72,6 +90,7 @@ def haproxy(lab: Lab, folder: Path) -> Iterator[None]:
     config.write_text(configured(lab))
     process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(config)])
     try:
+        settled()  # it takes every server for one until it has checked it
         yield
     finally:
         process.kill()
@@ -90,6 +109,7 @@ def proxied(lab: Lab, tmp_path: Path) -> Iterator[str]:
         yield f"host={ADDRESS} port={WRITES} user=app dbname=app"
 
 
+@one_shell
 async def test_reads_go_to_the_standbys_and_it_is_at_rest(
     lab: Lab, orders: str, face: Face, proxied: str
 ) -> None:
@@ -114,6 +134,7 @@ def sessions(member: Member) -> int:
     return count
 
 
+@other_shell
 async def test_a_failover_behind_it(lab: Lab, orders: str, face: Face, proxied: str) -> None:
     async with opened(face, proxied, settings_of(lab, zone=None)) as ours:
         assert await ours.insert(-1, timeout=10.0) == lab.primary.address

@@ -12,7 +12,7 @@ from resilient.core.model import Health
 from resilient.lab import Lab
 from tests.postgres.conftest import Face
 
-from .conftest import at, opened, settings_of, until
+from .conftest import at, one_shell, opened, other_shell, settings_of, until
 from .pooler import bouncer
 
 pytestmark = pytest.mark.lab
@@ -33,6 +33,7 @@ async def watched(face: Face, seen: set[Health], done: asyncio.Event) -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
+@one_shell
 async def test_it_is_recognised_and_serves(lab: Lab, orders: str, face: Face, mode: str) -> None:
     # as psycopg's manual says of transaction pooling; names of our own are none of the caller's
     kwargs = {"prepare_threshold": None} if mode == "transaction" else {}
@@ -47,6 +48,7 @@ async def test_it_is_recognised_and_serves(lab: Lab, orders: str, face: Face, mo
             assert ours.pool.topology.version == version
 
 
+@other_shell
 async def test_saturated_it_lives_and_nothing_is_begun_twice(
     lab: Lab, orders: str, face: Face
 ) -> None:
@@ -71,6 +73,7 @@ async def test_saturated_it_lives_and_nothing_is_begun_twice(
             assert after == before + 3  # each was begun once
 
 
+@one_shell
 async def test_a_pooler_that_is_gone_is_found_out_and_comes_back(
     lab: Lab, orders: str, face: Face
 ) -> None:

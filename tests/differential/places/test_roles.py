@@ -15,7 +15,7 @@ from resilient.postgres.target import parse
 from resilient.settings import Settings
 from tests.postgres.conftest import Face
 
-from .conftest import WHERE, at, opened, plainly, until
+from .conftest import WHERE, at, one_shell, opened, other_shell, plainly, until
 
 pytestmark = pytest.mark.lab
 
@@ -59,6 +59,7 @@ async def test_the_default_intent_is_what_the_conninfo_says(
 
 
 @pytest.mark.parametrize("attrs", ["any", "primary", "prefer-primary", "read-write"])
+@one_shell
 async def test_and_writing_is_what_it_was(lab: Lab, orders: str, face: Face, attrs: str) -> None:
     dsn = at(lab, *lab.standbys, lab.primary, target_session_attrs=attrs)
     async with opened(face, dsn) as ours:
@@ -66,6 +67,7 @@ async def test_and_writing_is_what_it_was(lab: Lab, orders: str, face: Face, att
         assert await ours.where(read_only=False) == lab.primary.address
 
 
+@other_shell
 async def test_libpqs_variable_says_it_as_well(
     lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ async def test_a_standby_is_waited_for_and_a_preferred_one_is_not(
         await ours.query("insert into orders values (-2) returning id")  # as in libpq
 
 
+@one_shell
 async def test_the_order_of_hosts_is_libpqs(lab: Lab, orders: str, face: Face) -> None:
     dsn = at(lab, *reversed(lab.standbys), target_session_attrs="standby")
     both = {member.address for member in lab.standbys}
@@ -118,6 +121,7 @@ async def test_a_list_of_replicas_reads(lab: Lab, orders: str, face: Face) -> No
             await ours.where(read_only=False, timeout=0.5)
 
 
+@one_shell
 async def test_it_goes_on_reading_when_one_is_gone(lab: Lab, orders: str, face: Face) -> None:
     near, far = lab.standbys
     async with opened(face, at(lab, near, far)) as ours:
@@ -128,6 +132,7 @@ async def test_it_goes_on_reading_when_one_is_gone(lab: Lab, orders: str, face: 
             assert await ours.where(timeout=5.0) == far.address
 
 
+@other_shell
 async def test_when_one_of_them_is_promoted_it_writes(lab: Lab, orders: str, face: Face) -> None:
     async with opened(face, at(lab, *lab.standbys)) as ours:
         await ours.wait(5.0)

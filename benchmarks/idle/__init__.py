@@ -1,0 +1,1 @@
+"""What a pool costs its servers while nobody does anything, by kind of endpoint."""
