@@ -8,7 +8,6 @@ name must be resolved or an endpoint probed; literal addresses need neither.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from math import inf
 from typing import Literal, cast
 
 from ..core.budget import RetryBudget
+from ..core.hosts import literal_address
 from ..core.model import Endpoint
 from ..core.upstream import UpstreamConfig
 from ..core.upstream_events import Answered, Gone
@@ -139,8 +139,8 @@ class Directory:
         origin = Origin(scheme, host, port, config, budget)
         record = Record(origin)
         origin.refresh = lambda endpoint: self._on_trouble(record, endpoint)
-        with suppress(ValueError):
-            address = str(ipaddress.ip_address(host.strip("[]")))
+        address = literal_address(host)
+        if address is not None:
             record.named = False
             self._answer(record, _addresses.Addresses((address,), inf))
             origin.live = not config.active
@@ -191,9 +191,10 @@ class Directory:
     async def _keep(self, record: Record) -> None:
         """One origin's life: lookups, probes, and its end when nobody asks any more."""
         origin, wake = record.origin, cast(asyncio.Event, record.wake)
-        prober = Prober(origin, self.settings)
-        unwatch = self._watch(record) if record.named else None
+        prober, unwatch = Prober(origin, self.settings), None
+        error: Exception = NameServersFailed("the client was closed", name=origin.host)
         try:
+            unwatch = self._watch(record) if record.named else None
             while time.monotonic() - origin.used_at < IDLE_S:
                 pause_s = await self._look_up(record) if record.named else IDLE_S
                 origin.live = origin.snapshot.resolved
@@ -205,27 +206,29 @@ class Directory:
                     async with asyncio.timeout(min(pause_s, IDLE_S)):
                         await wake.wait()
                 wake.clear()
-        except Exception:
+        except Exception as exc:
             logger.exception("%s is no longer looked up", origin.host)
+            error = NameServersFailed(f"looking it up failed: {exc}", name=origin.host)
         finally:
+            # Whatever ended this, those who wait hear of it, and the next one begins anew.
+            self._forget(record, error)
             if unwatch is not None:
                 unwatch()
             await prober.close()
-            self._forget(record)
 
     def _watch(self, record: Record) -> Callable[[], None]:
         if self._source is None:
             self._source = _addresses.factory(self.settings)
         return self._source.watch(record.origin.host, cast(asyncio.Event, record.wake).set)
 
-    def _forget(self, record: Record) -> None:
+    def _forget(self, record: Record, error: Exception) -> None:
         origin = record.origin
         origin.live = False
         with self._lock:
             key = (origin.scheme, origin.host, origin.port)
             if self._records.get(key) is record:
                 del self._records[key]
-            _settle(record, NameServersFailed("the client was closed", name=origin.host))
+            _settle(record, error)
         origin.close()
 
     async def _look_up(self, record: Record) -> float:

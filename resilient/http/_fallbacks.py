@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.upstream_retry import is_idempotent
+from ..core.upstream_retry import PASSED_ON, may_repeat
 from ._attempt import clock
 from ._call import PATIENT
 from ._library import Library
 
 #: a stage that would be shorter than this isn't begun, in seconds
 MIN_S = 0.02
-#: statuses that say that the endpoints fail, not that the request is refused
-FAILING = frozenset({502, 503, 504})
 _SCHEMES = frozenset({"http", "https"})
 
 
@@ -44,7 +42,7 @@ class Fallbacks:
         url = request.url
         if url.scheme not in _SCHEMES or not url.host:
             return None
-        if not is_idempotent(request.method, options.get("idempotent"), request.headers):
+        if not may_repeat(request.method, options.get("idempotent"), request.headers):
             return None
         if not isinstance(request.stream, self._library.client.ByteStream):
             return None
@@ -104,7 +102,7 @@ class Relay:
     def answered(self, response: Any) -> tuple[Any, Any]:
         """(the response to hand out, or None to go on; a response to close, or None)."""
         kept = self._kept
-        if response.status_code not in FAILING:
+        if response.status_code not in PASSED_ON:
             return response, kept
         if kept is None:
             self._kept = kept = response

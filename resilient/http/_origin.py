@@ -22,7 +22,7 @@ from ..core import upstream_story
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
 from ..core.model import Endpoint
-from ..core.upstream import UpstreamConfig, UpstreamSnapshot, proved_dead
+from ..core.upstream import Upstream, UpstreamConfig, UpstreamSnapshot, is_hung, proved_dead
 from ..core.upstream import step as advance
 from ..core.upstream_events import (
     EndpointLost,
@@ -42,9 +42,10 @@ from ..core.upstream_select import (
     ready,
     ready_until,
 )
-from ..core.upstream_story import IN_USE_S
 from ._attempt import draw
 from ._events import emit
+from ._latency import Latencies
+from ._slot import Route, Slot
 
 clock = time.monotonic
 #: so long after its failures began, requests that can't be repeated avoid an endpoint that isn't
@@ -59,60 +60,6 @@ class Keeper(Protocol):
 
     def endpoint_gone(self, slot: Slot) -> None:
         """Drop the idle connections to this endpoint.  Called from any thread."""
-
-
-class Slot:
-    """One endpoint's counters.  `flying`: the ids of the attempts in flight (a set, as its
-    methods are atomic and need no lock).  Monotonic seconds: `heard_at`, `asked_at`, of requests;
-    `byte_at`, when anything came from it; `hung_since`, since when its health checks are silent,
-    and `since`, when its failures began: None while it isn't so."""
-
-    __slots__ = (
-        "__weakref__",
-        "asked_at",
-        "blameless",
-        "byte_at",
-        "endpoint",
-        "flying",
-        "heard_at",
-        "hung_since",
-        "retired",
-        "since",
-        "spotless",
-        "text",
-        "zone",
-    )  # fmt: skip
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        address = endpoint.address
-        self.text = (
-            f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
-        )
-        self.zone: str | None = None
-        self.flying: set[int] = set()
-        self.heard_at = -inf
-        self.asked_at = -inf
-        self.byte_at = -inf
-        self.hung_since: float | None = None
-        self.spotless = False
-        self.blameless = False
-        self.retired = False
-        self.since: float | None = None
-
-    @property
-    def in_flight(self) -> int:
-        return len(self.flying)
-
-    def silent_for(self, window_s: float, now: float) -> bool:
-        """Asked a window ago or more, and nothing heard since."""
-        return self.heard_at < self.asked_at <= now - window_s
-
-    def in_use(self, now: float) -> bool:
-        """It has served requests, lately or right now."""
-        if self.heard_at == -inf:
-            return False
-        return bool(self.flying) or max(self.heard_at, self.asked_at) > now - IN_USE_S
 
 
 def _in_flight(slot: Slot) -> int:
@@ -166,6 +113,7 @@ class Origin:
         self.movable = False
         #: addresses of one family only are known, the other's are being asked for
         self.partial = False
+        self._latencies = Latencies()
 
     # -- what is known
 
@@ -225,6 +173,7 @@ class Origin:
             self.refresh(endpoint)
 
     def _let_go(self, slot: Slot) -> None:
+        slot.losses += 1
         with self.lock:
             keepers = tuple(self.keepers)
         for keeper in keepers:
@@ -233,7 +182,7 @@ class Origin:
     def _publish(self, now: float) -> None:
         snapshot, slots = self.snapshot, {}
         for view in snapshot.endpoints:
-            slot = slots[view.endpoint] = self._slots.get(view.endpoint) or Slot(view.endpoint)
+            slot = slots[view.endpoint] = self._slots.get(view.endpoint) or self._slot(view)
             slot.zone = view.zone
             slot.retired = view.retired
             slot.spotless = view.spotless
@@ -250,6 +199,9 @@ class Origin:
         self._fit = tuple(slots[view.endpoint] for view in fit(snapshot))
         self._due = tuple(slots[view.endpoint] for view in due(snapshot, now))
         self._until = ready_until(snapshot, now)
+
+    def _slot(self, view: Upstream) -> Slot:
+        return Slot(view.endpoint, Route(self.scheme, self.host, self.port))
 
     def set_zone(self, zone: str | None) -> None:
         """The zone that this process was found to be in."""
@@ -273,6 +225,10 @@ class Origin:
             return False
         others = (other.byte_at for other in self.slots() if other is not slot)
         return proved_dead(slot.hung_since, slot.byte_at, others, self.config, now)
+
+    def is_hung(self, slot: Slot, now: float) -> bool:
+        """See `core.upstream.is_hung`."""
+        return is_hung(slot.hung_since, slot.byte_at, self.config, now)
 
     # -- the story of a failover
 
@@ -302,17 +258,21 @@ class Origin:
 
     # -- choosing
 
-    def pick(self, now: float, avoid: Iterable[Slot], trial: bool) -> tuple[Slot, bool] | None:
-        """An endpoint and whether it is on trial; None when no address is known.
+    def pick(
+        self, now: float, avoid: Iterable[Slot], trial: bool, prefer: Slot | None = None
+    ) -> Slot | None:
+        """An endpoint; None when no address is known.
 
         `trial`: this request may go to an endpoint that was out, and rather not to one that
-        failed just now if it may not.
+        failed just now if it may not.  `prefer`: this one, while it is in good standing.
         """
         if now >= self._until:
             with self.lock:
                 self._publish(now)
+        if prefer is not None and prefer not in avoid and prefer in self._fit:
+            return prefer
         if self._due and trial and (tried := self._try(now, avoid)) is not None:
-            return tried, True
+            return tried
         candidates = self._ready
         if self._doubtful and not trial:
             candidates = _undoubted(candidates, now) or candidates
@@ -321,11 +281,10 @@ class Origin:
                 slot for slot in self._fit if slot not in avoid
             )
         if not candidates:
-            slot = self._least_bad(now, avoid)
-            return None if slot is None else (slot, False)
+            return self._least_bad(now, avoid)
         if len(candidates) == 1:
-            return candidates[0], False
-        return least_of_two(candidates, _in_flight, (draw(), draw())), False
+            return candidates[0]
+        return least_of_two(candidates, _in_flight, (draw(), draw()))
 
     def _try(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
         with self.lock:
@@ -366,6 +325,14 @@ class Origin:
         return any(slot.blameless and slot not in avoid for slot in self._fit)
 
     # -- counting
+
+    def took(self, seconds: float) -> None:
+        """A response's head came after so long."""
+        self._latencies.add(seconds)
+
+    def hedge_s(self) -> float:
+        """Silence after which a hedge is sent: what one in twenty requests exceeds."""
+        return self._latencies.p95_s()
 
     def withdraw(self) -> bool:
         """One retry from the budget."""

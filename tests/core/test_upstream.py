@@ -240,27 +240,15 @@ def test_a_name_that_is_gone_loses_even_the_last_one(failure: Lost) -> None:
 
 def test_a_name_that_is_gone_forgives_single_failures() -> None:
     world = World(A)(1.0, Succeeded(A, 1.0))(2.0, GONE)
-    assert world(3.0, *[Failed(A, "slow", outrun=True)] * 4).ready(3.0) == [A]
+    assert world(3.0, *[Failed(A, "slow")] * 4).ready(3.0) == [A]
     assert world(3.0, Failed(A)).ready(3.0) == []
     assert world.told == ["EndpointEjected 1", "EndpointRetired 1"]
-
-
-def test_who_was_outrun_is_out_for_a_moment_and_longer_each_time() -> None:
-    world, now, pauses = World(A, B), 0.0, []
-    for _ in range(7):
-        world(now, Failed(A, "slow", outrun=True))
-        pauses.append(world.view(A).out_until_s - now)
-        now = world.view(A).out_until_s
-    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    assert world.told == ["EndpointEjected 1"]
-    assert [view.endpoint for view in due(world.snapshot, now)] == [A]
-    assert world(now, TrialStarted(A), Succeeded(A, now)).ready(now) == [A, B]
 
 
 def test_most_endpoints_stay_however_slow_they_are() -> None:
     world = World(A, B, C)
     for endpoint in (A, B, C):
-        world(0.0, Failed(endpoint, "slow", outrun=True))
+        world(0.0, *[Failed(endpoint, "slow")] * 5)
     assert len(world.ready(0.0)) == 2
 
 
@@ -341,7 +329,7 @@ EVENTS = st.one_of(
         .map(tuple),
     ),
     st.builds(Lost, st.sampled_from([A, B, C]), st.sampled_from(Trouble)),
-    st.builds(Failed, st.sampled_from([A, B, C]), st.just(""), st.booleans()),
+    st.builds(Failed, st.sampled_from([A, B, C]), st.just("")),
     st.builds(Succeeded, st.sampled_from([A, B, C]), st.just(inf)),
     st.builds(Probed, st.sampled_from([A, B, C]), st.booleans()),
     st.builds(TrialStarted, st.sampled_from([A, B, C])),
