@@ -163,7 +163,7 @@ class Engine:
     def _probe_context(self) -> ProbeFactory:
         """What dials health checks; needed once per origin, kept by it, so it must not hold
         this engine."""
-        return probe_factory(self.library, _pools.ssl_context(self.pool), self.settings)
+        return probe_factory(self.library, _pools.manner(self.pool), self.settings)
 
     def _forked(self) -> None:
         """A forked child shares no connection, no lock and no thread with its parent."""

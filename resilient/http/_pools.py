@@ -145,8 +145,11 @@ def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
     )
 
 
-def ssl_context(pool: Any) -> Any:
-    return pool._ssl_context
+def manner(pool: Any) -> dict[str, Any]:
+    """How a pool for health checks speaks to the same servers: with the same verification, and
+    HTTP/2 only where nothing else is spoken (checks on one connection aren't independent)."""
+    only2 = pool._http2 and not pool._http1
+    return {"ssl_context": pool._ssl_context, "http1": not only2, "http2": only2}
 
 
 def expire(pool: Any) -> list[Any]:

@@ -22,7 +22,7 @@ class PoolProbe:
     def __init__(
         self,
         library: Library,
-        ssl_context: Any,
+        like: Mapping[str, Any],
         slot: Slot,
         origin: Origin,
         tls_names: Mapping[str, str],
@@ -32,7 +32,7 @@ class PoolProbe:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{scheme}://{host}:{origin.port}"
         self._pool = library.core.AsyncConnectionPool(
-            ssl_context=ssl_context, max_connections=MAX_OUTSTANDING, keepalive_expiry=30.0
+            max_connections=MAX_OUTSTANDING, keepalive_expiry=30.0, **like
         )
         network = self._pool._network_backend
         self._pool._network_backend = AsyncBackend(library, network, tls_names, slot)
@@ -50,10 +50,10 @@ class PoolProbe:
         await self._pool.aclose()
 
 
-def probe_factory(library: Library, ssl_context: Any, settings: Settings) -> ProbeFactory:
-    """What dials health checks, with the client's own way to verify certificates."""
+def probe_factory(library: Library, like: Mapping[str, Any], settings: Settings) -> ProbeFactory:
+    """What dials health checks.  `like`: as the client does; see `_pools.manner`."""
 
     def make(slot: Slot, origin: Origin) -> PoolProbe:
-        return PoolProbe(library, ssl_context, slot, origin, settings.tls_names)
+        return PoolProbe(library, like, slot, origin, settings.tls_names)
 
     return make

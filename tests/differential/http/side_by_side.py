@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +18,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import httpx2
 
 import resilient.http
+import resilient.http.httpx
 from resilient import Settings
 from resilient.errors import NameNotFound
 from resilient.http._addresses import Addresses
 from resilient.settings import Settings as _Settings
 
+#: made once: a client that makes its own spends a tenth of a second on it
+TRUST = ssl.create_default_context()
 Reply = tuple[int, dict[str, str], bytes] | None
 
 
@@ -92,10 +97,14 @@ class Server:
                 head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
                 sock.sendall(head + (b"" if method == "HEAD" else content))
 
-    def close(self) -> None:
+    def refuse(self) -> None:
+        """Take no connection from now on; those that are open stay."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def close(self) -> None:
+        self.refuse()
         for sock in tuple(self._socks):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -110,6 +119,10 @@ def _headers(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
 class Names(dict[str, tuple[str, ...]]):
     """Name → addresses, for both resolvers."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._watchers: dict[str, list[Any]] = {}
+
     def __call__(self, settings: _Settings) -> Names:
         return self
 
@@ -119,7 +132,14 @@ class Names(dict[str, tuple[str, ...]]):
         return Addresses(self[name], 60.0)
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
-        return lambda: None
+        entry = (asyncio.get_running_loop(), changed)
+        self._watchers.setdefault(name, []).append(entry)
+        return lambda: self._watchers[name].remove(entry)
+
+    def moved(self, name: str) -> None:
+        """Tell those who watch that the name's addresses are others now."""
+        for loop, changed in self._watchers.get(name, ()):
+            loop.call_soon_threadsafe(changed)
 
     def report_dead(self, address: str) -> None:
         pass
@@ -151,19 +171,25 @@ class Seen:
         """The status and the body; of an error, its class among httpx2's."""
         if isinstance(self.result, BaseException):
             kinds = type(self.result).__mro__
-            return next(kind.__name__ for kind in kinds if kind.__module__.startswith("httpx2"))
+            return next(kind.__name__ for kind in kinds if kind.__module__.startswith("httpx"))
         return f"{self.result.status_code} {self.result.text}"
 
 
 @dataclass
 class Pair:
-    """The four clients.  `settings`: ours, if not the defaults."""
+    """The plain client and ours, of one kind and library.  `settings`: ours, if not the
+    defaults."""
 
     blocking: bool
     settings: Settings = field(default_factory=Settings)
+    library: str = "httpx2"
 
     def client(self, ours: bool, **options: Any) -> Any:
-        home: Any = resilient.http if ours else httpx2
+        plain, own = (
+            (httpx2, resilient.http) if self.library == "httpx2" else (httpx, resilient.http.httpx)
+        )
+        home: Any = own if ours else plain
+        options.setdefault("verify", TRUST)
         if ours:
             options["settings"] = self.settings
         return (home.Client if self.blocking else home.AsyncClient)(**options)
