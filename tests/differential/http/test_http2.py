@@ -133,13 +133,13 @@ def test_a_body_that_nobody_reads_doesnt_use_up_the_connection(
 
     def run(client: Any) -> Any:
         for _ in range(4):
-            with client.stream("GET", f"{url}/big?n=8000000") as response:
+            with client.stream("GET", f"{url}/big?n=4500000") as response:
                 assert response.status_code == 200
         return client.get(f"{url}/x")
 
     async def run_async(client: Any) -> Any:
         for _ in range(4):
-            async with client.stream("GET", f"{url}/big?n=8000000") as response:
+            async with client.stream("GET", f"{url}/big?n=4500000") as response:
                 assert response.status_code == 200
         return await client.get(f"{url}/x")
 
@@ -148,8 +148,7 @@ def test_a_body_that_nobody_reads_doesnt_use_up_the_connection(
     assert server.connections == 1
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", ["/refuse", "/above"])
+@pytest.mark.parametrize(("path", "method"), [("/refuse", "POST"), ("/above", "POST")])
 def test_what_was_provably_not_processed_is_sent_again(
     pair: Pair, serve: Serve2, url: str, path: str, method: str
 ) -> None:
@@ -177,7 +176,8 @@ def test_a_server_that_goes_away_answers_what_it_took(pair: Pair, serve: Serve2,
     assert server.connections == 2
 
 
-@pytest.mark.parametrize("path", ["/slow?s=9", "/early?s=9"])
+@pytest.mark.parametrize("pair", ["sync-httpx2", "async-httpx"], indirect=True)
+@pytest.mark.parametrize("path", ["/slow", "/early"])
 def test_a_hung_server_is_left_by_all_streams(
     pair: Pair, serve: Serve2, url: str, path: str
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_hung_server_is_left_by_all_streams(
         zones=zones,
     )
     stop = threading.Timer(0.5, lambda: setattr(one, "mute", True))
-    fast = path.split("?", maxsplit=1)[0] + "?s=0.8"
+    fast = path + "?s=0.8"
     stop.start()
     got = together(pair, [get(url, fast), get(url, fast), get(url, fast)])
     assert [got_one[0].text for got_one in got] == [two.address] * 3
