@@ -25,6 +25,7 @@ from ..core.model import Endpoint
 from ..core.upstream import Upstream, UpstreamConfig, UpstreamSnapshot, is_hung, proved_dead
 from ..core.upstream import step as advance
 from ..core.upstream_events import (
+    EndpointBack,
     EndpointLost,
     EndpointRetired,
     Input,
@@ -32,12 +33,14 @@ from ..core.upstream_events import (
     UpstreamEvent,
 )
 from ..core.upstream_select import (
+    RAMP_S,
     due,
     fit,
     improved,
     least_of_two,
     next_dial,
     not_retired,
+    ramp,
     ranked,
     ready,
     ready_until,
@@ -102,7 +105,7 @@ class Origin:
         self._fit: tuple[Slot, ...] = ()
         self._due: tuple[Slot, ...] = ()
         self._doubtful = False
-        self._until = -inf
+        self._until = self._ramp_until = -inf
         #: the failover under way, if one is
         self.story: Failover | None = None
         #: how often an endpoint appeared that may be tried; `news` waits for the next one
@@ -135,6 +138,9 @@ class Origin:
         for step in steps:
             telemetry.log_step(step)
         for item in told:
+            if isinstance(item, EndpointBack):
+                self._slots[item.endpoint].back_at = now
+                self._ramp_until = now + RAMP_S
             if isinstance(item, EndpointLost):
                 self.refresh(item.endpoint)
             if isinstance(item, EndpointLost | EndpointRetired):
@@ -284,7 +290,11 @@ class Origin:
             return self._least_bad(now, avoid)
         if len(candidates) == 1:
             return candidates[0]
-        return least_of_two(candidates, _in_flight, (draw(), draw()))
+        slot = least_of_two(candidates, _in_flight, (draw(), draw()))
+        if now < self._ramp_until and draw() >= ramp(now - slot.back_at):
+            candidates = tuple(other for other in candidates if other is not slot)
+            return least_of_two(candidates, _in_flight, (draw(), draw()))
+        return slot
 
     def _try(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
         with self.lock:

@@ -72,21 +72,22 @@ def _direct(request: Any, attempt: Attempt) -> None:
             request.headers = [*request.headers, (name, b"%.3f" % max(0.0, left_s))]
 
 
-_types: dict[tuple[type, type], type] = {}
+_types: dict[type, type] = {}
 
 
 def _pool_type(library: Library, blocking: bool) -> type:
     core = library.core
     base = core.ConnectionPool if blocking else core.AsyncConnectionPool
-    connection = core.HTTPConnection if blocking else core.AsyncHTTPConnection
-    known = _types.get((base, connection))
+    known = _types.get(base)
     if known is None:
-        known = _types[base, connection] = _make_type(library, base, connection, blocking)
+        known = _types[base] = _make_pool_type(base, _connection_type(library, blocking), blocking)
     return known
 
 
-def _make_type(library: Library, base: Any, connection: Any, blocking: bool) -> type:
-    class Connection(connection):  # type: ignore[misc]  # the base is the library's
+def _connection_type(library: Library, blocking: bool) -> type:
+    base = library.core.HTTPConnection if blocking else library.core.AsyncHTTPConnection
+
+    class Connection(base):  # type: ignore[misc, valid-type]  # the base is the library's
         """May become HTTP/2: then of our kind."""
 
         @property
@@ -97,11 +98,15 @@ def _make_type(library: Library, base: Any, connection: Any, blocking: bool) -> 
         def _connection(self, made: Any) -> None:
             self.__dict__["_inner"] = _http2.ours(library, made, blocking)
 
+    return Connection
+
+
+def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
     class Pool(base):  # type: ignore[misc]  # the base is the library's
         def create_connection(self, origin: Any) -> Any:
             made = super().create_connection(origin)
             if self._http2 and isinstance(origin, Route):
-                made.__class__ = Connection
+                made.__class__ = connection
             return made
 
         if blocking:

@@ -26,14 +26,16 @@ class Route:
 
 class Slot:
     """One endpoint's counters.  `flying`: the ids of the attempts in flight (a set, as its
-    methods are atomic and need no lock).  Monotonic seconds: `heard_at`, `asked_at`, of requests;
-    `byte_at`, when anything came from it; `checked_at`, when a health check was answered;
-    `hung_since`, since when those are silent, and `since`, when its failures began: None while
-    it isn't so.  `losses`: how often it was lost; connections from before are kept no longer."""
+    methods are atomic and need no lock).  `losses`: how often it was lost; connections from
+    before are kept no longer.  Monotonic seconds: `heard_at`, `asked_at`, of requests; `byte_at`,
+    when anything came from it; `checked_at`, when a health check was answered; `back_at`, when
+    it came back from being out; `hung_since`, since when health checks are silent, and `since`,
+    when its failures began: None while it isn't so."""
 
     __slots__ = (
         "__weakref__",
         "asked_at",
+        "back_at",
         "blameless",
         "byte_at",
         "checked_at",
@@ -54,6 +56,7 @@ class Slot:
         self.endpoint = endpoint
         self.route = route
         self.losses = 0
+        self.back_at = -inf
         self.checked_at = -inf
         address = endpoint.address
         self.text = (

@@ -31,6 +31,7 @@ from resilient.core.upstream_select import (
     due,
     least_of_two,
     next_dial,
+    ramp,
     ranked,
     ready,
     ready_until,
@@ -377,3 +378,17 @@ def test_events_carry_what_people_ask_for() -> None:
     for kind in (EndpointLost, EndpointEjected, EndpointBack, EndpointRetired):
         assert kind(1.0, A).reason == ""
     assert snapshot.reasons() == {"10.0.0.1:80 (svc)": "unknown"}
+
+
+def test_panic_takes_back_who_only_answered_badly_never_the_dead() -> None:
+    world = World(A, B, C)(0.0, *[Failed(A, "HTTP 500")] * 5)
+    assert world.ready(0.0) == [B, C]
+    world(1.0, Lost(B, Trouble.SILENT))
+    assert world.ready(1.0) == [A, C]
+    world(2.0, Lost(A, Trouble.REFUSED))
+    assert world.ready(2.0) == [C]
+
+
+def test_who_comes_back_gets_its_share_little_by_little() -> None:
+    shares = [ramp(seconds) for seconds in (0.0, 1.0, 5.0, 10.0, 99.0)]
+    assert shares == [0.1, 0.1, 0.5, 1.0, 1.0]
