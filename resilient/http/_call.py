@@ -352,8 +352,10 @@ class Call:
             if isinstance(exc, self.library.client.TimeoutException):
                 # Slow isn't lost.  Where health checks go on, they know; where none do, an
                 # endpoint that answers nobody is an outlier after some of these.
-                if self.origin.config.active or slot.byte_at >= attempt.began_s:
+                heard_s = max(slot.byte_at, slot.timed_out_at)  # many at once count once
+                if self.origin.config.active or heard_s >= attempt.began_s:
                     return
+                slot.timed_out_at = now
                 detail = f"no answer for {now - attempt.began_s:.2f} s"
             self.origin.apply(Failed(slot.endpoint, detail), now)
 

@@ -28,6 +28,8 @@ from ._slot import Slot
 PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 #: how many forks lie between this process and the one that imported us
 _forks = 0
+#: from so many origins on, those that are over are let go
+SWEEP_FROM = 64
 Key = tuple[str, str, int]
 Send = Callable[[Any], Any]
 
@@ -59,6 +61,7 @@ class Engine:
         self._lock = threading.RLock()
         self._fork = _forks
         self._origins: dict[Key, Origin] = {}
+        self._sweep_at = SWEEP_FROM
         self._hold()
 
     #: of the two kinds, the one for threads
@@ -104,6 +107,9 @@ class Engine:
             if not self._drop.alive:  # used again after a close, as the libraries allow
                 self._hold()
             origin = self._directory.origin(key, self, self._probe_context)
+            if len(self._origins) >= self._sweep_at:
+                kept = {known: one for known, one in self._origins.items() if not one.over}
+                self._origins, self._sweep_at = kept, max(SWEEP_FROM, 2 * len(kept))
             self._origins[key] = origin
         return origin, self._directory.wait(origin)
 

@@ -91,6 +91,8 @@ class Origin:
         self.used_at = clock()
         #: what is known is kept up to date; requests need not wait
         self.live = False
+        #: nobody keeps it up to date any more, and its directory has forgotten it
+        self.over = False
         self.keepers: WeakSet[Keeper] = WeakSet()
         #: asks for a new lookup, past any cache; set by the directory, from any thread
         self.refresh: Callable[[Endpoint | None], None] = lambda endpoint: None
@@ -171,6 +173,11 @@ class Origin:
             else:
                 self._news.add(news)
         return news
+
+    def is_busy(self) -> bool:
+        """Is a request under way, or waiting for somebody to connect to?"""
+        with self.lock:
+            return bool(self._news) or any(slot.flying for slot in self._slots.values())
 
     def look_again(self, endpoint: Endpoint | None, now: float) -> None:
         """Ask for a new lookup, unless that was done just now.  `endpoint`: it is dead."""

@@ -29,7 +29,8 @@ class Slot:
     methods are atomic and need no lock).  `losses`: how often it was lost; connections from
     before are kept no longer.  Monotonic seconds: `heard_at`, `asked_at`, of requests; `byte_at`,
     when anything came from it; `checked_at`, when a health check was answered; `back_at`, when
-    it came back from being out; `hung_since`, since when health checks are silent, and `since`,
+    it came back from being out; `timed_out_at`, when a request's timeout counted against it last;
+    `hung_since`, since when health checks are silent, and `since`,
     when its failures began: None while it isn't so."""
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Slot:
         "since",
         "spotless",
         "text",
+        "timed_out_at",
         "zone",
     )  # fmt: skip
 
@@ -57,6 +59,7 @@ class Slot:
         self.route = route
         self.losses = 0
         self.back_at = -inf
+        self.timed_out_at = -inf
         self.checked_at = -inf
         address = endpoint.address
         self.text = (

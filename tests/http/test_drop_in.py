@@ -23,7 +23,7 @@ import resilient.http
 import resilient.http.httpx
 from resilient import Settings
 from resilient.core.upstream_events import EndpointLost, UpstreamEvent
-from resilient.http import _pools
+from resilient.http import _directory, _pools
 
 Run = Callable[..., list[Upstream]]
 
@@ -397,3 +397,38 @@ def test_a_librarys_client_streams_through_our_transport(
         began = time.monotonic()
         assert _first_byte(client, f"http://{NAME}:{port}/drip?n=6&s=0.1") == b"d"
         assert time.monotonic() - began < 0.5
+
+
+def test_a_name_that_was_used_once_is_not_asked_for_again(
+    names: Names, run_upstreams: Run, port: int
+) -> None:
+    (one,) = run_upstreams(1)
+    names.answers[NAME], names.ttl_s = (one.address,), 0.2
+    with resilient.http.Client(settings=Settings()) as client:
+        client.get(f"http://{NAME}:{port}/x")
+        time.sleep(1.4)
+        asked = len(names.lookups)
+        time.sleep(0.5)
+        assert len(names.lookups) == asked
+        assert client.get(f"http://{NAME}:{port}/x").status_code == 200
+        assert len(names.lookups) > asked
+        time.sleep(0.5)  # in use for longer by now: kept up to date
+        assert len(names.lookups) > asked + 1
+
+
+def test_many_names_one_after_the_other_are_forgotten(
+    names: Names, run_upstreams: Run, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (one,) = run_upstreams(1)
+    monkeypatch.setattr(_directory, "AT_LEAST_S", 0.0)
+    monkeypatch.setattr(_directory, "MANY", 16)
+    names.ttl_s = 0.05
+    with resilient.http.Client(settings=Settings()) as client:
+        for number in range(200):
+            names.answers[f"n{number}.test"] = (one.address,)
+            client.get(f"http://n{number}.test:{port}/x")
+        transport: Any = client._transport
+        engine = transport._engine
+        assert len(engine._directory._records) < 64
+        assert len(engine._origins) <= 130
+        assert len(asyncio.all_tasks(engine._directory._monitor.loop)) < 64
