@@ -38,6 +38,8 @@ from ._slot import Slot
 SLACK_S = 0.005
 #: option of the request extension, for our own use: wait when nobody takes connections
 PATIENT = "_patient"
+#: another: seconds for getting a connection, because others are to be asked after this URL
+SHARE_S = "_share_s"
 _NOTHING: Mapping[str, float | None] = {}
 
 
@@ -83,6 +85,7 @@ class Call:
         "request",
         "seen",
         "send",
+        "share_s",
         "somebody_s",
         "tried",
         "trouble",
@@ -117,6 +120,7 @@ class Call:
         self.flow: Flow | None = FLOW.get()
         self.key: str | None = None
         self.marked: object = None
+        self.share_s: float | None = None
         options = request.extensions.get("resilient")
         if options:
             self._obey(options)
@@ -134,6 +138,7 @@ class Call:
         self.marked = options.get("idempotent")
         self.hedge = bool(options.get("hedge"))
         self.patient = bool(options.get(PATIENT, True))
+        self.share_s = options.get(SHARE_S)
         key = options.get("idempotency_key")
         if key and "idempotency-key" not in self.request.headers:
             self.key = key if isinstance(key, str) else str(uuid.uuid4())
@@ -148,6 +153,9 @@ class Call:
         self.deadline_s = limits.deadline_s
         self.connect_s, self.somebody_s = limits.connect_s, limits.somebody_s
         self.pool_s = limits.pool_s
+        if self.share_s is not None:
+            self.connect_s = min(self.connect_s, now + self.share_s)
+            self.somebody_s = min(self.somebody_s, now + self.share_s)
 
     def _renew(self, now: float) -> None:
         """The next attempt has its own time to get a connection, within the deadline."""

@@ -1,8 +1,9 @@
 """Base URLs that serve the same (`HTTP_FALLBACKS`): asked when a URL's own endpoints fail.
 
-An idempotent request gets stages: the URL itself, then each fallback, each with its share of
-the time that is left; and once more the URL itself, for the rest of the time, when nobody
-there took connections or answered.  A fallback is asked under its own name (URL, Host, SNI)
+A request that may be repeated gets stages: the URL itself, then each fallback, each with its
+share of the time that is left; and once more the URL itself, for the rest of the time, when
+nobody there took connections.  The share bounds getting a connection; silence only where the
+request brought its own deadline (slow isn't lost).  A fallback is asked under its own name (URL, Host, SNI)
 for the same path and query below its base path.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..core.upstream_retry import PASSED_ON, may_repeat
 from ._attempt import clock
-from ._call import PATIENT
+from ._call import PATIENT, SHARE_S
 from ._library import Library
 
 #: a stage that would be shorter than this isn't begun, in seconds
@@ -47,13 +48,20 @@ class Fallbacks:
         if not isinstance(request.stream, self._library.client.ByteStream):
             return None
         bases = [base for base in self._bases if _origin(base) != _origin(url)]
-        return Relay(self._library, request, bases, clock() + deadline_s) if bases else None
+        if not bases:
+            return None
+        asked = "deadline_s" in options
+        return Relay(self._library, request, bases, clock() + deadline_s, asked)
 
 
 class Relay:
     """One request on its way through the stages."""
 
-    def __init__(self, library: Library, request: Any, bases: list[Any], deadline_s: float) -> None:
+    def __init__(
+        self, library: Library, request: Any, bases: list[Any], deadline_s: float, asked: bool
+    ) -> None:
+        #: the request itself brought a deadline: then silence is bounded by its shares too
+        self._asked = asked
         self._library = library
         self._request = request
         self._deadline_s = deadline_s
@@ -69,7 +77,8 @@ class Relay:
         again = self._stage > 0 and url is self._request.url
         waiting = sum(later is not self._request.url for later in self._stages[self._stage + 1 :])
         options = self._request.extensions.get("resilient") or {}
-        options = {**options, "deadline_s": left_s / (1 + waiting), PATIENT: again}
+        bound = "deadline_s" if self._asked else SHARE_S
+        options = {**options, bound: left_s / (1 + waiting), PATIENT: again}
         extensions = {**self._request.extensions, "resilient": options}
         if url is self._request.url:
             return variant(self._request, extensions=extensions)
@@ -85,6 +94,9 @@ class Relay:
         own = client.NetworkError | client.TimeoutException | client.RemoteProtocolError
         if not isinstance(exc, own | self._library.errors.RetryBudgetExhausted):
             raise exc
+        silent = isinstance(exc, client.ReadTimeout | client.WriteTimeout | client.PoolTimeout)
+        if silent and not isinstance(exc, self._library.errors.RequestOutcomeUnknown):
+            raise exc  # slow isn't lost
         own_url = self._stages[self._stage] is self._request.url
         if own_url:
             self._error = exc

@@ -14,6 +14,7 @@ empty.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from . import _http2
@@ -59,16 +60,17 @@ def _direct(request: Any, attempt: Attempt) -> None:
     """Make a core request this attempt's own: its endpoint, its time, its headers."""
     request.url = Target(request.url, attempt.slot.route)
     call = attempt.call
-    if call.pool_s != (given := request.extensions.get("timeout") or {}).get("pool"):
-        pool_s = max(0.001, min(call.pool_s, call.deadline_s - attempt.began_s))
-        timeouts = {**given, "pool": None if pool_s == float("inf") else pool_s}
+    given = request.extensions.get("timeout") or {}
+    pool_s = min(call.pool_s, max(0.001, call.deadline_s - attempt.began_s))
+    if pool_s != given.get("pool"):
+        timeouts = {**given, "pool": None if pool_s == inf else pool_s}
         request.extensions = {**request.extensions, "timeout": timeouts}
     if call.key is not None:
         request.headers = [*request.headers, (b"Idempotency-Key", call.key.encode("ascii"))]
     name = call.policy.deadline_header
     if name is not None and all(known.lower() != name.lower() for known, _ in request.headers):
-        left_s = min(call.deadline_s - clock(), given.get("read") or float("inf"))
-        if left_s < float("inf"):
+        left_s = min(call.deadline_s - clock(), given.get("read") or inf)
+        if left_s < inf:
             request.headers = [*request.headers, (name, b"%.3f" % max(0.0, left_s))]
 
 
