@@ -245,6 +245,8 @@ class Call:
 
     def _check_time(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
         """Raises when a timeout was the end of what somebody allowed."""
+        if kind is Kind.UNSENT and self.trouble is not None and now >= self.connect_s - SLACK_S:
+            raise _refusals.nobody_in_time(self) from self.trouble
         until_s = self.deadline_s if kind is Kind.UNSENT else attempt.until_s()
         if now >= until_s - SLACK_S:
             raise _refusals.late(self, attempt) from exc

@@ -3,8 +3,8 @@
 A request that may be repeated gets stages: the URL itself, then each fallback, each with its
 share of the time that is left; and once more the URL itself, for the rest of the time, when
 nobody there took connections.  The share bounds getting a connection; silence only where the
-request brought its own deadline (slow isn't lost).  A fallback is asked under its own name (URL, Host, SNI)
-for the same path and query below its base path.
+request brought its own deadline (slow isn't lost).  A fallback is asked under its own name
+(URL, Host, SNI) for the same path and query below its base path.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from ..core.upstream_select import (
     ready_until,
 )
 from ._attempt import draw
-from ._events import emit
+from ._events import emit, logger
 from ._latency import Latencies
 from ._slot import Route, Slot
 
@@ -190,7 +190,10 @@ class Origin:
         with self.lock:
             keepers = tuple(self.keepers)
         for keeper in keepers:
-            keeper.endpoint_gone(slot)
+            try:
+                keeper.endpoint_gone(slot)
+            except Exception:
+                logger.exception("idle connections to %s were not closed", slot.text)
 
     def _publish(self, now: float) -> None:
         snapshot, slots = self.snapshot, {}
@@ -264,10 +267,13 @@ class Origin:
             self.story, over, steps = upstream_story.answered(
                 self.story, slot.endpoint, slot.zone, good, now
             )
-        for step in steps:
-            telemetry.log_step(step)
-        if over is not None:
-            telemetry.finished(over, {"url.scheme": self.scheme})
+        try:
+            for step in steps:
+                telemetry.log_step(step)
+            if over is not None:
+                telemetry.finished(over, {"url.scheme": self.scheme})
+        except Exception:  # an exporter's: the response goes out all the same
+            logger.exception("telling of a failover failed")
 
     # -- choosing
 
