@@ -1,7 +1,8 @@
 """Which endpoint gets the next request: selectors that compose, candidates → candidates.
 
     not retired → not out → in my zone while one is there → of the family to prefer (RFC 6724)
-    → least in flight of two draws → rather another one while it has just come back
+    → least in flight of two draws → any zone's while that one is saturated → rather another one
+    while it has just come back
 
 Zone and family are a preference of first attempts only: a second one may go to any that is
 in good standing.  Each step that would leave nobody is undone by `ranked`: as long as an address is
@@ -21,6 +22,8 @@ from .upstream import Upstream, UpstreamSnapshot
 #: gets at once
 RAMP_S = 10.0
 RAMP_FLOOR = 0.1
+#: with so many requests in flight at an endpoint, other zones take what more comes
+SPILL_AT = 50
 T = TypeVar("T")
 Candidates = tuple[Upstream, ...]
 

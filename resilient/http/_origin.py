@@ -34,6 +34,7 @@ from ..core.upstream_events import (
 )
 from ..core.upstream_select import (
     RAMP_S,
+    SPILL_AT,
     due,
     fit,
     improved,
@@ -301,13 +302,22 @@ class Origin:
             )
         if not candidates:
             return self._least_bad(now, avoid)
+        slot = self._least(candidates)
+        if len(slot.flying) >= SPILL_AT and len(self._fit) > len(self._ready):
+            candidates = tuple(slot for slot in self._fit if slot not in avoid)
+            slot = self._least(candidates)
         if len(candidates) == 1:
-            return candidates[0]
-        slot = least_of_two(candidates, _in_flight, (draw(), draw()))
+            return slot
         if now < self._ramp_until and draw() >= ramp(now - slot.back_at):
             candidates = tuple(other for other in candidates if other is not slot)
-            return least_of_two(candidates, _in_flight, (draw(), draw()))
+            return self._least(candidates)
         return slot
+
+    @staticmethod
+    def _least(candidates: tuple[Slot, ...]) -> Slot:
+        if len(candidates) == 1:
+            return candidates[0]
+        return least_of_two(candidates, _in_flight, (draw(), draw()))
 
     def _try(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
         with self.lock:

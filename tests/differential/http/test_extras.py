@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -159,3 +160,21 @@ def test_orders_that_were_not_sent_arrive_once(pair: Pair, serve: Serve, url: st
     finally:
         again.join()
         late[0].close()
+
+
+@pytest.mark.parametrize(("count", "spilled"), [(20, False), (80, True)])
+def test_a_saturated_zone_spills_over(serve: Serve, url: str, count: int, spilled: bool) -> None:
+    def slow(one: Asked) -> Reply:
+        time.sleep(0.3)
+        return 200, {}, b"ok"
+
+    servers = serve(2, slow)
+    pair = Pair(blocking=False, settings=local(servers))
+
+    async def run(client: Any) -> Any:
+        await client.get(url)
+        return await asyncio.gather(*[client.get(url) for _ in range(count)])
+
+    assert len(pair.one(run, True, timeout=10).result) == count
+    assert bool(servers[1].asked) is spilled
+    assert len(servers[0].asked) > len(servers[1].asked)
