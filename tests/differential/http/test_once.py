@@ -154,3 +154,34 @@ def test_one_of_ten_slow_ones_proves_nothing(pair: Pair, serve: Serve, url: str)
 
         assert pair.one(many, True, timeout=10).text == "200 done"
     assert asked(servers, "/x") == 10
+
+
+def test_a_server_that_hangs_after_an_interim_answer_is_left(
+    pair: Pair, serve: Serve, url: str
+) -> None:
+    silent: set[str] = set()
+
+    def handle(one: Asked) -> Reply:
+        mine = one.sock.getsockname()[0]
+        if mine in silent:
+            if one.path == "/x":
+                one.sock.sendall(b"HTTP/1.1 103 X\r\nlink: </a>\r\n\r\n")
+            time.sleep(2)
+            return None
+        if one.path == "/last":
+            silent.add(mine)
+        return 200, {}, mine.encode()
+
+    one, two = serve(2, handle)
+    zones = f"az0={one.address}/32,az1={two.address}/32"
+    pair.settings = Settings(http_health_path="/health", zone="az0", zones=zones, **QUICK)
+
+    def run(client: Any) -> Any:
+        return [client.get(f"{url}/last"), client.get(f"{url}/x", timeout=5)][-1]
+
+    async def run_async(client: Any) -> Any:
+        return [await client.get(f"{url}/last"), await client.get(f"{url}/x", timeout=5)][-1]
+
+    seen = pair.one(run if pair.blocking else run_async, True)
+    assert seen.text == f"200 {two.address}"
+    assert seen.took_s < 1
