@@ -9,6 +9,7 @@ accepted.  Seconds are monotonic durations and their names end in `_s`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -49,6 +50,12 @@ def _urls(values: tuple[str, ...]) -> tuple[str, ...]:
 def _health_path(value: str | None) -> str | None:
     if value is not None and not value.startswith("/"):
         raise ValueError("a path begins with '/'")
+    return value
+
+
+def _header_name(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise ValueError("a header name has letters, digits and hyphens")
     return value
 
 
@@ -298,6 +305,11 @@ class Settings(BaseSettings):
         (),
         description="base URLs that serve the same, tried when a URL's own endpoints fail",
         json_schema_extra=_tier(RARE, "http(s) URLs, comma-separated"),
+    )
+    http_deadline_header: Annotated[str | None, AfterValidator(_header_name)] = Field(
+        None,
+        description="header that tells HTTP servers the seconds that a request has left",
+        json_schema_extra=_tier(RARE, "a header name such as X-Request-Deadline"),
     )
     eject_after: int = Field(
         5,

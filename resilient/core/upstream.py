@@ -5,8 +5,7 @@ returns an updated copy and what happened.  An endpoint is *out* while `out_unti
 ahead; it goes out
 
 - when a connect fails (refused, unreachable, or silent although another one answered),
-- when it has been silent for a whole window,
-- when it stayed silent and another one answered the same request meanwhile,
+- when its health checks have been silent for a whole window,
 - when `eject_after` failures in a row came from it (outlier ejection),
 - when active probes say so;
 
@@ -169,6 +168,17 @@ def proved_dead(
     return any(other_s > since_s + config.probe_interval_s for other_s in others_heard_s)
 
 
+def is_hung(hung_since_s: float | None, heard_s: float, config: UpstreamConfig, now: float) -> bool:
+    """May a request that can be repeated leave this endpoint without its answer?
+
+    The evidence is a window without an answer to health checks (`hung_since_s`), in which
+    nothing else came from there either (`heard_s`): silence of requests is none.
+    """
+    if hung_since_s is None:
+        return False
+    return now - max(hung_since_s, heard_s) >= config.window_s
+
+
 EventType = Callable[[float, Endpoint, str | None, str], UpstreamEvent]
 Events = tuple[UpstreamEvent, ...]
 Stepped = tuple[UpstreamSnapshot, Events]
@@ -232,8 +242,7 @@ def _outs(view: Upstream, config: UpstreamConfig, now: float) -> int:
 
 
 def _brief_s(outs: int, config: UpstreamConfig) -> float:
-    """How long it stays out where trying it again costs little: one staggered connect, or
-    one request that is soon sent to another endpoint as well."""
+    """How long it stays out where trying it again costs little: one staggered connect."""
     return min(config.eject_s, config.connect_retry_s * 2.0 ** min(outs - 1, 16))
 
 
@@ -275,17 +284,15 @@ def _failed(
 ) -> Stepped:
     failures = view.failures + 1
     trial_failed = view.out_until_s is not None
-    outrun = event.outrun and not snapshot.gone
     bad = replace(view, failures=failures, reason=event.detail or view.reason)
-    if failures < config.eject_after and not trial_failed and not outrun:
+    if failures < config.eject_after and not trial_failed:
         return _replaced(snapshot, view, bad), ()
     members = [other for other in snapshot.endpoints if not other.retired]
     left = _alternatives(snapshot, view, now)
     if not snapshot.gone and (not left or 2 * left < len(members)):
         return _replaced(snapshot, view, bad), ()
     outs = _outs(view, config, now)
-    long_s = config.eject_s * min(outs, MAX_EJECTION_FACTOR)
-    until_s = now + (_brief_s(outs, config) if outrun else long_s)
+    until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
     out = replace(
         bad,
         health=Health.SUSPECT,

@@ -52,14 +52,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One failed request: a connection lost, a timeout, a 5xx.
-
-    `outrun`: it stayed silent, and another endpoint answered the same request meanwhile.
-    """
+    """One failed request: a connection lost, a 5xx, a timeout where no health checks go on."""
 
     endpoint: Endpoint
     detail: str = ""
-    outrun: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,42 +1,51 @@
-"""What to do after a failed HTTP attempt: again, or give up.
+"""What to do after a failed HTTP attempt, or a bad answer: again, or give up.
 
 The rules, in this order:
 
-1. An attempt that failed before a byte of the request was sent may be repeated, whatever
-   the method.
-2. After bytes were sent, only an idempotent request (RFC 9110, section 9.2.2; or marked by
-   the caller; or with an Idempotency-Key) is repeated, and only if its body can be.
-3. An idempotent request that found nobody to connect to waits for somebody, until its
-   deadline: that is no attempt.
-4. Attempts, deadline and budget bound all of it.  What is refused for these reasons is
-   named, so that the caller sees the right error.
+1. An attempt that provably wasn't processed may be repeated, whatever the method: it failed
+   before a byte was sent, or the server said so (HTTP/2: REFUSED_STREAM, a stream above
+   GOAWAY's last one).
+2. After bytes were sent, GET, HEAD and OPTIONS may be repeated; another method only when the
+   caller says that it is idempotent (the extension, an Idempotency-Key) and it has no
+   precondition: the second one would see what the first one did.  The body must be one that
+   can be sent once more.
+3. Silence is no failure: a timeout ends the request, as it does without us.  The exception is
+   an endpoint that is proved dead (`Failure.proved`).
+4. A request that found nobody to connect to waits for somebody: that is no attempt.
+5. 502, 503 and 504 to GET, HEAD and OPTIONS go once to one other endpoint; other answers are
+   the caller's, and all are for a client that has retries of its own.
+6. Attempts, time and budget bound all of it.  What is refused for these reasons is named, so
+   that the caller sees the right error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 from .._dataclass import dataclass
 from .budget import backoff_s
 
-#: RFC 9110, section 9.2.2
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
-RETRIED_STATUS = frozenset({429, 502, 503, 504})
+#: methods that may be sent twice, preconditions included
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: answers that speak of an endpoint's trouble, not of the request
+PASSED_ON = frozenset({502, 503, 504})
+#: headers by which a client says that it repeats requests itself
+OWN_RETRIES = ("x-stainless-retry-count",)
 #: when nobody takes connections, time for the name to be looked up again, in seconds
 LOOKUP_S = 0.05
 #: when nobody takes connections, the longest pause until somebody is asked again, in seconds
 LULL_S = 0.25
-#: statuses that speak of the caller's rate, not of one endpoint
-_EVERYWHERE = frozenset({429})
+#: If-Match and its kin, vendors' and WebDAV's included (x-goog-if-generation-match, If)
+_PRECONDITION = re.compile(r"(^|-)if(-|$)")
 
 
 class Kind(StrEnum):
     """How an attempt ended, as far as repeating it is concerned."""
 
-    CONNECT = "connect"  # no connection, no TLS, no room in the pool: nothing was sent
+    UNSENT = "unsent"  # nothing was sent, or what was sent was provably not processed
     LOST = "lost"  # broken or timed out after bytes were sent
-    STATUS = "status"  # answered 429, 502, 503 or 504
     FINAL = "final"  # the request itself is wrong: never again
 
 
@@ -44,12 +53,12 @@ class GiveUp(StrEnum):
     """Why it is not repeated."""
 
     FINAL = "final"
-    NOT_IDEMPOTENT = "not-idempotent"
+    UNSAFE = "unsafe"
     NOT_REPLAYABLE = "not-replayable"
+    TIMEOUT = "timeout"
     ATTEMPTS = "attempts"
     DEADLINE = "deadline"
     BUDGET = "budget"
-    NOWHERE = "nowhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +80,60 @@ class Wait:
 class Failure:
     """One failed attempt, and what is left.  Durations in seconds.
 
-    `attempt`: its number, from 1.  `others`: usable endpoints beside the one that failed.
+    `repeatable`: see `may_repeat`.  `replayable`: the body can be sent once more; `begun`:
+    some of it was taken.  `attempt`: its number, from 1.  `others`: usable endpoints beside
+    the one that failed.  `timed_out`: it ended by a timeout; `proved`: its endpoint is dead.
     `nobody`: every address was dialled, all refused, and that may change (a name moves, a
     health check succeeds).  `lulls`: how often that was so before.
     """
 
     kind: Kind
-    sent: bool
-    idempotent: bool
+    repeatable: bool
     replayable: bool
     attempt: int
     attempts: int
     left_s: float
     others: int
+    begun: bool = False
     timed_out: bool = False
-    status: int = 0
-    retry_after_s: float | None = None
+    proved: bool = False
     nobody: bool = False
     lulls: int = 0
 
 
-def is_idempotent(method: str, marked: object, headers: Mapping[str, str]) -> bool:
-    """`marked`: what the caller said in the request extension (None: nothing)."""
-    if marked is not None:
-        return bool(marked)
-    return method.upper() in IDEMPOTENT or "idempotency-key" in headers
+def may_repeat(method: str, marked: object, headers: Mapping[str, str]) -> bool:
+    """May it be sent again after bytes were sent?  `marked`: what the caller said in the
+    request extension (None: nothing).  `headers`: names in lower case, or any case-insensitive
+    mapping."""
+    if marked is not None and not marked:
+        return False
+    if method.upper() in SAFE:
+        return True
+    return bool(marked or "idempotency-key" in headers) and not has_precondition(headers)
 
 
-def retry_after_s(value: str | None, http_date: Callable[[str], float | None]) -> float | None:
-    """Seconds from a Retry-After value (RFC 9110, section 10.2.3).
+def has_precondition(names: Iterable[str]) -> bool:
+    """Is one of these header names a precondition (RFC 9110, section 13, and its kin)?"""
+    return any(_PRECONDITION.search(name.lower()) for name in names)
 
-    `http_date` turns a date into seconds from now, or None if it is none.
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    seconds = http_date(text)
-    return None if seconds is None else max(0.0, seconds)
+
+def may_pass_on(status: int, method: str, marked: object, headers: Mapping[str, str]) -> bool:
+    """May a request with this answer go to another endpoint, once?"""
+    if status not in PASSED_ON or method.upper() not in SAFE:
+        return False
+    return (marked is None or bool(marked)) and not any(name in headers for name in OWN_RETRIES)
 
 
 def forbidden(failure: Failure) -> GiveUp | None:
     """Why it must not be repeated, whatever attempts, time and budget are left."""
     if failure.kind is Kind.FINAL:
         return GiveUp.FINAL
-    if not failure.sent:
-        return None
-    if not failure.idempotent:
-        return GiveUp.NOT_IDEMPOTENT
-    return None if failure.replayable else GiveUp.NOT_REPLAYABLE
+    if failure.kind is Kind.LOST:
+        if not failure.repeatable:
+            return GiveUp.UNSAFE
+        if failure.timed_out and not failure.proved:
+            return GiveUp.TIMEOUT
+    return GiveUp.NOT_REPLAYABLE if failure.begun and not failure.replayable else None
 
 
 def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again | Wait | GiveUp:
@@ -128,13 +141,12 @@ def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again
     why = forbidden(failure)
     if why is not None:
         return why
-    if failure.nobody and failure.idempotent and failure.replayable:
-        # No server was reached: that was no attempt.
+    if failure.nobody:  # no server was reached: that was no attempt
         return Wait(lull_s(failure.lulls, draw))
     if failure.attempt >= failure.attempts:
         return GiveUp.ATTEMPTS
     if failure.timed_out and not failure.others:
-        return GiveUp.NOWHERE  # waiting once more for the same endpoint isn't what was asked
+        return GiveUp.TIMEOUT  # waiting once more for the same endpoint isn't what was asked
     delay_s = _delay_s(failure, draw)
     if delay_s >= failure.left_s:
         return GiveUp.DEADLINE
@@ -147,8 +159,7 @@ def lull_s(lulls: int, draw: float) -> float:
 
 
 def _delay_s(failure: Failure, draw: float) -> float:
-    elsewhere = failure.others > 0 and failure.status not in _EVERYWHERE
-    if elsewhere and failure.attempt <= failure.others:
+    if failure.others > 0 and failure.attempt <= failure.others:
         return 0.0
-    pause_s = LOOKUP_S if failure.kind is Kind.CONNECT else 0.0
-    return max(backoff_s(failure.attempt, draw), pause_s, failure.retry_after_s or 0.0)
+    pause_s = LOOKUP_S if failure.kind is Kind.UNSENT else 0.0
+    return max(backoff_s(failure.attempt, draw), pause_s)

@@ -1,7 +1,8 @@
 """Which endpoint gets the next request: selectors that compose, candidates → candidates.
 
     not retired → not out → in my zone while one is there → of the family to prefer (RFC 6724)
-    → least in flight of two draws
+    → least in flight of two draws → any zone's while that one is saturated → rather another one
+    while it has just come back
 
 Zone and family are a preference of first attempts only: a second one may go to any that is
 in good standing.  Each step that would leave nobody is undone by `ranked`: as long as an address is
@@ -17,6 +18,12 @@ from typing import TypeVar
 from .model import Endpoint, Health
 from .upstream import Upstream, UpstreamSnapshot
 
+#: how long an endpoint that came back takes to get its full share, in seconds, and what it
+#: gets at once
+RAMP_S = 10.0
+RAMP_FLOOR = 0.1
+#: with so many requests in flight at an endpoint, other zones take what more comes
+SPILL_AT = 50
 T = TypeVar("T")
 Candidates = tuple[Upstream, ...]
 
@@ -43,8 +50,16 @@ def in_family(candidates: Candidates, six: bool | None) -> Candidates:
 
 
 def fit(snapshot: UpstreamSnapshot) -> Candidates:
-    """Those in good standing, in any zone: a second attempt may go to any of them."""
-    return not_out(not_retired(snapshot.endpoints))
+    """Those that may be used, in any zone: a second attempt may go to any of them.
+
+    In panic, when less than half are in good standing, those that are out for their answers only
+    count too: bad answers of many are better than all the load on a few.  The dead never do.
+    """
+    members = not_retired(snapshot.endpoints)
+    good = not_out(members)
+    if good and 2 * len(good) < len(members):
+        return tuple(view for view in members if view in good or view.health is Health.SUSPECT)
+    return good
 
 
 def ready(snapshot: UpstreamSnapshot, zone: str | None) -> Candidates:
@@ -97,6 +112,12 @@ def next_dial(candidates: Candidates, last: Endpoint) -> Upstream | None:
     six = ":" in last.address
     turned = (view for view in not_out(candidates) if (":" in view.endpoint.address) is not six)
     return next(turned, None) or next(iter(candidates), None)
+
+
+def ramp(back_s: float) -> float:
+    """The share of its requests that an endpoint gets so long after it came back, in seconds:
+    its caches are cold, and those who waited for it are many (slow start)."""
+    return min(1.0, max(RAMP_FLOOR, back_s / RAMP_S))
 
 
 def least_of_two(

@@ -5,48 +5,61 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
+from math import inf
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from . import _dial
-from ._async_race import read_head
 from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, clock
 from ._library import Library
-from ._origin import Slot
 from ._readable import Readable
+from ._slot import Slot
 
 
 class AsyncStream:
     """A connected stream with the interface of the core library's `AsyncNetworkStream`."""
 
-    __slots__ = ("_readable", "_tls_names", "inner", "library", "runner", "slot")
+    __slots__ = ("_mark", "_readable", "_tls_names", "inner", "library", "slot")
 
     def __init__(
-        self,
-        library: Library,
-        inner: Any,
-        slot: Slot,
-        runner: Any,
-        tls_names: Mapping[str, str],
+        self, library: Library, inner: Any, slot: Slot, tls_names: Mapping[str, str]
     ) -> None:
         self.library = library
         self.inner = inner
         self.slot = slot
-        self.runner = runner
         self._tls_names = tls_names
+        self._mark = _dial.Mark(slot)
         self._readable: Readable | None = None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
         attempt = CURRENT.get()
         if attempt is None:
-            return self._receive(max_bytes, timeout)
-        return read_head(self, attempt, max_bytes, timeout)
+            return self.receive(max_bytes, timeout)
+        return self._read(attempt, max_bytes, timeout)
 
-    async def _receive(self, max_bytes: int, timeout: float | None) -> bytes:
+    async def _read(self, attempt: Attempt, max_bytes: int, timeout: float | None) -> bytes:
+        """Bytes.  Core's ReadTimeout at the deadline, after `timeout` seconds, or when the
+        endpoint is proved dead."""
+        user_until_s = inf if timeout is None else clock() + timeout
+        while True:
+            now = clock()
+            until_s = min(user_until_s, attempt.until_s())
+            if now >= until_s:
+                raise self.library.core_error("ReadTimeout", TimeoutError("timed out"))
+            stop_s = min(until_s, attempt.look_at)
+            try:
+                return await self.receive(max_bytes, _dial.finite(max(0.001, stop_s - now)))
+            except self.library.core.ReadTimeout:
+                if clock() >= attempt.look_at:
+                    attempt.look(clock())
+
+    async def receive(self, max_bytes: int, timeout: float | None) -> bytes:
         data: bytes = await self.inner.read(max_bytes, timeout)
         self.slot.byte_at = clock()
         return data
@@ -57,10 +70,18 @@ class AsyncStream:
             await self.inner.write(buffer, timeout)
             return
         attempt.sent = True
+        if len(buffer) <= _dial.BULK:  # fits into the buffers, nearly always
+            await self.inner.write(buffer, _dial.write_s(attempt, timeout))
+            attempt.uploaded_s = clock()
+            return
+        if not await unless_dead(attempt, partial(self._write_all, attempt, buffer, timeout)):
+            raise self.library.core_error("WriteTimeout", TimeoutError("the endpoint is dead"))
+
+    async def _write_all(self, attempt: Attempt, buffer: bytes, timeout: float | None) -> None:
         for begin in range(0, len(buffer), _dial.BULK):
-            part = buffer if len(buffer) <= _dial.BULK else buffer[begin : begin + _dial.BULK]
-            await self.inner.write(part, _dial.write_s(attempt, timeout, len(buffer)))
-            attempt.wrote(clock())
+            part = buffer[begin : begin + _dial.BULK]
+            await self.inner.write(part, _dial.write_s(attempt, timeout))
+            attempt.uploaded_s = clock()
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -71,43 +92,77 @@ class AsyncStream:
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> AsyncStream:
-        attempt, began_s = CURRENT.get(), clock()
+        attempt = CURRENT.get()
         core = self.library.core
         name = _dial.verified(server_hostname, self._tls_names, attempt)
-        bound_s = timeout if attempt is None else _dial.handshake_s(attempt, timeout)
+        bound_s = timeout if attempt is None else _dial.finite(_dial.bounded(attempt, timeout))
+        secured: list[Any] = []
+
+        async def shake() -> None:
+            secured.append(await self.inner.start_tls(ssl_context, name, bound_s))
+
         try:
-            secured = await self.inner.start_tls(ssl_context, name, bound_s)
-        except (core.ConnectError, core.ConnectTimeout) as exc:
-            if attempt is not None:
-                late = isinstance(exc, core.ConnectTimeout)
-                _dial.handshake_failed(attempt, exc, clock() - began_s if late else None)
+            if not await unless_dead(attempt, shake):
+                raise core.ConnectTimeout("the endpoint is dead")
+        except BaseException as exc:
+            if attempt is not None and isinstance(exc, core.ConnectError):
+                _dial.handshake_failed(attempt, exc)
+            with anyio.CancelScope(shield=True):
+                await self.inner.aclose()
             raise
-        return AsyncStream(self.library, secured, self.slot, self.runner, self._tls_names)
+        return AsyncStream(self.library, secured[0], self.slot, self._tls_names)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             if self._readable is None:
                 self._readable = Readable(self.inner.get_extra_info("socket"))
-            return self._readable()
+            return self._mark.is_stale() or self._readable()
+        if info == "is_stale":
+            return self._mark.is_stale()
         return self.inner.get_extra_info(info)
 
 
+async def unless_dead(attempt: Attempt | None, run: Callable[[], Awaitable[None]]) -> bool:
+    """Run it; False when it was ended because the attempt's endpoint was proved dead."""
+    if attempt is None or attempt.look_at == inf:
+        await run()
+        return True
+    error: BaseException | None = None
+    dead = False
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            nonlocal dead
+            while not attempt.is_dead(clock()):  # noqa: ASYNC110  # time is what is waited for
+                await anyio.sleep(max(0.0, attempt.look_at - clock()))
+            dead = True
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            await run()
+        except Exception as exc:
+            error = exc
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    return not dead
+
+
 class AsyncBackend:
-    """The network backend of one endpoint's connection pool."""
+    """The network backend of a transport's pool: dials the endpoint of the attempt under way,
+    or `slot` if it is given (for health checks).
+
+    `own`: the library's own backend (asyncio or trio), which does the work.
+    """
 
     def __init__(
-        self,
-        library: Library,
-        slot: Slot,
-        network: Any,
-        runner: Any,
-        tls_names: Mapping[str, str],
+        self, library: Library, own: Any, tls_names: Mapping[str, str], slot: Slot | None = None
     ) -> None:
         self._library = library
-        self._slot = slot
-        self._network = network
-        self._runner = runner
+        self._own = own
         self._tls_names = tls_names
+        self._slot = slot
 
     async def connect_tcp(
         self,
@@ -116,25 +171,31 @@ class AsyncBackend:
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> AsyncStream:
-        attempt = CURRENT.get()
-        endpoint = self._slot.endpoint
-        if attempt is None:  # a health check
-            stream = await self._network.connect_tcp(endpoint.address, endpoint.port, timeout)
-            return AsyncStream(self._library, stream, self._slot, self._runner, self._tls_names)
+    ) -> Any:
+        attempt, slot = CURRENT.get(), self._slot
+        if slot is not None:
+            endpoint = slot.endpoint
+            stream = await self._own.connect_tcp(endpoint.address, endpoint.port, timeout)
+            return AsyncStream(self._library, stream, slot, self._tls_names)
+        if attempt is None:
+            return await self._own.connect_tcp(host, port, timeout, local_address, socket_options)
+        attempt.call.waited(attempt, clock())
+        # Closing takes a turn or two of the loop: what had to go is gone by then.
+        for _ in range(2):
+            await anyio.lowlevel.checkpoint()
         parked, attempt.call.parked = attempt.call.parked, None
-        if parked is not None and parked[0] is self._slot:
+        if parked is not None and parked[0] is attempt.slot:
             stream = parked[1]
         else:
             if parked is not None:
                 await parked[1].aclose()
             options = tuple(socket_options or ())
-            race = DialRace(self._library, self._network, attempt, local_address, options)
+            race = DialRace(self._library, self._own, attempt, local_address, options)
             slot, stream = await race.run(_dial.bounded(attempt, timeout))
-            if slot is not self._slot:
+            if slot is not attempt.slot:
                 attempt.call.parked = (slot, stream)
                 raise Elsewhere
-        return AsyncStream(self._library, stream, self._slot, self._runner, self._tls_names)
+        return AsyncStream(self._library, stream, attempt.slot, self._tls_names)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -168,6 +229,7 @@ class DialRace:
         self._options = options
         self._won: tuple[Slot, Any] | None = None
         self._pending: dict[Slot, float] = {}
+        self._winner_s: float | None = None
         self._error: Exception | None = None
         self._failed = anyio.Event()
 
@@ -192,7 +254,7 @@ class DialRace:
             raise
         finally:
             for slot, since_s in self._pending.items():
-                _dial.silent(self._attempt, slot, since_s)
+                _dial.silent(self._attempt, slot, since_s, self._winner_s)
 
     async def _stagger(self, timeout_s: float, group: Any) -> None:
         course, origin = _dial.Course(self._attempt), self._attempt.call.origin
@@ -221,7 +283,7 @@ class DialRace:
             stream = await self._network.connect_tcp(
                 endpoint.address,
                 endpoint.port,
-                timeout=timeout_s,
+                timeout=_dial.finite(timeout_s),
                 local_address=self._local_address,
                 socket_options=self._options,
             )
@@ -230,12 +292,12 @@ class DialRace:
         except core.ConnectError as exc:
             self._refused(slot, exc)
             return
-        del self._pending[slot]
+        since_s = self._pending.pop(slot)
         if self._won is not None:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
             return
-        self._won = (slot, stream)
+        self._won, self._winner_s = (slot, stream), clock() - since_s
         self._failed.set()
         group.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._call import Call
-    from ._origin import Slot
+    from ._slot import Slot
 
 clock = time.monotonic
 # Of our own, so that nobody who seeds or watches the global one meets us there.
@@ -19,12 +19,10 @@ _rng = random.Random()
 os.register_at_fork(after_in_child=_rng.seed)
 #: a number from [0, 1)
 draw = _rng.random
-#: silence before a hedge, a trial or the next address of a staggered connect, in seconds
+#: silence before the next address of a staggered connect, in seconds
 STAGGER_S = 0.25
 #: pause between two looks whether an endpoint has died that owes an answer, in seconds
-LOOK_S = 0.05
-#: a write that ends later than this after the start moves the moment of silence, in seconds
-_QUICK_S = 0.1
+LOOK_S = 0.025
 
 
 class Attempt:
@@ -32,10 +30,10 @@ class Attempt:
 
     Making one occupies the endpoint, `leave` ends that.
 
-    `sent`: bytes of the request may have reached the endpoint.  `silence_at`: monotonic
-    time at which another endpoint is asked as well, or for a request that can't be sent again,
-    at which it is looked whether this one has died; `inf` for never.  `outer`: the
-    attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
+    `sent`: bytes of the request may have reached the endpoint.  `look_at`: monotonic time at
+    which it is looked whether the endpoint has died; `hedge_at`: at which another endpoint
+    is asked as well; `inf` for never.  `headed`: the head of the response has come.  `outer`:
+    the attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
     addresses were dialled and refused.  `stranded`: given up, as the endpoint is dead.
     """
 
@@ -43,23 +41,26 @@ class Attempt:
         "began_s",
         "call",
         "dialled",
+        "headed",
+        "hedge_at",
         "left",
         "local_fault",
+        "look_at",
         "nobody",
         "number",
         "outer",
         "sent",
-        "silence_at",
         "slot",
         "stranded",
         "uploaded_s",
     )
 
-    def __init__(self, call: Call, slot: Slot, trial: bool, now: float) -> None:
+    def __init__(self, call: Call, slot: Slot, now: float) -> None:
         self.call = call
         self.slot = slot
         self.began_s = self.uploaded_s = now
-        self.sent = self.local_fault = self.nobody = self.left = self.stranded = False
+        self.sent = self.local_fault = self.nobody = self.left = False
+        self.stranded = self.headed = False
         self.outer: tuple[tuple[Attempt, Any], ...] = ()
         self.dialled = 0
         origin = call.origin
@@ -67,15 +68,8 @@ class Attempt:
         call.attempts = self.number = number = call.attempts + 1
         if number == 1 and call.parked is None:
             next(origin.calls)
-        if not call.repeatable:
-            self.silence_at = now + call.window_s if origin.config.active else inf
-        elif number < call.limit:
-            silence_s = call.window_s
-            if trial or call.hedge or call.deadline_s - now < 2 * silence_s:
-                silence_s = call.silence_s(trial, now)
-            self.silence_at = now + silence_s
-        else:
-            self.silence_at = inf
+        self.look_at = self._next_look(now) if origin.config.active else inf
+        self.hedge_at = now + origin.hedge_s() if call.hedge and number < call.limit else inf
         if not slot.flying or slot.heard_at >= slot.asked_at:
             slot.asked_at = now
         slot.flying.add(id(self))
@@ -85,31 +79,58 @@ class Attempt:
         self.left = True
         self.slot.flying.discard(id(self))
 
-    def wrote(self, now: float) -> None:
-        """The endpoint took bytes; it is silent from now on at the earliest."""
-        self.uploaded_s = now
-        if now - self.began_s > _QUICK_S and self.silence_at < inf:
-            call = self.call
-            wait_s = call.silence_s(False, now) if call.repeatable else call.window_s
-            self.silence_at = now + wait_s
+    def _next_look(self, now: float) -> float:
+        """The endpoint can't be proved dead before a window after its last sign of life."""
+        slot = self.slot
+        return max(now + LOOK_S, max(slot.checked_at, slot.byte_at) + self.call.window_s)
+
+    def is_dead(self, now: float) -> bool:
+        """Is it stuck at an endpoint that health checks prove dead?"""
+        call = self.call
+        if call.repeatable:
+            elsewhere = call.origin.others((*call.tried, self.slot))
+            self.stranded = bool(elsewhere) and call.origin.is_hung(self.slot, now)
+        else:
+            self.stranded = call.origin.proved_dead(self.slot, now)
+        self.look_at = self._next_look(now)
+        return self.stranded
 
     def look(self, now: float) -> None:
-        """Is it stuck at an endpoint that is dead?  Then a timeout; else it waits on."""
-        self.stranded = self.call.origin.proved_dead(self.slot, now)
-        if self.stranded:
+        """`is_dead`, as the core library's ReadTimeout."""
+        if self.is_dead(now):
             raise self.call.library.core_error("ReadTimeout", TimeoutError("the endpoint is dead"))
-        self.silence_at = now + LOOK_S
 
     def until_s(self) -> float:
         """When waiting for the head must end: the deadline, but an upload that went past it
         while it made progress leaves the endpoint a window to answer."""
         call = self.call
+        if self.headed:
+            return inf
         if self.uploaded_s <= call.deadline_s:
             return call.deadline_s
         return self.uploaded_s + call.window_s
 
 
 CURRENT: ContextVar[Attempt | None] = ContextVar("resilient_http_attempt", default=None)
+
+
+class Flow:
+    """What belongs together for a caller: the requests of one `send` of a client, with its
+    redirects and its authentication.
+
+    `buffered`: the client reads the body at once, so it belongs to the attempt, and a
+    connection lost in the middle of it can be repaired.  `slots`: who answered, by origin.
+    """
+
+    __slots__ = ("buffered", "slots")
+
+    def __init__(self, buffered: bool) -> None:
+        self.buffered = buffered
+        self.slots: dict[Any, Slot] = {}
+
+
+#: set by a client around a request; None: the transport is used by itself
+FLOW: ContextVar[Flow | None] = ContextVar("resilient_http_flow", default=None)
 
 
 class Superseded(BaseException):

@@ -6,35 +6,41 @@ next.  It does no I/O and waits for nothing.
 
 from __future__ import annotations
 
-import time
+import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from email.utils import parsedate_to_datetime
-from math import inf
 from typing import Any
 
 from .._dataclass import dataclass
-from ..core.upstream_events import Failed, Lost, Succeeded, Trouble
+from ..core.upstream_bounds import bounds
+from ..core.upstream_events import Failed, Succeeded
 from ..core.upstream_retry import (
-    IDEMPOTENT,
-    RETRIED_STATUS,
+    PASSED_ON,
+    SAFE,
     Again,
     Failure,
     GiveUp,
     Kind,
     Wait,
     decide,
-    is_idempotent,
     lull_s,
-    retry_after_s,
+    may_pass_on,
+    may_repeat,
 )
-from ._attempt import STAGGER_S, Attempt, clock, draw
-from ._library import Library
-from ._origin import Origin, Slot
+from . import _refusals
+from ._attempt import FLOW, Attempt, Flow, clock, draw
+from ._http2 import unprocessed
+from ._library import Library, Untouched
+from ._origin import Origin
+from ._slot import Slot
 
 #: an error may come this much before the deadline and still be the deadline's
 SLACK_S = 0.005
 #: option of the request extension, for our own use: wait when nobody takes connections
 PATIENT = "_patient"
+#: another: seconds for getting a connection, because others are to be asked after this URL
+SHARE_S = "_share_s"
+_NOTHING: Mapping[str, float | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +53,59 @@ class Policy:
     attempts: int
     #: the library's request bodies that can be sent once more
     replayable: type
+    #: header that tells a server the time that is left
+    deadline_header: bytes | None = None
 
 
 class Call:
-    """One request."""
+    """One request.  `send`: the library's own way from a request to its response."""
 
     __slots__ = (
         "attempts",
+        "connect_s",
         "deadline_s",
+        "flow",
         "hedge",
-        "idempotent",
+        "kept",
+        "key",
         "library",
         "limit",
         "lulls",
+        "marked",
         "news",
+        "once",
         "origin",
         "parked",
+        "passed_on",
         "patient",
+        "policy",
+        "pool_s",
         "repeatable",
         "replayable",
         "request",
         "seen",
+        "send",
+        "share_s",
+        "somebody_s",
         "tried",
         "trouble",
         "window_s",
     )
 
-    def __init__(self, policy: Policy, origin: Origin, request: Any, now: float) -> None:
+    def __init__(  # noqa: PLR0917  # as many things as a request is made of
+        self,
+        policy: Policy,
+        origin: Origin,
+        request: Any,
+        send: Callable[[Any], Any],
+        once: Callable[[Attempt], Any],
+        now: float,
+    ) -> None:
+        self.policy = policy
         self.library = policy.library
         self.limit = policy.attempts
         self.window_s = policy.window_s
-        self.origin = origin
-        self.request = request
+        self.origin, self.request, self.send, self.once = origin, request, send, once
         self.attempts = self.seen = self.lulls = 0
         self.tried: tuple[Slot, ...] = ()
         #: a connection to another endpoint than the one whose turn it was
@@ -86,66 +113,91 @@ class Call:
         #: while nobody takes connections: what ends the waiting, and what led to it
         self.news: Future[None] | None = None
         self.trouble: Exception | None = None
-        self.replayable = isinstance(request.stream, policy.replayable)
-        options, marked = request.extensions.get("resilient"), None
-        self.hedge, self.patient = False, True  # patient: wait when nobody takes connections
+        #: a bad answer, handed out when no other endpoint has a better one
+        self.kept: tuple[Attempt, Any] | None = None
+        self.passed_on = self.hedge = False
+        self.patient = True  # wait when nobody takes connections
+        self.flow: Flow | None = FLOW.get()
+        self.key: str | None = None
+        self.marked: object = None
+        self.share_s: float | None = None
+        options = request.extensions.get("resilient")
         if options:
-            marked = options.get("idempotent")
-            self.hedge = bool(options.get("hedge"))
-            self.patient = bool(options.get(PATIENT, True))
-            self.deadline_s = now + float(options.get("deadline_s", policy.deadline_s))
-        else:
-            self.deadline_s = now + policy.deadline_s
-        known = marked is None and request.method in IDEMPOTENT
-        self.idempotent = known or is_idempotent(request.method, marked, request.headers)
-        self.repeatable = self.idempotent and self.replayable
+            self._obey(options)
+        self._bound(options.get("deadline_s") if options else None, now)
+        self.replayable = isinstance(request.stream, policy.replayable)
+        method = request.method
+        self.repeatable = self.replayable and (
+            (method in SAFE and self.marked is None)
+            or may_repeat(method, self.marked, request.headers)
+        )
+        self.hedge = self.hedge and self.repeatable
+
+    def _obey(self, options: Mapping[str, Any]) -> None:
+        """What the request's extension says."""
+        self.marked = options.get("idempotent")
+        self.hedge = bool(options.get("hedge"))
+        self.patient = bool(options.get(PATIENT, True))
+        self.share_s = options.get(SHARE_S)
+        key = options.get("idempotency_key")
+        if key and "idempotency-key" not in self.request.headers:
+            self.key = key if isinstance(key, str) else str(uuid.uuid4())
+            self.marked = True if self.marked is None else self.marked
+
+    # -- time
+
+    def _bound(self, asked_s: float | None, now: float) -> None:
+        given = self.request.extensions.get("timeout", _NOTHING)
+        explicit = type(given) is not Untouched
+        limits = bounds(given, explicit, asked_s, self.policy.deadline_s, now)
+        self.deadline_s = limits.deadline_s
+        self.connect_s, self.somebody_s = limits.connect_s, limits.somebody_s
+        self.pool_s = limits.pool_s
+        if self.share_s is not None:
+            self.connect_s = min(self.connect_s, now + self.share_s)
+            self.somebody_s = min(self.somebody_s, now + self.share_s)
+
+    def _renew(self, now: float) -> None:
+        """The next attempt has its own time to get a connection, within the deadline."""
+        deadline_s = self.deadline_s
+        self._bound(None, now)
+        self.connect_s = min(self.connect_s, deadline_s)
+        self.somebody_s = min(self.somebody_s, deadline_s)
+        self.deadline_s = deadline_s
+
+    def waited(self, attempt: Attempt, now: float) -> None:
+        """It has a place for its connection now: that time was `pool`'s, not `connect`'s."""
+        waited_s = now - attempt.began_s
+        self.pool_s = max(0.0, self.pool_s - waited_s)
+        if self.connect_s < self.deadline_s:
+            self.connect_s = min(self.connect_s + waited_s, self.deadline_s)
 
     # -- attempts
 
     def attempt(self, now: float) -> Attempt:
         """The next attempt; `NameNotFound` when the name is gone, with all its endpoints."""
         if self.parked is not None:
-            slot, trial = self.parked[0], False
-        else:
-            picked = self.origin.pick(now, self.tried, self.repeatable)
-            if picked is None:
-                raise self._nobody() from self.trouble
-            slot, trial = picked
-        return Attempt(self, slot, trial, now)
-
-    def silence_s(self, trial: bool, now: float) -> float:
-        """Seconds of silence until another endpoint is asked as well."""
-        # Half of what is left, so that the next endpoint has time to answer as well.
-        silence_s = min(self.window_s, max(0.0, self.deadline_s - now) / 2)
-        return min(STAGGER_S, silence_s) if trial or self.hedge else silence_s
+            return Attempt(self, self.parked[0], now)
+        prefer = None
+        if self.flow is not None and self.flow.slots:
+            prefer = self.flow.slots.get(self.origin)
+        slot = self.origin.pick(now, self.tried, self.repeatable, prefer)
+        if slot is None:
+            raise _refusals.nobody(self) from self.trouble
+        return Attempt(self, slot, now)
 
     def rival(self, silent: Attempt, now: float) -> Attempt | None:
-        """An attempt beside one that stays silent; None when there may be none, or none
-        yet: then `silent.silence_at` says when to ask again."""
-        silent.silence_at = inf
+        """A hedge beside an attempt that stays silent; None when there may be none."""
+        silent.hedge_at = float("inf")
         if self.attempts >= self.limit or now >= self.deadline_s:
             return None
-        slot = self._rival_slot(silent, now)
-        if slot is None:
-            silent.silence_at = now + STAGGER_S
-            if silent.slot.silent_for(self.window_s, now):
-                self.origin.look_again(None, now)
-            return None
-        return Attempt(self, slot, False, now)
-
-    def _rival_slot(self, silent: Attempt, now: float) -> Slot | None:
         busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
-        if not self.origin.others(busy) or not self._granted(silent, busy, True):
+        if not self.origin.others(busy) or not self.origin.withdraw():
             return None
-        picked = self.origin.pick(now, busy, False)
-        return None if picked is None or picked[0] in busy else picked[0]
+        slot = self.origin.pick(now, busy, False)
+        return None if slot is None or slot in busy else Attempt(self, slot, now)
 
     # -- how they end
-
-    def superseded(self, attempt: Attempt, now: float) -> None:
-        """Another endpoint answered while this one stayed silent."""
-        attempt.leave()
-        self._silent(attempt, now, outrun=not self.hedge)
 
     def redirected(self, attempt: Attempt) -> None:
         """The connect was won by another endpoint: that was no attempt."""
@@ -159,39 +211,59 @@ class Call:
         self._report(attempt, kind, exc, now)
         if attempt.slot not in self.tried:
             self.tried = (*self.tried, attempt.slot)
-        timeout = isinstance(exc, self.library.client.TimeoutException)
-        if timeout and now >= attempt.until_s() - SLACK_S:
-            raise self._late(attempt) from exc
-        if attempt.stranded:
-            raise self._stranded(attempt, now) from exc
+        timed_out = isinstance(exc, self.library.client.TimeoutException)
+        if timed_out and not attempt.stranded:
+            self._check_time(attempt, kind, exc, now)
         failure = Failure(
             kind,
-            attempt.sent,
-            self.idempotent,
+            self.repeatable,
             self.replayable,
             self.attempts,
             self.limit,
-            self.deadline_s - now,
+            (self.connect_s if kind is Kind.UNSENT else self.deadline_s) - now,
             self.origin.others(self.tried),
-            timeout,
+            begun=attempt.sent,
+            timed_out=timed_out,
+            proved=attempt.stranded,
             nobody=attempt.nobody and self.patient and self.origin.movable,
             lulls=self.lulls,
         )
-
-        def withdraw() -> bool:
-            return self._granted(attempt, self.tried, timeout)
-
-        verdict = decide(failure, draw(), withdraw)
+        verdict = decide(failure, draw(), self._granted)
         if isinstance(verdict, Again):
+            if kind is not Kind.UNSENT:
+                self._renew(now)
             return self._again(verdict)
         if isinstance(verdict, Wait):
             return self._lull(exc, verdict.delay_s, now)
+        if attempt.stranded:
+            raise _refusals.stranded(self, attempt, now) from exc
         if verdict is GiveUp.BUDGET:
-            text = f"{self.origin.host}: no retry left in the budget after {self.attempts} attempts"
-            raise self.library.errors.RetryBudgetExhausted(f"{text}: {exc}") from exc
-        if attempt.dialled > 1 and kind is Kind.CONNECT and not timeout:
-            raise self._nobody() from exc
+            raise _refusals.budget(self, exc) from exc
+        if attempt.dialled > 1 and attempt.nobody and not timed_out:
+            raise _refusals.nobody(self) from exc
         raise exc
+
+    def _check_time(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
+        """Raises when a timeout was the end of what somebody allowed."""
+        if kind is Kind.UNSENT and self.trouble is not None and now >= self.connect_s - SLACK_S:
+            raise _refusals.nobody_in_time(self) from self.trouble
+        until_s = self.deadline_s if kind is Kind.UNSENT else attempt.until_s()
+        if now >= until_s - SLACK_S:
+            raise _refusals.late(self, attempt) from exc
+        if isinstance(exc, self.library.client.PoolTimeout):
+            raise exc
+        if kind is Kind.UNSENT and now >= self.connect_s - SLACK_S:
+            raise exc
+
+    def _granted(self) -> bool:
+        """Leaving an endpoint that fails for one that works adds no load, however many requests
+        were in flight; anything else is the budget's business.  In a full outage nobody works."""
+        return self.origin.blameless(self.tried) or self.origin.withdraw()
+
+    def failed_beside(self, attempt: Attempt, exc: Exception, now: float) -> None:
+        """It failed where a bad answer of another endpoint was passed on: that one stands."""
+        attempt.leave()
+        self._report(attempt, self._kind(attempt, exc), exc, now)
 
     def _lull(self, exc: Exception, delay_s: float, now: float) -> float:
         """Nobody takes connections, which was no attempt: wait for somebody."""
@@ -199,9 +271,9 @@ class Call:
         self.tried = ()
         self.lulls += 1
         self.trouble = exc
-        left_s = self.deadline_s - now
+        left_s = self.somebody_s - now
         if left_s <= SLACK_S:
-            raise self._nobody_in_time() from exc
+            raise _refusals.nobody_in_time(self) from exc
         self.news = self.origin.news(self.seen)
         return min(delay_s, left_s)
 
@@ -210,9 +282,9 @@ class Call:
         wait on.  Raises at the deadline."""
         self.news = None
         if self.origin.improvements == self.seen:
-            left_s = self.deadline_s - now
+            left_s = self.somebody_s - now
             if left_s <= SLACK_S:
-                raise self._nobody_in_time() from self.trouble
+                raise _refusals.nobody_in_time(self) from self.trouble
             self.origin.look_again(None, now)
             if not self.origin.withdraw():
                 self.lulls += 1
@@ -220,53 +292,39 @@ class Call:
                 return min(lull_s(self.lulls, draw()), left_s)
         return 0.0
 
-    def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> float:
-        """A rival failed (None: with a bad status).  When the next one may start."""
+    def answered(self, attempt: Attempt, status: int, now: float) -> bool:
+        """True: hand the response out.  Else another endpoint is asked at once, and this
+        response is kept for the case that it has no better one."""
+        slot = attempt.slot
+        self.origin.took(now - attempt.began_s)
+        if status < 400 and slot.spotless:
+            slot.heard_at = now
+            return True
+        self._heard(attempt, status, now)
+        if status < 500 or self.passed_on or not self.replayable:
+            return True
+        if not may_pass_on(status, self.request.method, self.marked, self.request.headers):
+            return True
+        tried = self.tried if slot in self.tried else (*self.tried, slot)
+        time_left = now < self.deadline_s and self.attempts < self.limit
+        if not time_left or not self.origin.others(tried) or not self.origin.withdraw():
+            return True
+        self.tried, self.passed_on = tried, True
+        self._renew(now)
+        return False
+
+    def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> None:
+        """A hedge failed (None: with a bad status)."""
         rival.leave()
         if exc is not None:
             self._report(rival, self._kind(rival, exc), exc, now)
         if rival.slot not in self.tried:
             self.tried = (*self.tried, rival.slot)
-        return now + self.silence_s(False, now)
-
-    def answered(self, attempt: Attempt, status: int, headers: Any, now: float) -> float | None:
-        """None: hand the response out.  Else drop it, and seconds until the next attempt."""
-        slot = attempt.slot
-        if status < 400 and slot.spotless:
-            slot.heard_at = now
-            return None
-        self._heard(attempt, status, now)
-        if status not in RETRIED_STATUS or not self.repeatable:
-            return None
-        if attempt.slot not in self.tried:
-            self.tried = (*self.tried, attempt.slot)
-        failure = Failure(
-            Kind.STATUS,
-            True,
-            self.idempotent,
-            self.replayable,
-            self.attempts,
-            self.limit,
-            self.deadline_s - now,
-            self.origin.others(self.tried),
-            False,
-            status,
-            retry_after_s(headers.get("retry-after"), _seconds_until),
-        )
-        verdict = decide(failure, draw(), self.origin.withdraw)
-        return self._again(verdict) if isinstance(verdict, Again) else None
 
     def rival_answered(self, rival: Attempt, status: int, now: float) -> bool:
-        """True when a rival's response is good enough to be handed out."""
+        """True when a hedge's response is good enough to be handed out."""
         self._heard(rival, status, now)
-        return status not in RETRIED_STATUS
-
-    def _granted(self, attempt: Attempt, avoid: tuple[Slot, ...], silent: bool) -> bool:
-        """May it be repeated?  Leaving an endpoint that is lost for one that works adds no
-        load, however many requests were in flight; anything else is the budget's business.
-        In a full outage nobody works."""
-        heard = silent and attempt.slot.heard_at >= attempt.began_s  # slow rather than lost
-        return (not heard and self.origin.blameless(avoid)) or self.origin.withdraw()
+        return status not in PASSED_ON
 
     def _again(self, verdict: Again) -> float:
         if not self.origin.others(self.tried):
@@ -275,10 +333,15 @@ class Call:
 
     def note(self, attempt: Attempt, status: int) -> dict[str, Any]:
         """What a response says in `extensions["resilient"]`; it goes to the caller now."""
-        if self.origin.story is not None and status < 500:
-            self.origin.flowing(attempt.slot, clock())
         slot = attempt.slot
-        return {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}
+        if self.origin.story is not None and status < 500:
+            self.origin.flowing(slot, clock())
+        if self.flow is not None:
+            self.flow.slots[self.origin] = slot
+        said = {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}
+        if self.key is not None:
+            said["idempotency_key"] = self.key
+        return said
 
     # -- what is learnt of the endpoint
 
@@ -290,25 +353,21 @@ class Call:
         elif not slot.spotless:
             self.origin.apply(Succeeded(slot.endpoint, attempt.began_s), now)
 
-    def _silent(self, attempt: Attempt, now: float, outrun: bool = False) -> None:
-        slot = attempt.slot
-        if slot.silent_for(self.window_s, now + SLACK_S):
-            detail = f"no answer for {now - slot.asked_at:.1f} s"
-            self.origin.apply(Lost(slot.endpoint, Trouble.SILENT, detail), now)
-        elif not self.hedge and slot.heard_at < attempt.began_s:
-            detail = f"no answer for {now - attempt.began_s:.2f} s"
-            self.origin.apply(Failed(slot.endpoint, detail, outrun), now)
-
     def _report(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
-        if kind is Kind.CONNECT:  # reported by those who dial
-            self.origin.look_again(attempt.slot.endpoint, now)
-        if kind is not Kind.LOST:
-            return
-        client = self.library.client
-        if isinstance(exc, client.ReadTimeout | client.WriteTimeout):
-            self._silent(attempt, now)
-        else:
-            self.origin.apply(Failed(attempt.slot.endpoint, str(exc) or type(exc).__name__), now)
+        slot, detail = attempt.slot, str(exc) or type(exc).__name__
+        if kind is Kind.UNSENT:  # reported by those who dial
+            if not attempt.sent:
+                self.origin.look_again(slot.endpoint, now)
+        elif kind is Kind.LOST and not attempt.stranded:
+            if isinstance(exc, self.library.client.TimeoutException):
+                # Slow isn't lost.  Where health checks go on, they know; where none do, an
+                # endpoint that answers nobody is an outlier after some of these.
+                heard_s = max(slot.byte_at, slot.timed_out_at)  # many at once count once
+                if self.origin.config.active or heard_s >= attempt.began_s:
+                    return
+                slot.timed_out_at = now
+                detail = f"no answer for {now - attempt.began_s:.2f} s"
+            self.origin.apply(Failed(slot.endpoint, detail), now)
 
     def _kind(self, attempt: Attempt, exc: Exception) -> Kind:
         client = self.library.client
@@ -317,52 +376,4 @@ class Call:
         )
         if not broken or attempt.local_fault:
             return Kind.FINAL
-        return Kind.LOST if attempt.sent else Kind.CONNECT
-
-    # -- errors
-
-    def _late(self, attempt: Attempt) -> Exception:
-        waited_s = clock() - attempt.began_s
-        what = "sent, not answered" if attempt.sent else "no connection"
-        text = (
-            f"no response by the deadline: {attempt.slot.text}: {what}"
-            f" for {waited_s:.1f} s (attempt {attempt.number})"
-        )
-        error: Exception = self.library.errors.DeadlineExceeded(text)
-        return error
-
-    def _stranded(self, attempt: Attempt, now: float) -> Exception:
-        text = (
-            f"{attempt.slot.text}: sent, and no answer for {now - attempt.began_s:.1f} s, nor to"
-            " health checks, while others answer: the request may have taken effect"
-        )
-        error: Exception = self.library.errors.RequestOutcomeUnknown(text)
-        return error
-
-    def _nobody(self) -> Exception:
-        host = self.origin.host
-        if self.origin.snapshot.gone and not self.origin.snapshot.resolved:
-            text = f"{host}: no such name, and none of its endpoints answers any more"
-            error: Exception = self.library.errors.NameNotFound(text, name=host)
-            return error
-        return self._without_endpoint(self.library.errors.NoEndpointAvailable, "")
-
-    def _nobody_in_time(self) -> Exception:
-        return self._without_endpoint(self.library.errors.NoEndpointInTime, " by the deadline")
-
-    def _without_endpoint(self, kind: Any, when: str) -> Exception:
-        snapshot, name = self.origin.snapshot, f"{self.origin.host}:{self.origin.port}"
-        error: Exception = kind(
-            f"{name} has no endpoint that takes connections{when}",
-            topology=snapshot,
-            reasons=snapshot.reasons(),
-        )
-        return error
-
-
-def _seconds_until(date: str) -> float | None:
-    # Retry-After may be a date: the one place where wall-clock time is what was meant.
-    try:
-        return parsedate_to_datetime(date).timestamp() - time.time()
-    except (TypeError, ValueError):
-        return None
+        return Kind.LOST if attempt.sent and not unprocessed(exc) else Kind.UNSENT

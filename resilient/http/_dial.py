@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from math import inf
 
 from ..core.upstream_events import Lost, Trouble
-from ._attempt import STAGGER_S, Attempt, clock
-from ._origin import Slot
+from ._attempt import STAGGER_S, Attempt, clock, draw
+from ._slot import Slot
 
 #: errors of this process or machine: they say nothing of the endpoint
 LOCAL = frozenset(
@@ -30,6 +30,10 @@ LOCAL = frozenset(
 
 #: what one write hands over at most, in bytes, so that progress shows
 BULK = 65536
+#: a connection is kept for so long, in seconds, give or take this share: so that load balancers
+#: get to spread the load anew, and endpoints that joined get their part
+AGE_S = 300.0
+AGE_SPREAD = 0.1
 
 
 class Course:
@@ -65,20 +69,21 @@ def refused(attempt: Attempt, slot: Slot, exc: BaseException) -> None:
     attempt.call.origin.apply(Lost(slot.endpoint, Trouble.REFUSED, detail), clock())
 
 
-def silent(attempt: Attempt, slot: Slot, since_s: float) -> None:
-    """A dial was still unanswered when the race ended."""
+def silent(attempt: Attempt, slot: Slot, since_s: float, winner_s: float | None) -> None:
+    """A dial was still unanswered when the race ended.  `winner_s`: how long the one took that
+    won it; it proves something only of those who had clearly more time."""
     now = clock()
-    if now - since_s >= STAGGER_S - 0.01:
-        detail = f"connect: no answer for {now - since_s:.2f} s"
+    waited_s = now - since_s
+    enough_s = attempt.call.window_s if winner_s is None else winner_s + STAGGER_S - 0.01
+    if waited_s >= enough_s:
+        detail = f"connect: no answer for {waited_s:.2f} s"
         attempt.call.origin.apply(Lost(slot.endpoint, Trouble.CONNECT_SILENT, detail), now)
 
 
-def handshake_failed(attempt: Attempt, exc: BaseException, silent_s: float | None) -> None:
-    """TLS failed, or (with `silent_s`) got no answer for so long."""
-    slot = attempt.slot
-    trouble = Trouble.REFUSED if silent_s is None else Trouble.SILENT
-    detail = f"TLS: {exc}" if silent_s is None else f"TLS: no answer for {silent_s:.1f} s"
-    attempt.call.origin.apply(Lost(slot.endpoint, trouble, detail), clock())
+def handshake_failed(attempt: Attempt, exc: BaseException) -> None:
+    """TLS failed.  (No answer says nothing: that is for health checks to tell.)"""
+    detail = f"TLS: {exc}"
+    attempt.call.origin.apply(Lost(attempt.slot.endpoint, Trouble.REFUSED, detail), clock())
 
 
 def verified(name: str | None, tls_names: Mapping[str, str], attempt: Attempt | None) -> str | None:
@@ -90,25 +95,37 @@ def verified(name: str | None, tls_names: Mapping[str, str], attempt: Attempt | 
 
 
 def bounded(attempt: Attempt, timeout: float | None) -> float:
-    """Seconds that connecting or a handshake may take."""
-    left_s = max(0.001, attempt.call.deadline_s - clock())
-    return left_s if timeout is None else min(timeout, left_s)
-
-
-def handshake_s(attempt: Attempt, timeout: float | None) -> float:
-    """The same for TLS; a window at most while others could be asked, because nothing was
-    sent yet."""
-    limit_s = bounded(attempt, timeout)
-    others = attempt.call.origin.others((*attempt.call.tried, attempt.slot))
-    return min(limit_s, attempt.call.window_s, limit_s / 2) if others else limit_s
-
-
-def write_s(attempt: Attempt, timeout: float | None, size: int) -> float:
-    """Seconds that one write may stand still: a window at most while the request may be
-    sent to another endpoint instead.  Less than `BULK` always fits into the buffers."""
-    left_s = max(STAGGER_S, attempt.until_s() - clock())
+    """Seconds that connecting or a handshake may take; `inf` for no bound."""
     call = attempt.call
-    elsewhere = call.repeatable and attempt.silence_at < inf
-    if size > BULK and elsewhere and call.origin.others((*call.tried, attempt.slot)):
-        left_s = max(STAGGER_S, min(call.window_s, left_s / 2))
+    left_s = max(0.001, min(call.connect_s, call.deadline_s) - clock())
     return left_s if timeout is None else min(timeout, left_s)
+
+
+def write_s(attempt: Attempt, timeout: float | None) -> float | None:
+    """Seconds that one write may stand still; None for no bound."""
+    until_s = attempt.until_s()
+    if until_s == inf:
+        return timeout
+    left_s = max(STAGGER_S, until_s - clock())
+    return left_s if timeout is None else min(timeout, left_s)
+
+
+def finite(seconds: float) -> float | None:
+    """As the libraries have it: None for no bound."""
+    return None if seconds == inf else seconds
+
+
+class Mark:
+    """What a stream remembers of its endpoint: whether the connection may be kept."""
+
+    __slots__ = ("ends_at", "losses", "slot")
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.losses = slot.losses
+        self.ends_at = clock() + AGE_S * (1 - AGE_SPREAD + 2 * AGE_SPREAD * draw())
+
+    def is_stale(self) -> bool:
+        """Its endpoint is gone, or was lost since; or it is old."""
+        slot = self.slot
+        return slot.retired or slot.losses != self.losses or clock() >= self.ends_at

@@ -8,7 +8,6 @@ name must be resolved or an endpoint probed; literal addresses need neither.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import threading
@@ -20,6 +19,7 @@ from math import inf
 from typing import Literal, cast
 
 from ..core.budget import RetryBudget
+from ..core.hosts import literal_address
 from ..core.model import Endpoint
 from ..core.upstream import UpstreamConfig
 from ..core.upstream_events import Answered, Gone
@@ -33,6 +33,12 @@ from ._probe import ProbeFactory, Prober
 
 #: an origin that nobody asked for this long is no longer looked up or probed, in seconds
 IDLE_S = 300.0
+#: a name is kept up to date for so many times as long as it has been in use, IDLE_S at most: one
+#: that was used once isn't asked for again, so a crawler's names cost what they cost without us
+KEPT_TIMES = 10.0
+AT_LEAST_S = 1.0
+#: with more origins than this, the half of them that rested longest is forgotten
+MANY = 256
 #: the shortest pause between two lookups of a name that were not asked for
 PAUSE_S = 0.05
 #: pause after a lookup that failed
@@ -46,11 +52,23 @@ logger = logging.getLogger("resilient.http")
 class Record:
     """One origin's task on the monitor's loop, and who waits for its first answer."""
 
-    __slots__ = ("fresh", "given", "named", "origin", "task", "waiters", "wake")
+    __slots__ = (
+        "answered_s",
+        "born_s",
+        "fresh",
+        "given",
+        "named",
+        "origin",
+        "task",
+        "waiters",
+        "wake",
+    )
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, named: bool) -> None:
         self.origin = origin
-        self.named = True  # has a name to look up, not a literal address
+        self.named = named  # has a name to look up, not a literal address
+        #: when it was first used, and when those who waited for it were told last
+        self.born_s = self.answered_s = time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.wake: asyncio.Event | None = None
         self.waiters: list[Future[None]] = []
@@ -79,7 +97,9 @@ class Directory:
         with self._lock:
             record = self._records.get(key)
             if record is None:
-                record = self._records[key] = self._create(key)
+                if len(self._records) >= MANY:
+                    self._forget_rested()
+                record = self._create(key)
             origin = record.origin
             if origin.probe_context is None and self.settings.http_health_path is not None:
                 origin.probe_context = prober()
@@ -87,15 +107,31 @@ class Directory:
                 origin.keepers.add(keeper)
             return origin
 
+    def _forget_rested(self) -> None:
+        until_s = time.monotonic() - AT_LEAST_S
+        rested = [
+            record
+            for record in self._records.values()
+            if record.task is None
+            and not record.waiters
+            and record.origin.used_at < until_s
+            and not record.origin.is_busy()
+        ]
+        rested.sort(key=lambda record: record.origin.used_at)
+        for record in rested[: max(1, len(rested) // 2)]:
+            self._forget(record)
+
     def wait(self, origin: Origin) -> Future[None] | None:
         """None when requests may go on with what is known, else what to wait for."""
         origin.used_at = time.monotonic()
         with self._lock:
             if origin.live:
                 return None
-            record = self._records.get((origin.scheme, origin.host, origin.port))
             waiter: Future[None] = Future()
-            if record is None or record.origin is not origin or self._closed:
+            record = self._records.get((origin.scheme, origin.host, origin.port))
+            if record is None and not self._closed:  # forgotten just now
+                record = self._enter(origin, named=literal_address(origin.host) is None)
+            if record is None or self._closed:
                 waiter.set_exception(NameServersFailed("closed", name=origin.host))
                 return waiter
             record.waiters.append(waiter)
@@ -137,14 +173,19 @@ class Directory:
         now = time.monotonic()
         budget = RetryBudget.full(settings.retry_budget, settings.retry_budget_floor, now)
         origin = Origin(scheme, host, port, config, budget)
-        record = Record(origin)
-        origin.refresh = lambda endpoint: self._on_trouble(record, endpoint)
-        with suppress(ValueError):
-            address = str(ipaddress.ip_address(host.strip("[]")))
-            record.named = False
+        address = literal_address(host)
+        record = self._enter(origin, named=address is None)
+        if address is not None:
             self._answer(record, _addresses.Addresses((address,), inf))
             origin.live = not config.active
         origin.movable = record.named or config.active
+        return record
+
+    def _enter(self, origin: Origin, named: bool) -> Record:
+        record = Record(origin, named)
+        origin.refresh = lambda endpoint: self._on_trouble(record, endpoint)
+        origin.over = False
+        self._records[origin.scheme, origin.host, origin.port] = record
         return record
 
     def _answer(self, record: Record, answer: _addresses.Addresses) -> None:
@@ -191,10 +232,12 @@ class Directory:
     async def _keep(self, record: Record) -> None:
         """One origin's life: lookups, probes, and its end when nobody asks any more."""
         origin, wake = record.origin, cast(asyncio.Event, record.wake)
-        prober = Prober(origin, self.settings)
-        unwatch = self._watch(record) if record.named else None
+        prober, unwatch = Prober(origin, self.settings), None
+        error: Exception = NameServersFailed("the client was closed", name=origin.host)
+        closed = True
         try:
-            while time.monotonic() - origin.used_at < IDLE_S:
+            unwatch = self._watch(record) if record.named else None
+            while not self._is_idle(record):
                 pause_s = await self._look_up(record) if record.named else IDLE_S
                 origin.live = origin.snapshot.resolved
                 if not record.named:
@@ -205,13 +248,40 @@ class Directory:
                     async with asyncio.timeout(min(pause_s, IDLE_S)):
                         await wake.wait()
                 wake.clear()
-        except Exception:
+            closed = False
+        except Exception as exc:
             logger.exception("%s is no longer looked up", origin.host)
+            error = NameServersFailed(f"looking it up failed: {exc}", name=origin.host)
+            with self._lock:  # those who wait hear of it, and the next one begins anew
+                self._rest(record)
+                _settle(record, error)
+            closed = False
         finally:
+            if closed:
+                self._forget(record)
+                _settle(record, error)
             if unwatch is not None:
                 unwatch()
             await prober.close()
-            self._forget(record)
+
+    def _is_idle(self, record: Record) -> bool:
+        """Is it time to look it up no longer?  Then that is so from now on."""
+        origin, kept_s = record.origin, IDLE_S
+        if record.named and not origin.config.active:
+            kept_s = min(IDLE_S, KEPT_TIMES * (origin.used_at - record.born_s))
+            # those who waited for its answer are about to use it
+            kept_s = max(kept_s, record.answered_s - origin.used_at + AT_LEAST_S)
+        with self._lock:
+            used = time.monotonic() - origin.used_at < kept_s
+            if used or record.waiters or origin.partial or origin.is_busy():
+                return False
+            self._rest(record)
+            return True
+
+    @staticmethod
+    def _rest(record: Record) -> None:
+        """What is known stays; the next request looks up first."""
+        record.task, record.wake, record.origin.live = None, None, False
 
     def _watch(self, record: Record) -> Callable[[], None]:
         if self._source is None:
@@ -220,12 +290,12 @@ class Directory:
 
     def _forget(self, record: Record) -> None:
         origin = record.origin
-        origin.live = False
+        key = (origin.scheme, origin.host, origin.port)
         with self._lock:
-            key = (origin.scheme, origin.host, origin.port)
-            if self._records.get(key) is record:
-                del self._records[key]
-            _settle(record, NameServersFailed("the client was closed", name=origin.host))
+            if self._records.get(key) is not record:
+                return
+            del self._records[key]
+            origin.live, origin.over = False, True
         origin.close()
 
     async def _look_up(self, record: Record) -> float:
@@ -246,6 +316,8 @@ class Directory:
         self._answer(record, answer)
         if not answer.partial:
             origin.completed()
+        if record.waiters:
+            record.answered_s = time.monotonic()
         _settle(record, None)
         return 0.0 if answer.partial else max(PAUSE_S, answer.ttl_s)
 

@@ -1,24 +1,23 @@
 """Base URLs that serve the same (`HTTP_FALLBACKS`): asked when a URL's own endpoints fail.
 
-An idempotent request gets stages: the URL itself, then each fallback, each with its share of
-the time that is left; and once more the URL itself, for the rest of the time, when nobody
-there took connections or answered.  A fallback is asked under its own name (URL, Host, SNI)
-for the same path and query below its base path.
+A request that may be repeated gets stages: the URL itself, then each fallback, each with its
+share of the time that is left; and once more the URL itself, for the rest of the time, when
+nobody there took connections.  The share bounds getting a connection; silence only where the
+request brought its own deadline (slow isn't lost).  A fallback is asked under its own name
+(URL, Host, SNI) for the same path and query below its base path.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..core.upstream_retry import is_idempotent
+from ..core.upstream_retry import PASSED_ON, may_repeat
 from ._attempt import clock
-from ._call import PATIENT
+from ._call import PATIENT, SHARE_S
 from ._library import Library
 
 #: a stage that would be shorter than this isn't begun, in seconds
 MIN_S = 0.02
-#: statuses that say that the endpoints fail, not that the request is refused
-FAILING = frozenset({502, 503, 504})
 _SCHEMES = frozenset({"http", "https"})
 
 
@@ -44,18 +43,25 @@ class Fallbacks:
         url = request.url
         if url.scheme not in _SCHEMES or not url.host:
             return None
-        if not is_idempotent(request.method, options.get("idempotent"), request.headers):
+        if not may_repeat(request.method, options.get("idempotent"), request.headers):
             return None
         if not isinstance(request.stream, self._library.client.ByteStream):
             return None
         bases = [base for base in self._bases if _origin(base) != _origin(url)]
-        return Relay(self._library, request, bases, clock() + deadline_s) if bases else None
+        if not bases:
+            return None
+        asked = "deadline_s" in options
+        return Relay(self._library, request, bases, clock() + deadline_s, asked)
 
 
 class Relay:
     """One request on its way through the stages."""
 
-    def __init__(self, library: Library, request: Any, bases: list[Any], deadline_s: float) -> None:
+    def __init__(
+        self, library: Library, request: Any, bases: list[Any], deadline_s: float, asked: bool
+    ) -> None:
+        #: the request itself brought a deadline: then silence is bounded by its shares too
+        self._asked = asked
         self._library = library
         self._request = request
         self._deadline_s = deadline_s
@@ -71,7 +77,8 @@ class Relay:
         again = self._stage > 0 and url is self._request.url
         waiting = sum(later is not self._request.url for later in self._stages[self._stage + 1 :])
         options = self._request.extensions.get("resilient") or {}
-        options = {**options, "deadline_s": left_s / (1 + waiting), PATIENT: again}
+        bound = "deadline_s" if self._asked else SHARE_S
+        options = {**options, bound: left_s / (1 + waiting), PATIENT: again}
         extensions = {**self._request.extensions, "resilient": options}
         if url is self._request.url:
             return variant(self._request, extensions=extensions)
@@ -87,6 +94,9 @@ class Relay:
         own = client.NetworkError | client.TimeoutException | client.RemoteProtocolError
         if not isinstance(exc, own | self._library.errors.RetryBudgetExhausted):
             raise exc
+        silent = isinstance(exc, client.ReadTimeout | client.WriteTimeout | client.PoolTimeout)
+        if silent and not isinstance(exc, self._library.errors.RequestOutcomeUnknown):
+            raise exc  # slow isn't lost
         own_url = self._stages[self._stage] is self._request.url
         if own_url:
             self._error = exc
@@ -104,7 +114,7 @@ class Relay:
     def answered(self, response: Any) -> tuple[Any, Any]:
         """(the response to hand out, or None to go on; a response to close, or None)."""
         kept = self._kept
-        if response.status_code not in FAILING:
+        if response.status_code not in PASSED_ON:
             return response, kept
         if kept is None:
             self._kept = kept = response

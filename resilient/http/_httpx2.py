@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,10 @@ import httpcore2
 import httpx2
 
 from ..settings import Settings
-from . import _pools, errors
+from . import errors
 from ._async import AsyncEngine
-from ._engine import BUFFERED
-from ._library import Library
+from ._attempt import FLOW, Flow
+from ._library import Library, network_is_real, untouched_timeout
 from ._sync import SyncEngine
 
 if TYPE_CHECKING:
@@ -43,7 +42,17 @@ if TYPE_CHECKING:
 
 LIBRARY = Library(httpx2, httpcore2, errors)
 LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20)
-TIMEOUT = httpx2.Timeout(timeout=5.0)
+TIMEOUT: httpx2.Timeout = untouched_timeout(httpx2.Timeout, 5.0)
+_real = network_is_real(
+    (httpx2.HTTPTransport, "handle_request"),
+    (httpcore2.ConnectionPool, "handle_request"),
+    (httpcore2.HTTPConnection, "handle_request"),
+)
+_async_real = network_is_real(
+    (httpx2.AsyncHTTPTransport, "handle_async_request"),
+    (httpcore2.AsyncConnectionPool, "handle_async_request"),
+    (httpcore2.AsyncHTTPConnection, "handle_async_request"),
+)
 DEFAULT: Any = httpx2.USE_CLIENT_DEFAULT
 
 
@@ -71,17 +80,15 @@ class Transport(httpx2.HTTPTransport):
                          local_address, retries, options)  # fmt: skip
         self._engine: SyncEngine | None = None
         if proxy is None and uds is None:
-            context = _pools.ssl_context(self)
-            plain = partial(
-                httpx2.HTTPTransport, context, None, trust_env, http1, http2, limits, None, None,
-                local_address, retries, options,
-            )  # fmt: skip
-            self._engine = SyncEngine(LIBRARY, settings, plain)
+            self._engine = SyncEngine(LIBRARY, settings, self._pool)
+            self._pool = self._engine.pool
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        engine = self._engine
-        response: httpx2.Response | None = None if engine is None else engine.handle(request)
-        return super().handle_request(request) if response is None else response
+        engine, send = self._engine, super().handle_request
+        if engine is None or not _real():
+            return send(request)
+        response: httpx2.Response | None = engine.handle(request, send)
+        return send(request) if response is None else response
 
     def close(self) -> None:
         if self._engine is not None:
@@ -123,18 +130,14 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
                          local_address, retries, options)  # fmt: skip
         self._engine: AsyncEngine | None = None
         if proxy is None and uds is None:
-            context = _pools.ssl_context(self)
-            plain = partial(
-                httpx2.AsyncHTTPTransport, context, None, trust_env, http1, http2, limits, None,
-                None, local_address, retries, options,
-            )  # fmt: skip
-            self._engine = AsyncEngine(LIBRARY, settings, plain)
+            self._engine = AsyncEngine(LIBRARY, settings, self._pool)
+            self._pool = self._engine.pool
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        engine = self._engine
-        answer = None if engine is None else engine.handle(request)
+        engine, send = self._engine, super().handle_async_request
+        answer = None if engine is None or not _async_real() else engine.handle(request, send)
         if answer is None:
-            return await super().handle_async_request(request)
+            return await send(request)
         response: httpx2.Response = await answer
         return response
 
@@ -182,7 +185,6 @@ class Client(httpx2.Client):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
-        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -204,16 +206,15 @@ class Client(httpx2.Client):
             transport=transport,
             default_encoding=default_encoding,
         )
+        if timeout is TIMEOUT:
+            self._timeout = TIMEOUT  # set above as a copy, which says nothing of its origin
 
     def _init_transport(
         self, *args: Any, transport: httpx2.BaseTransport | None = None, **kwargs: Any
     ) -> httpx2.BaseTransport:
         if transport is not None:
             return transport
-        own = Transport(*args, **kwargs, settings=self._settings)
-        if own._engine is not None:
-            own._engine.buffers = self._quick
-        return own
+        return Transport(*args, **kwargs, settings=self._settings)
 
     def send(
         self,
@@ -223,15 +224,13 @@ class Client(httpx2.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
-        if self._quick and not stream:
-            return httpx2.Client.send(self, request, auth=auth, follow_redirects=follow_redirects)
-        token = BUFFERED.set(not stream)
+        token = FLOW.set(Flow(not stream))
         try:
             return httpx2.Client.send(
                 self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
-            BUFFERED.reset(token)
+            FLOW.reset(token)
 
 
 class AsyncClient(httpx2.AsyncClient):
@@ -262,7 +261,6 @@ class AsyncClient(httpx2.AsyncClient):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
-        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -284,16 +282,15 @@ class AsyncClient(httpx2.AsyncClient):
             trust_env=trust_env,
             default_encoding=default_encoding,
         )
+        if timeout is TIMEOUT:
+            self._timeout = TIMEOUT  # set above as a copy, which says nothing of its origin
 
     def _init_transport(
         self, *args: Any, transport: httpx2.AsyncBaseTransport | None = None, **kwargs: Any
     ) -> httpx2.AsyncBaseTransport:
         if transport is not None:
             return transport
-        own = AsyncTransport(*args, **kwargs, settings=self._settings)
-        if own._engine is not None:
-            own._engine.buffers = self._quick
-        return own
+        return AsyncTransport(*args, **kwargs, settings=self._settings)
 
     async def send(
         self,
@@ -303,14 +300,10 @@ class AsyncClient(httpx2.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
-        if self._quick and not stream:
-            return await httpx2.AsyncClient.send(
-                self, request, auth=auth, follow_redirects=follow_redirects
-            )
-        token = BUFFERED.set(not stream)
+        token = FLOW.set(Flow(not stream))
         try:
             return await super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
-            BUFFERED.reset(token)
+            FLOW.reset(token)

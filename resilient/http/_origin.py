@@ -22,9 +22,10 @@ from ..core import upstream_story
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
 from ..core.model import Endpoint
-from ..core.upstream import UpstreamConfig, UpstreamSnapshot, proved_dead
+from ..core.upstream import Upstream, UpstreamConfig, UpstreamSnapshot, is_hung, proved_dead
 from ..core.upstream import step as advance
 from ..core.upstream_events import (
+    EndpointBack,
     EndpointLost,
     EndpointRetired,
     Input,
@@ -32,19 +33,23 @@ from ..core.upstream_events import (
     UpstreamEvent,
 )
 from ..core.upstream_select import (
+    RAMP_S,
+    SPILL_AT,
     due,
     fit,
     improved,
     least_of_two,
     next_dial,
     not_retired,
+    ramp,
     ranked,
     ready,
     ready_until,
 )
-from ..core.upstream_story import IN_USE_S
 from ._attempt import draw
-from ._events import emit
+from ._events import emit, logger
+from ._latency import Latencies
+from ._slot import Route, Slot
 
 clock = time.monotonic
 #: so long after its failures began, requests that can't be repeated avoid an endpoint that isn't
@@ -59,60 +64,6 @@ class Keeper(Protocol):
 
     def endpoint_gone(self, slot: Slot) -> None:
         """Drop the idle connections to this endpoint.  Called from any thread."""
-
-
-class Slot:
-    """One endpoint's counters.  `flying`: the ids of the attempts in flight (a set, as its
-    methods are atomic and need no lock).  Monotonic seconds: `heard_at`, `asked_at`, of requests;
-    `byte_at`, when anything came from it; `hung_since`, since when its health checks are silent,
-    and `since`, when its failures began: None while it isn't so."""
-
-    __slots__ = (
-        "__weakref__",
-        "asked_at",
-        "blameless",
-        "byte_at",
-        "endpoint",
-        "flying",
-        "heard_at",
-        "hung_since",
-        "retired",
-        "since",
-        "spotless",
-        "text",
-        "zone",
-    )  # fmt: skip
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        address = endpoint.address
-        self.text = (
-            f"[{address}]:{endpoint.port}" if ":" in address else f"{address}:{endpoint.port}"
-        )
-        self.zone: str | None = None
-        self.flying: set[int] = set()
-        self.heard_at = -inf
-        self.asked_at = -inf
-        self.byte_at = -inf
-        self.hung_since: float | None = None
-        self.spotless = False
-        self.blameless = False
-        self.retired = False
-        self.since: float | None = None
-
-    @property
-    def in_flight(self) -> int:
-        return len(self.flying)
-
-    def silent_for(self, window_s: float, now: float) -> bool:
-        """Asked a window ago or more, and nothing heard since."""
-        return self.heard_at < self.asked_at <= now - window_s
-
-    def in_use(self, now: float) -> bool:
-        """It has served requests, lately or right now."""
-        if self.heard_at == -inf:
-            return False
-        return bool(self.flying) or max(self.heard_at, self.asked_at) > now - IN_USE_S
 
 
 def _in_flight(slot: Slot) -> int:
@@ -141,6 +92,8 @@ class Origin:
         self.used_at = clock()
         #: what is known is kept up to date; requests need not wait
         self.live = False
+        #: nobody keeps it up to date any more, and its directory has forgotten it
+        self.over = False
         self.keepers: WeakSet[Keeper] = WeakSet()
         #: asks for a new lookup, past any cache; set by the directory, from any thread
         self.refresh: Callable[[Endpoint | None], None] = lambda endpoint: None
@@ -155,7 +108,7 @@ class Origin:
         self._fit: tuple[Slot, ...] = ()
         self._due: tuple[Slot, ...] = ()
         self._doubtful = False
-        self._until = -inf
+        self._until = self._ramp_until = -inf
         #: the failover under way, if one is
         self.story: Failover | None = None
         #: how often an endpoint appeared that may be tried; `news` waits for the next one
@@ -166,6 +119,7 @@ class Origin:
         self.movable = False
         #: addresses of one family only are known, the other's are being asked for
         self.partial = False
+        self._latencies = Latencies()
 
     # -- what is known
 
@@ -187,6 +141,9 @@ class Origin:
         for step in steps:
             telemetry.log_step(step)
         for item in told:
+            if isinstance(item, EndpointBack):
+                self._slots[item.endpoint].back_at = now
+                self._ramp_until = now + RAMP_S
             if isinstance(item, EndpointLost):
                 self.refresh(item.endpoint)
             if isinstance(item, EndpointLost | EndpointRetired):
@@ -218,6 +175,11 @@ class Origin:
                 self._news.add(news)
         return news
 
+    def is_busy(self) -> bool:
+        """Is a request under way, or waiting for somebody to connect to?"""
+        with self.lock:
+            return bool(self._news) or any(slot.flying for slot in self._slots.values())
+
     def look_again(self, endpoint: Endpoint | None, now: float) -> None:
         """Ask for a new lookup, unless that was done just now.  `endpoint`: it is dead."""
         if now - self._looked_at >= LOOK_PACE_S:
@@ -225,15 +187,19 @@ class Origin:
             self.refresh(endpoint)
 
     def _let_go(self, slot: Slot) -> None:
+        slot.losses += 1
         with self.lock:
             keepers = tuple(self.keepers)
         for keeper in keepers:
-            keeper.endpoint_gone(slot)
+            try:
+                keeper.endpoint_gone(slot)
+            except Exception:
+                logger.exception("idle connections to %s were not closed", slot.text)
 
     def _publish(self, now: float) -> None:
         snapshot, slots = self.snapshot, {}
         for view in snapshot.endpoints:
-            slot = slots[view.endpoint] = self._slots.get(view.endpoint) or Slot(view.endpoint)
+            slot = slots[view.endpoint] = self._slots.get(view.endpoint) or self._slot(view)
             slot.zone = view.zone
             slot.retired = view.retired
             slot.spotless = view.spotless
@@ -250,6 +216,9 @@ class Origin:
         self._fit = tuple(slots[view.endpoint] for view in fit(snapshot))
         self._due = tuple(slots[view.endpoint] for view in due(snapshot, now))
         self._until = ready_until(snapshot, now)
+
+    def _slot(self, view: Upstream) -> Slot:
+        return Slot(view.endpoint, Route(self.scheme, self.host, self.port))
 
     def set_zone(self, zone: str | None) -> None:
         """The zone that this process was found to be in."""
@@ -274,6 +243,10 @@ class Origin:
         others = (other.byte_at for other in self.slots() if other is not slot)
         return proved_dead(slot.hung_since, slot.byte_at, others, self.config, now)
 
+    def is_hung(self, slot: Slot, now: float) -> bool:
+        """See `core.upstream.is_hung`."""
+        return is_hung(slot.hung_since, slot.byte_at, self.config, now)
+
     # -- the story of a failover
 
     def _tell(self, told: tuple[UpstreamEvent, ...], now: float) -> tuple[Step, ...]:
@@ -295,24 +268,31 @@ class Origin:
             self.story, over, steps = upstream_story.answered(
                 self.story, slot.endpoint, slot.zone, good, now
             )
-        for step in steps:
-            telemetry.log_step(step)
-        if over is not None:
-            telemetry.finished(over, {"url.scheme": self.scheme})
+        try:
+            for step in steps:
+                telemetry.log_step(step)
+            if over is not None:
+                telemetry.finished(over, {"url.scheme": self.scheme})
+        except Exception:  # an exporter's: the response goes out all the same
+            logger.exception("telling of a failover failed")
 
     # -- choosing
 
-    def pick(self, now: float, avoid: Iterable[Slot], trial: bool) -> tuple[Slot, bool] | None:
-        """An endpoint and whether it is on trial; None when no address is known.
+    def pick(
+        self, now: float, avoid: Iterable[Slot], trial: bool, prefer: Slot | None = None
+    ) -> Slot | None:
+        """An endpoint; None when no address is known.
 
         `trial`: this request may go to an endpoint that was out, and rather not to one that
-        failed just now if it may not.
+        failed just now if it may not.  `prefer`: this one, while it is in good standing.
         """
         if now >= self._until:
             with self.lock:
                 self._publish(now)
+        if prefer is not None and prefer not in avoid and prefer in self._fit:
+            return prefer
         if self._due and trial and (tried := self._try(now, avoid)) is not None:
-            return tried, True
+            return tried
         candidates = self._ready
         if self._doubtful and not trial:
             candidates = _undoubted(candidates, now) or candidates
@@ -321,11 +301,23 @@ class Origin:
                 slot for slot in self._fit if slot not in avoid
             )
         if not candidates:
-            slot = self._least_bad(now, avoid)
-            return None if slot is None else (slot, False)
+            return self._least_bad(now, avoid)
+        slot = self._least(candidates)
+        if len(slot.flying) >= SPILL_AT and len(self._fit) > len(self._ready):
+            candidates = tuple(slot for slot in self._fit if slot not in avoid)
+            slot = self._least(candidates)
         if len(candidates) == 1:
-            return candidates[0], False
-        return least_of_two(candidates, _in_flight, (draw(), draw())), False
+            return slot
+        if now < self._ramp_until and draw() >= ramp(now - slot.back_at):
+            candidates = tuple(other for other in candidates if other is not slot)
+            return self._least(candidates)
+        return slot
+
+    @staticmethod
+    def _least(candidates: tuple[Slot, ...]) -> Slot:
+        if len(candidates) == 1:
+            return candidates[0]
+        return least_of_two(candidates, _in_flight, (draw(), draw()))
 
     def _try(self, now: float, avoid: Iterable[Slot]) -> Slot | None:
         with self.lock:
@@ -366,6 +358,14 @@ class Origin:
         return any(slot.blameless and slot not in avoid for slot in self._fit)
 
     # -- counting
+
+    def took(self, seconds: float) -> None:
+        """A response's head came after so long."""
+        self._latencies.add(seconds)
+
+    def hedge_s(self) -> float:
+        """Silence after which a hedge is sent: what one in twenty requests exceeds."""
+        return self._latencies.p95_s()
 
     def withdraw(self) -> bool:
         """One retry from the budget."""

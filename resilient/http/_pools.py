@@ -1,25 +1,42 @@
-"""The private names of the client and core libraries that this package needs, in one place.
+"""The connection pool of a transport: one for all endpoints, so that its limits hold over all.
 
-A transport's `_pool`; a connection pool's `_network_backend`, `_ssl_context`,
-`_max_keepalive_connections`, `_max_connections`, `_optional_thread_lock`, `_connections`,
-`_requests`, `_assign_requests_to_connections` and `_close_connections`.  `missing` lists
-those that an installed version lacks; a test keeps it empty.
+It is the core library's own pool.  Only what it calls an origin is an endpoint here
+(`_slot.Route`), and what it dials is decided by the attempt under way.
+
+The private names of the client and core libraries that this package needs are in one place,
+here: a transport's `_pool`, a client's `_timeout`; a pool's `_network_backend`, `_ssl_context`,
+`_max_connections`, `_max_keepalive_connections`, `_keepalive_expiry`, `_http1`, `_http2`,
+`_retries`, `_local_address`, `_socket_options`, `_optional_thread_lock`, `_connections`,
+`_requests`, `_assign_requests_to_connections`; a connection's `_connection`; and in `_http2`
+those of its HTTP/2 side.  `missing` lists those that an installed version lacks; a test keeps it
+empty.
 """
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
+
+from . import _http2
+from ._attempt import CURRENT, Attempt, clock
+from ._library import Library
+from ._slot import Route
 
 _POOL = (
     "_network_backend",
     "_ssl_context",
-    "_max_keepalive_connections",
     "_max_connections",
+    "_max_keepalive_connections",
+    "_keepalive_expiry",
+    "_http1",
+    "_http2",
+    "_retries",
+    "_local_address",
+    "_socket_options",
     "_optional_thread_lock",
     "_connections",
     "_requests",
     "_assign_requests_to_connections",
-    "_close_connections",
 )
 
 
@@ -29,57 +46,142 @@ def missing(transport: Any) -> list[str]:
     return ["_pool"] if pool is None else [name for name in _POOL if not hasattr(pool, name)]
 
 
-def ssl_context(transport: Any) -> Any:
-    return transport._pool._ssl_context
+class Target:
+    """The URL of one attempt, as a core pool reads it."""
+
+    __slots__ = ("host", "origin", "port", "scheme", "target")
+
+    def __init__(self, url: Any, route: Route) -> None:
+        self.scheme, self.host, self.port, self.target = url.scheme, url.host, url.port, url.target
+        self.origin = route
 
 
-def pin(transport: Any, backend: Any) -> None:
-    """Let the transport's pool dial through `backend`."""
-    transport._pool._network_backend = backend
+def _direct(request: Any, attempt: Attempt) -> None:
+    """Make a core request this attempt's own: its endpoint, its time, its headers."""
+    request.url = Target(request.url, attempt.slot.route)
+    call = attempt.call
+    given = request.extensions.get("timeout") or {}
+    pool_s = min(call.pool_s, max(0.001, call.deadline_s - attempt.began_s))
+    if pool_s != given.get("pool"):
+        timeouts = {**given, "pool": None if pool_s == inf else pool_s}
+        request.extensions = {**request.extensions, "timeout": timeouts}
+    if call.key is not None:
+        request.headers = [*request.headers, (b"Idempotency-Key", call.key.encode("ascii"))]
+    name = call.policy.deadline_header
+    if name is not None and all(known.lower() != name.lower() for known, _ in request.headers):
+        left_s = min(call.deadline_s - clock(), given.get("read") or inf)
+        if left_s < inf:
+            request.headers = [*request.headers, (name, b"%.3f" % max(0.0, left_s))]
 
 
-def backend(transport: Any) -> Any:
-    return transport._pool._network_backend
+_types: dict[type, type] = {}
 
 
-def expire(transport: Any) -> list[Any]:
-    """Take expired connections out of the pool, to be closed by the caller."""
-    pool = transport._pool
+def _pool_type(library: Library, blocking: bool) -> type:
+    core = library.core
+    base = core.ConnectionPool if blocking else core.AsyncConnectionPool
+    known = _types.get(base)
+    if known is None:
+        known = _types[base] = _make_pool_type(base, _connection_type(library, blocking), blocking)
+    return known
+
+
+def _connection_type(library: Library, blocking: bool) -> type:
+    base = library.core.HTTPConnection if blocking else library.core.AsyncHTTPConnection
+
+    class Connection(base):  # type: ignore[misc, valid-type]  # the base is the library's
+        """May become HTTP/2: then of our kind."""
+
+        @property
+        def _connection(self) -> Any:
+            return self.__dict__.get("_inner")
+
+        @_connection.setter
+        def _connection(self, made: Any) -> None:
+            self.__dict__["_inner"] = _http2.ours(library, made, blocking)
+
+    return Connection
+
+
+def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
+    class Pool(base):  # type: ignore[misc]  # the base is the library's
+        def create_connection(self, origin: Any) -> Any:
+            made = super().create_connection(origin)
+            if self._http2 and isinstance(origin, Route):
+                made.__class__ = connection
+            return made
+
+        if blocking:
+
+            def _assign_requests_to_connections(self) -> list[Any]:
+                # Still under the lock, which a new connection waits for: an idle one that has
+                # to go is gone before another takes its place.
+                for gone in super()._assign_requests_to_connections():
+                    gone.close()
+                return []
+
+            def handle_request(self, request: Any) -> Any:
+                attempt = CURRENT.get()
+                if attempt is not None:
+                    _direct(request, attempt)
+                return super().handle_request(request)
+        else:
+
+            def handle_async_request(self, request: Any) -> Any:
+                attempt = CURRENT.get()
+                if attempt is not None:
+                    _direct(request, attempt)
+                return super().handle_async_request(request)
+
+    return Pool
+
+
+def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
+    """A pool of ours like `plain`, which dials through `backend`."""
+    return _pool_type(library, blocking)(
+        ssl_context=plain._ssl_context,
+        max_connections=plain._max_connections,
+        max_keepalive_connections=plain._max_keepalive_connections,
+        keepalive_expiry=plain._keepalive_expiry,
+        http1=plain._http1,
+        http2=plain._http2,
+        retries=plain._retries,
+        local_address=plain._local_address,
+        network_backend=backend,
+        socket_options=plain._socket_options,
+    )
+
+
+def manner(pool: Any) -> dict[str, Any]:
+    """How a pool for health checks speaks to the same servers: with the same verification, and
+    HTTP/2 only where nothing else is spoken (checks on one connection aren't independent)."""
+    only2 = pool._http2 and not pool._http1
+    return {"ssl_context": pool._ssl_context, "http1": not only2, "http2": only2}
+
+
+def expire(pool: Any) -> list[Any]:
+    """Take connections that are kept no longer out of the pool, to be closed by the caller."""
     with pool._optional_thread_lock:
         return list(pool._assign_requests_to_connections())
 
 
-def retire(transport: Any) -> list[Any]:
-    """Keep no connection alive from now on; returns the idle ones, to be closed.
-
-    Those in flight go when they finish.
-    """
-    transport._pool._max_keepalive_connections = 0
-    return expire(transport)
+def settle(pool: Any) -> None:
+    """Returns when connections that had to go are closed."""
+    with pool._optional_thread_lock:
+        pass
 
 
-def busy(transport: Any) -> bool:
-    """True while a request is under way or its response isn't closed."""
-    return bool(transport._pool._requests)
+def is_full(pool: Any) -> bool:
+    """No connection more may be opened, and none is idle."""
+    connections = pool.connections
+    limit: int = pool._max_connections
+    return len(connections) >= limit and not any(one.is_idle() for one in connections)
 
 
-def idle(transport: Any) -> int:
-    """How many connections wait for a request."""
-    return sum(bool(connection.is_idle()) for connection in tuple(transport._pool._connections))
-
-
-def size(transport: Any) -> int:
-    """How many connections there may be."""
-    limit: int = transport._pool._max_connections
-    return limit
-
-
-def keepalive_limit(transport: Any) -> int:
-    limit: int = transport._pool._max_keepalive_connections
-    return limit
-
-
-def connections(transport: Any) -> list[Any]:
-    """All connections, without the pool's lock (for a forked child, where nobody holds it
-    but it may look held)."""
-    return list(transport._pool._connections)
+def forget(pool: Any) -> list[Any]:
+    """Take all connections out of the pool without its lock (for a forked child, where nobody
+    holds it but it may look held), and give it a new lock."""
+    connections = list(pool._connections)
+    pool._connections, pool._requests = [], []
+    pool._optional_thread_lock = type(pool._optional_thread_lock)()
+    return connections

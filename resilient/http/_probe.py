@@ -23,7 +23,8 @@ from ..core.health import (
 from ..core.upstream_events import Lost, Probed, Trouble
 from ..settings import Settings
 from ._attempt import draw
-from ._origin import Origin, Slot
+from ._origin import Origin
+from ._slot import Slot
 
 clock = time.monotonic
 
@@ -60,11 +61,11 @@ class Prober:
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
 
     def follow(self) -> None:
-        """Probe exactly the endpoints that aren't retired."""
+        """Probe the endpoints that aren't retired, and those that still owe an answer."""
         if self._path is None or self._origin.probe_context is None:
             return
         wanted = set(self._origin.slots())
-        for slot in [slot for slot in self._tasks if slot not in wanted]:
+        for slot in [slot for slot in self._tasks if slot not in wanted and not slot.flying]:
             self._tasks.pop(slot).cancel()
         for slot in wanted - set(self._tasks):
             watch = EndpointProbe(self._origin, slot, self._path, self._config)
@@ -144,7 +145,8 @@ class EndpointProbe:
             self._bad(probe)
             self._origin.apply(Probed(self._slot.endpoint, False, f"health check: {exc}"), clock())
         else:
-            self._detector = self._detector.heard(probe, clock())
+            self._slot.checked_at = clock()
+            self._detector = self._detector.heard(probe, self._slot.checked_at)
             healthy = status < 400
             detail = "" if healthy else f"health check: HTTP {status}"
             if not healthy:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.health import MAX_OUTSTANDING
 from ..settings import Settings
-from . import _pools
 from ._async_stream import AsyncBackend
 from ._library import Library
-from ._origin import Origin, Slot
+from ._origin import Origin
 from ._probe import ProbeFactory, ProbeRefused
+from ._slot import Slot
 
 SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -22,7 +22,7 @@ class PoolProbe:
     def __init__(
         self,
         library: Library,
-        ssl_context: Any,
+        like: Mapping[str, Any],
         slot: Slot,
         origin: Origin,
         tls_names: Mapping[str, str],
@@ -32,10 +32,10 @@ class PoolProbe:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{scheme}://{host}:{origin.port}"
         self._pool = library.core.AsyncConnectionPool(
-            ssl_context=ssl_context, max_connections=MAX_OUTSTANDING, keepalive_expiry=30.0
+            max_connections=MAX_OUTSTANDING, keepalive_expiry=30.0, **like
         )
         network = self._pool._network_backend
-        self._pool._network_backend = AsyncBackend(library, slot, network, None, tls_names)
+        self._pool._network_backend = AsyncBackend(library, network, tls_names, slot)
 
     async def get(self, path: str) -> int:
         core = self._library.core
@@ -50,12 +50,10 @@ class PoolProbe:
         await self._pool.aclose()
 
 
-def probe_factory(
-    library: Library, make_inner: Callable[[], Any], settings: Settings
-) -> ProbeFactory:
-    ssl_context = _pools.ssl_context(make_inner())
+def probe_factory(library: Library, like: Mapping[str, Any], settings: Settings) -> ProbeFactory:
+    """What dials health checks.  `like`: as the client does; see `_pools.manner`."""
 
     def make(slot: Slot, origin: Origin) -> PoolProbe:
-        return PoolProbe(library, ssl_context, slot, origin, settings.tls_names)
+        return PoolProbe(library, like, slot, origin, settings.tls_names)
 
     return make

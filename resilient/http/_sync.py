@@ -5,27 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from math import inf
 from typing import Any
-from weakref import WeakMethod
 
 from .. import errors
 from . import _pools
 from ._attempt import CURRENT, Attempt, Elsewhere, Superseded, clock
 from ._call import Call
-from ._engine import BUFFERED, Engine
+from ._engine import Engine, Send
 from ._fallbacks import Relay
-from ._origin import Slot
+from ._slot import Slot
 from ._sync_stream import SyncBackend
 
 
 class SyncEngine(Engine):
     """See `Engine`."""
 
-    def handle(self, request: Any) -> Any:
-        """The response; None: the library itself is to handle it, or to complain.  Raises
-        as documented in the package."""
+    def handle(self, request: Any, send: Send) -> Any:
+        """The response; None: the library itself is to handle it, or to complain.  `send`:
+        the library's own way to send a request.  Raises as documented in the package."""
         now = clock()
-        call = self.begin(request, now)
+        call = self.begin(request, send, now)
         if call is not None:
             return self._run(call, now)
         key = self.key(request)
@@ -34,17 +34,17 @@ class SyncEngine(Engine):
         if self.fallbacks is not None:
             relay = self.fallbacks.relay(request, self.deadline_of(request))
             if relay is not None:
-                return self._relay(relay)
-        return self._handle(key, request)
+                return self._relay(relay, send)
+        return self._handle(key, request, send)
 
-    def _relay(self, relay: Relay) -> Any:
+    def _relay(self, relay: Relay, send: Send) -> Any:
         """Through the URL and its fallbacks, until one serves."""
         response = None
         try:
             while response is None:
                 request = relay.request()
                 try:
-                    answer = self._handle(self.key(request), request)
+                    answer = self._handle(self.key(request), request, send)
                 except self.library.client.TransportError as exc:
                     response = relay.failed(exc)
                     continue
@@ -56,18 +56,18 @@ class SyncEngine(Engine):
             if relay.kept is not None and relay.kept is not response:
                 relay.kept.close()
 
-    def _handle(self, key: Any, request: Any) -> Any:
+    def _handle(self, key: Any, request: Any, send: Send) -> Any:
         began_s = clock()
         origin, wait = self.origin(key, began_s)
-        if wait is None:
-            return self._run(Call(self.policy, origin, request, began_s), began_s)
-        try:
-            wait.result(self.deadline_of(request))
-        except errors.ResolutionError as exc:
-            raise self.resolution_error(exc, key[1]) from exc
-        except TimeoutError as exc:
-            raise self.resolution_late(key[1]) from exc
-        return self._run(Call(self.policy, origin, request, began_s), clock())
+        if wait is not None:
+            try:
+                wait.result(self.resolution_s(request))
+            except errors.ResolutionError as exc:
+                raise self.resolution_error(exc, key[1]) from exc
+            except TimeoutError as exc:
+                raise self.resolution_late(key[1]) from exc
+        call = Call(self.policy, origin, request, send, self.once, began_s)
+        return self._run(call, clock())
 
     def _run(self, call: Call, now: float) -> Any:
         try:
@@ -75,49 +75,62 @@ class SyncEngine(Engine):
                 attempt = call.attempt(now)
                 try:
                     response = self.once(attempt)
+                    if self._taken(call, attempt, response):
+                        return self._deliver(attempt, response)
                 except Superseded as won:
-                    call.superseded(attempt, clock())
+                    attempt.leave()
                     return self._deliver(won.attempt, won.response)
                 except Elsewhere:
                     call.redirected(attempt)
-                    now = clock()
-                    continue
                 except self.library.client.TransportError as exc:
+                    if call.kept is not None:
+                        call.failed_beside(attempt, exc, clock())
+                        (attempt, response), call.kept = call.kept, None
+                        return self._deliver(attempt, response)
                     _rest(call, call.failed(attempt, exc, clock()))
-                    now = clock()
-                    continue
                 except BaseException:
                     attempt.leave()
                     raise
-                delay_s = call.answered(attempt, response.status_code, response.headers, clock())
-                if delay_s is None:
-                    return self._deliver(attempt, response)
-                response.close()
-                attempt.leave()
-                time.sleep(delay_s)
                 now = clock()
         finally:
             if call.parked is not None:
                 call.parked[1].close()
+            if call.kept is not None:
+                call.kept[1].close()
+                call.kept[0].leave()
+
+    def _taken(self, call: Call, attempt: Attempt, response: Any) -> bool:
+        """Is this answer the caller's?  Whatever goes wrong here, it isn't left open."""
+        try:
+            if call.answered(attempt, response.status_code, clock()):
+                return True
+            if not attempt.left and _pools.is_full(self.pool):
+                response.close()
+            else:
+                call.kept = (attempt, response)
+        except BaseException:
+            response.close()
+            raise
+        if call.kept is None:
+            attempt.leave()
+        return False
 
     def once(self, attempt: Attempt) -> Any:
         """One attempt: the response with its head, and its body if that belongs to it."""
-        inner = self._inners.get(attempt.slot) or self.inner(attempt.slot)
+        call = attempt.call
         token = CURRENT.set(attempt)
         try:
-            response = inner.handle_request(self.request_for(attempt, inner))
+            response = call.send(call.request)
+            if response.status_code != 101 and self.buffers(call):
+                attempt.headed, attempt.hedge_at = True, inf
+                try:
+                    body = b"".join(response.stream)
+                finally:
+                    response.stream.close()
+                response.stream = self.library.client.ByteStream(body)
+                attempt.leave()
         finally:
             CURRENT.reset(token)
-        buffered = BUFFERED.get()
-        if buffered is None:
-            buffered = self.buffers
-        if buffered and attempt.call.repeatable and response.status_code != 101:
-            try:
-                body = b"".join(response.stream)
-            finally:
-                response.stream.close()
-            response.stream = self.library.client.ByteStream(body)
-            attempt.leave()
         return response
 
     def _deliver(self, attempt: Attempt, response: Any) -> Any:
@@ -132,22 +145,20 @@ class SyncEngine(Engine):
 
     # -- what Engine asks for
 
-    def _backend(self, slot: Slot, network: Any) -> SyncBackend:
-        return SyncBackend(self.library, slot, WeakMethod(self.once), self.settings.tls_names)
+    def _backend(self) -> SyncBackend:
+        return SyncBackend(self.library, self._own_backend, self.settings.tls_names)
 
     def endpoint_gone(self, slot: Slot) -> None:
-        for connection in self._take_idle(slot):
+        for connection in _pools.expire(self.pool):
             connection.close()
 
-    def _discard(self, inners: list[Any]) -> None:
-        for inner in inners:
-            for connection in _pools.connections(inner):
-                with suppress(Exception):
-                    connection.close()
+    def _discard(self, connections: list[Any]) -> None:
+        for connection in connections:
+            with suppress(Exception):
+                connection.close()
 
     def close(self) -> None:
-        for inner in self.take_inners():
-            inner.close()
+        self.pool.close()
         self.detach()
 
 

@@ -1,8 +1,8 @@
-"""Waiting for a response's head in a blocking shell: bounded, and joined by a rival.
+"""Waiting for a response in a blocking shell: bounded, watched, and joined by a hedge.
 
-When an endpoint stays silent too long, the waiting thread itself sends the request to
-another endpoint and then waits for both, without any thread of its own.  The first answer
-wins; the other attempt is unwound, which closes its connection.
+When a hedge was asked for and an endpoint stays silent, the waiting thread itself sends the
+request to another endpoint and then waits for both, without any thread of its own.  The first
+answer wins; the other attempt is unwound, which closes its connection.
 """
 
 from __future__ import annotations
@@ -16,28 +16,26 @@ from ._attempt import Attempt, Elsewhere, OuterReady, Superseded, clock
 
 
 def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float) -> bytes:
-    """Bytes of the head.  Core's ReadTimeout at the deadline or when the user's own timeout
-    is over."""
+    """Bytes.  Core's ReadTimeout at the deadline, when the user's own timeout is over, or when
+    the endpoint is proved dead."""
     while True:
         now = clock()
         until_s = min(user_until_s, attempt.until_s())
         if now >= until_s:
             raise stream.library.core_error("ReadTimeout", TimeoutError("timed out"))
-        stop_s = min(until_s, attempt.silence_at)
+        stop_s = min(until_s, attempt.look_at, attempt.hedge_at)
         data: bytes | None
         if attempt.outer:
             data = _receive_beside(stream, attempt, max_bytes, stop_s)
         else:
-            data = stream.take(max_bytes, max(0.001, stop_s - now))
+            data = stream.take(max_bytes, None if stop_s == inf else max(0.001, stop_s - now))
         if data is not None:
-            attempt.silence_at = inf
             stream.slot.byte_at = clock()
             return data
-        if clock() >= attempt.silence_at:
-            if attempt.call.repeatable:
-                _join(stream, attempt)
-            else:
-                attempt.look(clock())
+        if clock() >= attempt.look_at:
+            attempt.look(clock())
+        if clock() >= attempt.hedge_at:
+            _join(stream, attempt)
 
 
 def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float) -> bytes | None:
@@ -51,7 +49,8 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
     outer = {waiting.sock.fileno(): one for one, waiting in attempt.outer}
     for fd in outer:
         poll.register(fd, select.POLLIN)
-    ready = [fd for fd, _ in poll.poll(max(0.0, stop_s - clock()) * 1000 + 0.5)]
+    left_s = min(1e6, max(0.0, stop_s - clock()))
+    ready = [fd for fd, _ in poll.poll(left_s * 1000 + 0.5)]
     if stream.sock.fileno() in ready:
         data = stream.take_now(max_bytes)
         return data
@@ -67,7 +66,7 @@ def _join(stream: Any, attempt: Attempt) -> None:
     while rival is not None:
         rival.outer = (*attempt.outer, (attempt, stream))
         try:
-            response = stream.runner()(rival)
+            response = call.once(rival)
         except Elsewhere:
             call.redirected(rival)
             rival = call.attempt(clock())
@@ -78,10 +77,10 @@ def _join(stream: Any, attempt: Attempt) -> None:
                 return
             raise
         except Superseded:
-            call.superseded(rival, clock())
+            rival.leave()
             raise
         except call.library.client.TransportError as exc:
-            attempt.silence_at = call.rival_failed(rival, exc, clock())
+            call.rival_failed(rival, exc, clock())
             return
         except BaseException:
             rival.leave()
@@ -89,5 +88,5 @@ def _join(stream: Any, attempt: Attempt) -> None:
         if call.rival_answered(rival, response.status_code, clock()):
             raise Superseded(rival, response)
         response.close()
-        attempt.silence_at = call.rival_failed(rival, None, clock())
+        call.rival_failed(rival, None, clock())
         return

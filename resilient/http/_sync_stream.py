@@ -12,7 +12,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -20,8 +20,8 @@ from typing import Any
 from . import _dial
 from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
 from ._library import Library
-from ._origin import Slot
 from ._readable import Readable
+from ._slot import Slot
 from ._sync_race import read_head
 
 
@@ -32,21 +32,16 @@ class SyncStream:
     three of the eight system calls that a request takes otherwise.
     """
 
-    __slots__ = ("_plain", "_poll", "_readable", "_tls_names", "library", "runner", "slot", "sock")
+    __slots__ = ("_mark", "_plain", "_poll", "_readable", "_tls_names", "library", "slot", "sock")
 
     def __init__(
-        self,
-        library: Library,
-        sock: socket.socket,
-        slot: Slot,
-        runner: Any,
-        tls_names: Mapping[str, str],
+        self, library: Library, sock: socket.socket, slot: Slot, tls_names: Mapping[str, str]
     ) -> None:
         self.library = library
         self.sock = sock
         self.slot = slot
-        self.runner = runner
         self._tls_names = tls_names
+        self._mark = _dial.Mark(slot)
         self._readable = Readable(sock)
         self._plain = not isinstance(sock, ssl.SSLSocket)
         self._poll = select.poll()
@@ -60,11 +55,10 @@ class SyncStream:
             return self.receive(max_bytes, timeout)
         now = clock()
         until_s = inf if timeout is None else now + timeout
-        stop_s = min(until_s, attempt.call.deadline_s, attempt.silence_at)
+        stop_s = min(until_s, attempt.until_s(), attempt.look_at, attempt.hedge_at)
         if now < stop_s and not attempt.outer:  # nearly always all there is to it
-            data = self.take(max_bytes, stop_s - now)
+            data = self.take(max_bytes, None if stop_s == inf else stop_s - now)
             if data is not None:
-                attempt.silence_at = inf
                 self.slot.byte_at = clock()
                 return data
         return read_head(self, attempt, max_bytes, until_s)
@@ -83,7 +77,7 @@ class SyncStream:
             if not self._plain:
                 sock.settimeout(timeout)
                 return sock.recv(max_bytes)
-            while self._poll.poll(None if timeout is None else timeout * 1000):
+            while self._poll.poll(None if timeout is None else _ms(timeout)):
                 # Not `suppress`: this runs for every response.
                 try:
                     return sock.recv(max_bytes)
@@ -123,7 +117,7 @@ class SyncStream:
                     sent = self._send(view, attempt, timeout)
                 if attempt is not None and sent:
                     attempt.sent = True
-                    attempt.wrote(clock())
+                    attempt.uploaded_s = clock()
                 size -= sent
                 if size:
                     view = memoryview(view)[sent:]
@@ -138,13 +132,27 @@ class SyncStream:
         """When nothing could be sent at once: how much was taken later, which for a plain
         socket is nothing yet.  TimeoutError: nothing in time."""
         if attempt is not None:
-            timeout = _dial.write_s(attempt, timeout, len(view))
+            timeout = _dial.write_s(attempt, timeout)
+        until_s = inf if timeout is None else clock() + timeout
+        while True:
+            now = clock()
+            stop_s = until_s if attempt is None else min(until_s, attempt.look_at)
+            try:
+                return self._send_once(view, None if stop_s == inf else max(0.001, stop_s - now))
+            except TimeoutError:
+                if attempt is not None and clock() >= attempt.look_at:
+                    if attempt.is_dead(clock()):
+                        raise
+                elif clock() >= until_s:
+                    raise
+
+    def _send_once(self, view: bytes | memoryview, timeout: float | None) -> int:
         if not self._plain:
             self.sock.settimeout(timeout)
             return self.sock.send(view)
         poll = select.poll()
         poll.register(self.sock, select.POLLOUT)
-        if not poll.poll(None if timeout is None else timeout * 1000):
+        if not poll.poll(None if timeout is None else _ms(timeout)):
             raise TimeoutError("timed out")
         return 0
 
@@ -157,29 +165,50 @@ class SyncStream:
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> SyncStream:
-        attempt, began_s = CURRENT.get(), clock()
+        attempt = CURRENT.get()
         name = _dial.verified(server_hostname, self._tls_names, attempt)
         try:
-            self.sock.settimeout(
-                timeout if attempt is None else _dial.handshake_s(attempt, timeout)
+            secured = ssl_context.wrap_socket(
+                self.sock, server_hostname=name, do_handshake_on_connect=False
             )
-            secured = ssl_context.wrap_socket(self.sock, server_hostname=name)
+            self.sock = secured
+            self._shake(secured, attempt, timeout)
         except OSError as exc:
             self.close()
             late = isinstance(exc, TimeoutError)
-            if attempt is not None:
-                _dial.handshake_failed(attempt, exc, clock() - began_s if late else None)
+            if attempt is not None and not late:
+                _dial.handshake_failed(attempt, exc)
             raise self.library.core_error(
                 "ConnectTimeout" if late else "ConnectError", exc
             ) from exc
         except BaseException:
             self.close()
             raise
-        return SyncStream(self.library, secured, self.slot, self.runner, self._tls_names)
+        return SyncStream(self.library, secured, self.slot, self._tls_names)
+
+    def _shake(self, sock: ssl.SSLSocket, attempt: Attempt | None, timeout: float | None) -> None:
+        """The handshake; TimeoutError when it isn't over in time, or the endpoint is dead."""
+        if attempt is None:
+            sock.settimeout(timeout)
+            sock.do_handshake()
+            return
+        until_s = clock() + _dial.bounded(attempt, timeout)
+        while True:
+            now = clock()
+            if now >= until_s or (now >= attempt.look_at and attempt.is_dead(now)):
+                raise TimeoutError("the handshake timed out")
+            sock.settimeout(_dial.finite(min(until_s, attempt.look_at) - now) or None)
+            try:
+                sock.do_handshake()
+            except TimeoutError:
+                continue
+            return
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return self._readable()
+            return self._mark.is_stale() or self._readable()
+        if info == "is_stale":
+            return self._mark.is_stale()
         if info == "ssl_object" and isinstance(self.sock, ssl.SSLSocket):
             return self.sock._sslobj  # type: ignore[attr-defined]  # as the core library does
         if info == "client_addr":
@@ -195,15 +224,17 @@ class SyncStream:
 
 
 class SyncBackend:
-    """The network backend of one endpoint's connection pool."""
+    """The network backend of a transport's pool: dials the endpoint of the attempt under way.
 
-    def __init__(
-        self, library: Library, slot: Slot, runner: Any, tls_names: Mapping[str, str]
-    ) -> None:
+    `own`: the library's own backend, for requests that aren't ours (a mock lets them pass).
+    """
+
+    def __init__(self, library: Library, own: Any, tls_names: Mapping[str, str]) -> None:
         self._library = library
-        self._slot = slot
-        self._runner = runner
+        self._own = own
         self._tls_names = tls_names
+        #: returns when the pool has closed what had to go
+        self.settle: Callable[[], None] = lambda: None
 
     def connect_tcp(
         self,
@@ -212,14 +243,18 @@ class SyncBackend:
         timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
-    ) -> SyncStream:
+    ) -> Any:
         attempt = CURRENT.get()
         if attempt is None:
-            raise RuntimeError("a pinned pool is used by its engine only")
+            return self._own.connect_tcp(host, port, timeout, local_address, socket_options)
+        attempt.call.waited(attempt, clock())
+        self.settle()
         parked, attempt.call.parked = attempt.call.parked, None
-        if parked is not None and parked[0] is self._slot:
+        if parked is not None and parked[0] is attempt.slot:
             sock = parked[1]
         else:
+            if parked is not None:
+                parked[1].close()
             race = DialRace(attempt, local_address, tuple(socket_options or ()))
             try:
                 slot, sock = race.run(clock() + _dial.bounded(attempt, timeout))
@@ -229,10 +264,10 @@ class SyncBackend:
                 attempt.local_fault = _dial.is_local(exc)
                 attempt.nobody = not attempt.local_fault
                 raise self._library.core_error("ConnectError", exc) from exc
-            if slot is not self._slot:
+            if slot is not attempt.slot:
                 attempt.call.parked = (slot, sock)
                 raise Elsewhere
-        return SyncStream(self._library, sock, self._slot, self._runner, self._tls_names)
+        return SyncStream(self._library, sock, attempt.slot, self._tls_names)
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -269,6 +304,7 @@ class DialRace:
         self._local_address = local_address
         self._options = options
         self._pending: dict[int, tuple[Slot, socket.socket, float]] = {}
+        self._winner_s: float | None = None
         self._error: OSError | None = None
         self._failed = False
 
@@ -291,7 +327,7 @@ class DialRace:
                     if not partial or now >= until_s or self._attempt.outer:
                         raise self._error or ConnectionError("no endpoint")
                     with suppress(TimeoutError):  # the other family may still come
-                        origin.news(seen).result(until_s - now)
+                        origin.news(seen).result(_dial.finite(until_s - now))
                     continue
                 if slot is None:
                     # All were dialled and are silent: perhaps there are others by now.
@@ -306,7 +342,7 @@ class DialRace:
         finally:
             for slot, sock, since_s in self._pending.values():
                 sock.close()
-                _dial.silent(self._attempt, slot, since_s)
+                _dial.silent(self._attempt, slot, since_s, self._winner_s)
 
     def _start(self, slot: Slot, now: float) -> None:
         self._attempt.dialled += 1
@@ -340,14 +376,20 @@ class DialRace:
         for fd, _ in poll.poll(max(0.0, until_s - clock()) * 1000 + 0.5):
             if fd in outer:
                 raise OuterReady(outer[fd])
-            slot, sock, _ = self._pending.pop(fd)
+            slot, sock, since_s = self._pending.pop(fd)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code == 0:
+                self._winner_s = clock() - since_s
                 return slot, sock
             sock.close()
             self._fail(slot, _as_error(code))
             self._failed = True
         return None
+
+
+def _ms(seconds: float) -> float:
+    """For poll, which takes no more than its integers hold."""
+    return min(seconds, 1e6) * 1000
 
 
 def _as_error(code: int) -> OSError:

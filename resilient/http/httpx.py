@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,9 @@ import httpx
 
 from ..settings import Settings
 from . import _httpx_errors as errors
-from . import _pools
 from ._async import AsyncEngine
-from ._engine import BUFFERED
-from ._library import Library
+from ._attempt import FLOW, Flow
+from ._library import Library, network_is_real, untouched_timeout
 from ._sync import SyncEngine
 
 if TYPE_CHECKING:
@@ -46,7 +44,17 @@ __all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport", "errors"]
 
 LIBRARY = Library(httpx, httpcore, errors)
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-TIMEOUT = httpx.Timeout(timeout=5.0)
+TIMEOUT: httpx.Timeout = untouched_timeout(httpx.Timeout, 5.0)
+_real = network_is_real(
+    (httpx.HTTPTransport, "handle_request"),
+    (httpcore.ConnectionPool, "handle_request"),
+    (httpcore.HTTPConnection, "handle_request"),
+)
+_async_real = network_is_real(
+    (httpx.AsyncHTTPTransport, "handle_async_request"),
+    (httpcore.AsyncConnectionPool, "handle_async_request"),
+    (httpcore.AsyncHTTPConnection, "handle_async_request"),
+)
 DEFAULT: Any = httpx.USE_CLIENT_DEFAULT
 
 
@@ -74,17 +82,15 @@ class Transport(httpx.HTTPTransport):
                          local_address, retries, options)  # fmt: skip
         self._engine: SyncEngine | None = None
         if proxy is None and uds is None:
-            context = _pools.ssl_context(self)
-            plain = partial(
-                httpx.HTTPTransport, context, None, trust_env, http1, http2, limits, None, None,
-                local_address, retries, options,
-            )  # fmt: skip
-            self._engine = SyncEngine(LIBRARY, settings, plain)
+            self._engine = SyncEngine(LIBRARY, settings, self._pool)
+            self._pool = self._engine.pool
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        engine = self._engine
-        response: httpx.Response | None = None if engine is None else engine.handle(request)
-        return super().handle_request(request) if response is None else response
+        engine, send = self._engine, super().handle_request
+        if engine is None or not _real():
+            return send(request)
+        response: httpx.Response | None = engine.handle(request, send)
+        return send(request) if response is None else response
 
     def close(self) -> None:
         if self._engine is not None:
@@ -126,18 +132,14 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
                          local_address, retries, options)  # fmt: skip
         self._engine: AsyncEngine | None = None
         if proxy is None and uds is None:
-            context = _pools.ssl_context(self)
-            plain = partial(
-                httpx.AsyncHTTPTransport, context, None, trust_env, http1, http2, limits, None,
-                None, local_address, retries, options,
-            )  # fmt: skip
-            self._engine = AsyncEngine(LIBRARY, settings, plain)
+            self._engine = AsyncEngine(LIBRARY, settings, self._pool)
+            self._pool = self._engine.pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        engine = self._engine
-        answer = None if engine is None else engine.handle(request)
+        engine, send = self._engine, super().handle_async_request
+        answer = None if engine is None or not _async_real() else engine.handle(request, send)
         if answer is None:
-            return await super().handle_async_request(request)
+            return await send(request)
         response: httpx.Response = await answer
         return response
 
@@ -185,7 +187,6 @@ class Client(httpx.Client):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
-        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -207,16 +208,15 @@ class Client(httpx.Client):
             transport=transport,
             default_encoding=default_encoding,
         )
+        if timeout is TIMEOUT:
+            self._timeout = TIMEOUT  # set above as a copy, which says nothing of its origin
 
     def _init_transport(
         self, *args: Any, transport: httpx.BaseTransport | None = None, **kwargs: Any
     ) -> httpx.BaseTransport:
         if transport is not None:
             return transport
-        own = Transport(*args, **kwargs, settings=self._settings)
-        if own._engine is not None:
-            own._engine.buffers = self._quick
-        return own
+        return Transport(*args, **kwargs, settings=self._settings)
 
     def send(
         self,
@@ -226,15 +226,13 @@ class Client(httpx.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
-        if self._quick and not stream:
-            return httpx.Client.send(self, request, auth=auth, follow_redirects=follow_redirects)
-        token = BUFFERED.set(not stream)
+        token = FLOW.set(Flow(not stream))
         try:
             return httpx.Client.send(
                 self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
-            BUFFERED.reset(token)
+            FLOW.reset(token)
 
 
 class AsyncClient(httpx.AsyncClient):
@@ -265,7 +263,6 @@ class AsyncClient(httpx.AsyncClient):
         settings: Settings | None = None,
     ) -> None:
         self._settings = settings
-        self._quick = transport is None and not mounts
         super().__init__(
             auth=auth,
             params=params,
@@ -287,16 +284,15 @@ class AsyncClient(httpx.AsyncClient):
             trust_env=trust_env,
             default_encoding=default_encoding,
         )
+        if timeout is TIMEOUT:
+            self._timeout = TIMEOUT  # set above as a copy, which says nothing of its origin
 
     def _init_transport(
         self, *args: Any, transport: httpx.AsyncBaseTransport | None = None, **kwargs: Any
     ) -> httpx.AsyncBaseTransport:
         if transport is not None:
             return transport
-        own = AsyncTransport(*args, **kwargs, settings=self._settings)
-        if own._engine is not None:
-            own._engine.buffers = self._quick
-        return own
+        return AsyncTransport(*args, **kwargs, settings=self._settings)
 
     async def send(
         self,
@@ -306,14 +302,10 @@ class AsyncClient(httpx.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
-        if self._quick and not stream:
-            return await httpx.AsyncClient.send(
-                self, request, auth=auth, follow_redirects=follow_redirects
-            )
-        token = BUFFERED.set(not stream)
+        token = FLOW.set(Flow(not stream))
         try:
             return await super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
-            BUFFERED.reset(token)
+            FLOW.reset(token)

@@ -42,7 +42,12 @@ def zone(
 ) -> Iterator[str]:
     """The client's zone, which the test cuts off."""
     skip_unless(lab, "blackhole")
-    for name, value in lab.env(request.param).items():
+    checks = {
+        "RESILIENT_HTTP_HEALTH_PATH": "/health/ready",
+        "RESILIENT_PROBE_INTERVAL_S": "0.4",
+        "RESILIENT_PROBE_TIMEOUT_S": "0.2",
+    }
+    for name, value in {**lab.env(request.param), **checks}.items():
         monkeypatch.setenv(name, value)
     yield request.param
     lab.heal()

@@ -88,7 +88,7 @@ def test_a_post_stays_where_it_was_sent(
     names.answers[NAME] = (subnet + "1",)
     client = shell.client(settings)
     with pytest.raises(shell.lib.ConnectError):
-        shell.post(client, f"http://{NAME}:{port}/x", content=b"abc")
+        shell.post(client, f"http://{NAME}:{port}/x", content=b"abc", timeout=0.2)
     assert other.seen("POST /x") == 0
     response = shell.post(
         client, f"http://{NAME}:{port}/x", content=b"abc", **options(idempotent=True)
@@ -128,3 +128,21 @@ def test_when_the_fallbacks_fail_too_the_url_is_waited_for(
     assert 0.55 <= time.monotonic() - began < 0.7
     assert isinstance(caught.value, errors.DeadlineExceeded)
     assert NAME in str(caught.value)
+
+
+@TIMED
+def test_a_slow_url_is_waited_for(
+    shell: Shell,
+    names: Names,
+    run_upstreams: Run,
+    fallback: tuple[Upstream, Settings],
+    port: int,
+) -> None:
+    other, settings = fallback
+    (one,) = run_upstreams(1)
+    names.answers[NAME] = (one.address,)
+    client = shell.client(Settings(http_fallbacks=settings.http_fallbacks, deadline_s=0.4))
+    assert shell.get(client, f"http://{NAME}:{port}/slow?s=0.6", timeout=5).text == one.address
+    with pytest.raises(shell.lib.ReadTimeout):
+        shell.get(client, f"http://{NAME}:{port}/slow?s=0.6", timeout=0.2)
+    assert other.seen("GET /slow") == 0

@@ -74,7 +74,8 @@ def test_it_ends_when_the_endpoint_is_proved_dead(
     assert isinstance(caught.value, errors.RequestOutcomeUnknown)
     assert isinstance(caught.value, shell.ours.errors.RequestOutcomeUnknown)
     assert isinstance(caught.value.__cause__, shell.lib.ReadTimeout)
-    assert WINDOW_S <= took_s < WINDOW_S + 0.4
+    # a window since the last sign of life, which came a probe's interval before at the earliest
+    assert WINDOW_S - 0.2 <= took_s < WINDOW_S + 0.4
     assert facts(shell.post(client, f"{url}/x"))["address"] == two.address
     one.go_on()
     assert (one.seen(f"{method} /order"), two.seen(f"{method} /order")) == (1, 0)
@@ -114,8 +115,8 @@ def others_ask(settings: Settings, url: str) -> Iterator[list[str]]:
 def test_silence_to_requests_proves_nothing(
     shell: Shell, pair: tuple[Upstream, Upstream], port: int
 ) -> None:
-    # A server with one worker is silent to all others while it does what it was told, and
-    # others answer: the same that is seen of one that hangs.
+    # A server with one worker is silent to all others while it does what it was told: they
+    # wait for it, as they do without us.
     one, two = pair
     settings, url = local(one, two), f"http://{NAME}:{port}"
     client = shell.client(settings, timeout=20.0)
@@ -128,9 +129,9 @@ def test_silence_to_requests_proves_nothing(
     finally:
         unsubscribe()
     assert response.text == one.address
-    assert two.address in served
-    lost = [event for event in told if isinstance(event, EndpointLost)]
-    assert [event.endpoint.address for event in lost] == [one.address]
+    assert set(served) == {one.address}
+    assert two.seen("GET /x") == 0
+    assert not [event for event in told if isinstance(event, EndpointLost)]
 
 
 @TIMED

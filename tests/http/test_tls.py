@@ -138,7 +138,8 @@ def test_a_hung_tls_endpoint_is_left(
 ) -> None:
     one, two = run_upstreams(2, *pair(authority, tmp_path, NAME))
     names.answers[NAME] = (one.address, two.address)
-    client = shell.client(Settings(probe_interval_s=0.1, probe_timeout_s=0.1), verify=trust)
+    settings = Settings(probe_interval_s=0.1, probe_timeout_s=0.1, http_health_path="/health")
+    client = shell.client(settings, verify=trust)
     for _ in range(6):
         shell.get(client, f"https://{NAME}:{port}/x")
     one.hang()

@@ -75,7 +75,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 writer.write(
                     response(int(options["code"]) if bad else 200, address.encode(), *more)
                 )
-            elif parts.path == "/drop":
+            elif parts.path == "/drop" and address not in options.get("except", "").split(","):
                 break
             elif parts.path == "/cut" and address not in options.get("except", "").split(","):
                 writer.write(response(200, b"x" * 10_000)[:-5000])

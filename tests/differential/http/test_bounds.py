@@ -1,0 +1,152 @@
+"""What the caller said of time and connections holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+import pytest
+from side_by_side import Asked, Names, Pair, Reply, Server
+
+from resilient import Settings
+
+Serve = Callable[..., list[Server]]
+
+
+def slow(one: Asked) -> Reply:
+    time.sleep(0.5)
+    return 200, {}, b"done"
+
+
+@pytest.mark.parametrize(
+    ("method", "timeout"),
+    [("GET", 10), ("GET", None), ("POST", httpx2.Timeout(None, connect=5))],
+)
+def test_a_long_timeout_is_not_cut_at_our_deadline(
+    pair: Pair, serve: Serve, url: str, method: str, timeout: Any
+) -> None:
+    servers = serve(1, slow)
+    pair.settings = Settings(deadline_s=0.2)
+    plain, ours = pair.each(lambda c: c.request(method, f"{url}/x"), timeout=timeout)
+    assert plain.text == ours.text == "200 done"
+    assert len(servers[0].asked) == 2
+
+
+def test_a_requests_own_timeout_is_explicit_too(pair: Pair, serve: Serve, url: str) -> None:
+    serve(1, slow)
+    pair.settings = Settings(deadline_s=0.2)
+    plain, ours = pair.each(lambda c: c.get(f"{url}/x", timeout=10))
+    assert plain.text == ours.text == "200 done"
+
+
+def test_the_requests_deadline_bounds_all(pair: Pair, serve: Serve, url: str) -> None:
+    serve(1, slow)
+    extensions = {"resilient": {"deadline_s": 0.3}}
+    seen = pair.one(lambda c: c.get(f"{url}/x", extensions=extensions), True, timeout=10)
+    assert isinstance(seen.result, httpx2.TimeoutException)
+    assert 0.3 <= seen.took_s < 0.5
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_read_timeout_ends_the_request(pair: Pair, serve: Serve, url: str, method: str) -> None:
+    servers = serve(2, slow)
+    plain, ours = pair.each(lambda c: c.request(method, f"{url}/x"), timeout=0.3)
+    assert plain.text == ours.text == "ReadTimeout"
+    assert ours.took_s < 0.5
+    assert sum(len(server.asked) for server in servers) == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_refused_is_waited_for_within_connect(
+    pair: Pair, names: Names, subnet: str, port: int, method: str
+) -> None:
+    names["svc.test"] = (subnet + "1", subnet + "2")
+    url = f"http://svc.test:{port}/x"
+    plain, ours = pair.each(lambda c: c.request(method, url), timeout=0.4)
+    assert plain.text == "ConnectError"
+    assert isinstance(ours.result, httpx2.ConnectError)
+    assert ours.took_s < 0.6
+
+
+def test_limits_are_per_transport_over_all_endpoints(
+    pair: Pair, serve: Serve, url: str, port: int
+) -> None:
+    peak, lock = [0], threading.Lock()
+
+    def handle(one: Asked) -> Reply:
+        with lock:
+            peak[0] = max(peak[0], connected(port))
+        time.sleep(0.02)
+        return 200, {}, b"ok"
+
+    serve(4, handle)
+    options = {"limits": httpx2.Limits(max_connections=2), "timeout": 10}
+    many(pair, url, options, 24)
+    assert 1 <= peak[0] <= 2
+
+
+def connected(port: int) -> int:
+    """Sockets of this process that are connected to this port of anybody."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError, ValueError, IndexError):
+            copy = os.dup(int(fd))
+            try:
+                sock = socket.socket(fileno=copy)
+            except OSError:
+                os.close(copy)
+                raise
+            with sock:
+                count += sock.getpeername()[1] == port
+    return count
+
+
+def many(pair: Pair, url: str, options: dict[str, Any], count: int) -> None:
+    """So many requests at once with our client; all are answered."""
+    if pair.blocking:
+        with pair.client(True, **options) as client:
+            got: list[int] = []
+            threads = [
+                threading.Thread(target=lambda: got.append(client.get(url).status_code))
+                for _ in range(count)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert got == [200] * count
+        return
+
+    async def gather(client: Any) -> Any:
+        responses = await asyncio.gather(*[client.get(url) for _ in range(count)])
+        assert [response.status_code for response in responses] == [200] * count
+        return responses[0]
+
+    assert pair.one(gather, True, **options).text == "200 ok"
+
+
+def test_an_idle_connection_elsewhere_is_closed_before_anyone_waits(
+    pair: Pair, names: Names, serve: Serve, subnet: str, port: int
+) -> None:
+    servers = serve(3, lambda one: (200, {}, b"ok"))
+    for number, server in enumerate(servers):
+        names[f"n{number}.test"] = (server.address,)
+    urls = [f"http://n{number}.test:{port}/x" for number in range(3)]
+    limits = httpx2.Limits(max_connections=1)
+
+    def run(client: Any) -> Any:
+        return [client.get(one) for one in urls][-1]
+
+    async def run_async(client: Any) -> Any:
+        return [await client.get(one) for one in urls][-1]
+
+    plain, ours = pair.each(run if pair.blocking else run_async, limits=limits, timeout=1)
+    assert plain.text == ours.text == "200 ok"
+    assert ours.took_s < 0.5
