@@ -7,6 +7,9 @@ nowhere else.  `now` is the resolver's injected monotonic clock, in seconds.
     stale     until ≤ now < until + stale_s      → served only while a failure is remembered
     absent    NXDOMAIN for the whole name, else per family, for min(SOA, ceiling)
     failed    1, 2, 4, 5, 5 … s after failures in a row (RFC 9520 section 3.2: at least 1 s)
+
+The last two spare questions where something else serves.  Callers whom they would leave with
+nothing ask again all the same, a few times a second together (`dns._engine.Engine.begin`).
 """
 
 from __future__ import annotations
@@ -159,12 +162,6 @@ class Cache:
         """True if an expired answer could stand in, should asking fail."""
         entry = self._names.get(name)
         return entry is not None and self._may_serve(entry.slots.get(family), now)
-
-    def failure(self, name: str, family: Family, now: float) -> Failed | None:
-        """The failure that is remembered now, if any."""
-        entry = self._names.get(name)
-        failure = entry.failures.get(family) if entry is not None else None
-        return failure.failed if failure is not None and now < failure.until else None
 
     def timed_out_before(self, name: str, family: Family) -> bool:
         """True if the last attempt at this family met silence."""

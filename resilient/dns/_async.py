@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from resilient.core.dns import Answer, Family, Found, Mode
-from resilient.core.dns_cache import Known
+from resilient.core.dns_cache import Known, Slot
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
 
@@ -154,6 +154,8 @@ class AsyncResolver:
         while True:
             flight = self._flight(key)
             known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
+            if flight and not isinstance(known, Slot):
+                return flight  # it knows more than an absence from before
             if not isinstance(known, float):
                 break
             await asyncio.sleep(known)
@@ -161,7 +163,7 @@ class AsyncResolver:
         if known is not None:
             self._plan_refresh()
             return self._engine.serve(name, known)
-        return flight or self._take_off(key, self._engine.plan(key, fresh=fresh))
+        return self._take_off(key, self._engine.plan(key, fresh=fresh))
 
     async def _await(self, name: str, found: Answer | _Flight) -> Answer:
         if isinstance(found, Answer):

@@ -53,6 +53,9 @@ Changes: TypeAlias = list[tuple[Key, Change]]
 STALE_PATIENCE_S = 1.8
 #: a watched name isn't asked more often than this, whatever its TTL
 WATCH_FLOOR_S = 1.0
+#: a watched name without any address is asked this often, for so long; both in seconds
+LOST_S = 0.3
+LOST_FOR_S = 30.0
 #: an address seen dead is last choice for so long
 DEAD_S = 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6, "any")
@@ -89,6 +92,8 @@ class Engine:
         self.health = ServerHealth()
         self.limiter = BypassLimiter()
         self.watchers: dict[Key, list[Callback]] = {}
+        #: watched names without any address, and since when
+        self._lost: dict[Key, float] = {}
         self._detector = Detector(
             settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
         )
@@ -150,19 +155,24 @@ class Engine:
     def begin(self, key: Key, *, fresh: bool = False) -> Known | float | None:
         """What is known of `key`; None: ask; a number: ask in so many seconds.
 
-        `fresh` goes around what is cached, but not around a failure (RFC 9520) nor more
-        often than the limiter allows.
+        `fresh` goes around what is cached.  An absence or a failure would end the caller's
+        work, so that whoever is left with one asks again, whatever an SOA says.  Neither
+        happens more often than the limiter allows, over all callers.
         """
         now = self.clock()
-        limited = self.limiter.wait_s(key, time.monotonic()) if fresh else 0.0
-        if fresh and not limited and self.cache.failure(*key, now) is None:
-            return None
         known = self.cache.known(*key, now)
-        if isinstance(known, Slot):
+        useful = isinstance(known, Slot)
+        limited = 0.0
+        if fresh or (known is not None and not useful):
+            # That a name isn't there may have been heard with another family's question.
+            whole = isinstance(known, Absent) and not known.exists and not fresh
+            keys = [(key[0], each) for each in _FAMILIES] if whole else [key]
+            limited = max(self.limiter.wait_s(each, time.monotonic()) for each in keys)
+            if not limited:
+                return None
+        if useful:
             self.cache.touch(*key, now)
-        if known is None and limited:
-            return limited
-        return known
+        return limited if known is None and limited else known
 
     def plan(self, key: Key, *, background: bool = False, fresh: bool = False) -> Plan:
         """Decide on a question that is about to go out."""
@@ -207,7 +217,8 @@ class Engine:
                     parts[each] = Found(answer.chain, answer.addresses, left_s)
             elif known is not None:
                 parts[each] = known
-        return parts
+        # Without an address from the one, the other's absence is asked about again.
+        return parts if any(isinstance(part, Found) for part in parts.values()) else {}
 
     def finish(self, plan: Plan, fetched: Fetched) -> tuple[Known, Changes]:
         """Take in an outcome: what to serve for it, and what it changes."""
@@ -275,8 +286,16 @@ class Engine:
             known = result
             again = self.cache.store_failed(*key, result, now)
         if key in self.watchers:
-            self.cache.schedule(*key, max(again, now + WATCH_FLOOR_S))
+            self.cache.schedule(*key, self._watch_again(key, known, again, now))
         return known
+
+    def _watch_again(self, key: Key, known: Known, again: float, now: float) -> float:
+        """When a watched name is asked again: soon while it has no address at all."""
+        if isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot):
+            self._lost.pop(key, None)
+            return max(again, now + WATCH_FLOOR_S)
+        since = self._lost.setdefault(key, now)
+        return now + (LOST_S if now - since < LOST_FOR_S else WATCH_FLOOR_S)
 
     def record(self, plan: Plan, result: Result) -> None:
         """Measure a lookup that went out."""
@@ -345,6 +364,7 @@ class Engine:
             listeners.remove(callback)
         if not listeners:
             self.watchers.pop(key, None)
+            self._lost.pop(key, None)
 
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
@@ -359,6 +379,7 @@ class Engine:
     def forget(self) -> None:
         """The resolver is closed: nothing is known or watched any more."""
         self.watchers.clear()
+        self._lost.clear()
         self.cache.clear()
 
     def report_dead(self, address: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Self
 
 from resilient.core.dns import Answer, Family, Mode
-from resilient.core.dns_cache import Known
+from resilient.core.dns_cache import Known, Slot
 from resilient.settings import Settings
 
 from ._drive import drive
@@ -165,10 +165,10 @@ class Resolver:
             if flight is not None and fresh:
                 return flight, None, None
             known = self._engine.begin(key, fresh=fresh)
+            if flight is not None and not isinstance(known, Slot):
+                return flight, None, None  # it knows more than an absence from before
             if known is not None:
                 return None, None, known
-            if flight is not None:
-                return flight, None, None
             flight = self._flights[key] = Flight()
             return flight, self._engine.plan(key, fresh=fresh), None
 
