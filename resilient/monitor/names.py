@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("resilient.monitor")
 
 TROUBLED_S = 0.25
-#: troubled names are asked at that pace for so long, then once a second
+#: troubled names are asked at that pace for so long, then at this one
 TROUBLED_FOR_S = 30.0
+LONG_TROUBLED_S = 0.5
 RETRY_S = 1.0
 #: the shortest pause between two looks that nobody asked for
 PAUSE_S = 0.05
@@ -146,7 +147,7 @@ class NameWatch:
         if self._troubled_at is None:
             return max(PAUSE_S, seconds)
         long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
-        return min(max(PAUSE_S, seconds), RETRY_S) if long else TROUBLED_S
+        return LONG_TROUBLED_S if long else TROUBLED_S
 
     async def _look(self, followed: _Followed, resolver: SharedResolver) -> float:
         """Resolve all there is to it; seconds until the first answer expires."""
@@ -165,6 +166,9 @@ class NameWatch:
                 if isinstance(exc, NameNotFound) and place in followed.targets:
                     self._forget_unheard(followed.targets[place])
         self._note(followed.name.host, failures)
+        if failures and not self._health:
+            # Nobody is known at all, as when a pool is opened before its name is there.
+            self._troubled_at = self._troubled_at or time.monotonic()
         return RETRY_S if failures else until - time.monotonic()
 
     async def _list_places(self, followed: _Followed, resolver: SharedResolver) -> float:
