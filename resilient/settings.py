@@ -231,13 +231,19 @@ class Settings(BaseSettings):
     dns_timeout_s: float = Field(
         1.0,
         gt=0,
-        description="per name server and try",
+        description=(
+            "the pause before the next name server or try; late answers count"
+            " (default: resolv.conf, else 1)"
+        ),
         json_schema_extra=_tier(RARE, _SECONDS),
     )
     dns_tries: int = Field(
         2,
         ge=1,
-        description="rounds over the name servers",
+        description=(
+            "rounds over the name servers; where neither this nor resolv.conf says so,"
+            " silent ones are asked until the deadline"
+        ),
         json_schema_extra=_tier(RARE, "a whole number ≥ 1"),
     )
     dns_deadline_s: float = Field(
@@ -350,6 +356,10 @@ class Settings(BaseSettings):
     def window_s(self) -> float:
         """Silence after which an endpoint is dead, in seconds."""
         return self.probe_interval_s + self.failure_threshold * self.probe_timeout_s
+
+    def has_chosen(self, field: str) -> bool:
+        """Whether the environment or the code gave this field, and not its default."""
+        return field in self.model_fields_set
 
     def __hash__(self) -> int:
         return id(type(self)) ^ hash(self.model_dump_json())

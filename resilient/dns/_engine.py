@@ -30,8 +30,8 @@ from resilient.core.dns import (
 )
 from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
 from resilient.core.dns_change import BypassLimiter, Detector
-from resilient.core.dns_names import candidates, is_localhost, literal, normalise
-from resilient.core.dns_query import Policy, ServerHealth
+from resilient.core.dns_names import address_of, candidates, is_localhost, normalise
+from resilient.core.dns_query import ServerHealth
 from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
 from resilient.settings import Settings, from_environment
@@ -103,7 +103,7 @@ class Engine:
 
     def key(self, name: str) -> str:
         """The name under which `name` is cached.  `NameNotFound` if it can't be one."""
-        address = literal(name)
+        address = address_of(name)
         if address is not None:
             return address
         try:
@@ -118,21 +118,20 @@ class Engine:
         """A literal's, localhost's or the hosts file's answer; None: ask on."""
         if family not in _FAMILIES:
             raise ValueError(f"family={family!r}: accepted are 4, 6 and 'any'")
-        address = literal(name)
+        address = address_of(name)
         if address is not None:
             endless = float("inf")
             return self._of_family(name, family, (address,), (address,), endless)
         plain = self.key(name).removesuffix(".")
         ttl_s = self.settings.dns_ttl_ceiling_s
-        if is_localhost(plain):
-            return self._of_family(name, family, ("127.0.0.1", "::1"), (plain,), ttl_s)
         hosts = self.sources.hosts()
         listed = hosts.addresses.get(plain)
-        if listed is None:
-            return None
-        chain = tuple(dict.fromkeys((plain, hosts.canonical[plain])))
-        with suppress(NameNotFound):  # a family that the file lacks is left to the servers
-            return self._of_family(name, family, listed, chain, ttl_s)
+        if listed is not None:
+            chain = tuple(dict.fromkeys((plain, hosts.canonical[plain])))
+            with suppress(NameNotFound):  # a family that the file lacks is left to the servers
+                return self._of_family(name, family, listed, chain, ttl_s)
+        if is_localhost(plain):
+            return self._of_family(name, family, ("127.0.0.1", "::1"), (plain,), ttl_s)
         return None
 
     def _of_family(
@@ -179,12 +178,12 @@ class Engine:
         name, family = key
         now, started = self.clock(), time.monotonic()
         self.limiter.note(key, started)
-        given, config = self.settings, self.sources.configuration()
-        patience_s = given.dns_deadline_s
+        config = self.sources.configuration()
+        patience_s = config.deadline_s
         # A refresh is bounded like that too: callers may be joining it when the old answer
         # expires.  The servers it didn't reach come first next time.
         if background or self.cache.has_stale(name, family, now):
-            patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * given.dns_timeout_s))
+            patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * config.timeout_s))
         names = candidates(name.removesuffix("."), name.endswith("."), config.search, config.ndots)
         known = {} if background or fresh or len(names) > 1 else self._known_parts(name, family)
         silent_before = not background and self.cache.timed_out_before(name, 6)
@@ -194,8 +193,8 @@ class Engine:
             names=names,
             known=known,
             config=config,
-            policy=Policy(given.dns_timeout_s, given.dns_tries, started + patience_s),
-            hold_s=0.0 if silent_before else given.dns_timeout_s,
+            policy=config.policy(started + patience_s),
+            hold_s=0.0 if silent_before else config.timeout_s,
             started=started,
             dated=now,
             networks=self._networks,
@@ -354,7 +353,7 @@ class Engine:
     def watch(self, key: Key, callback: Callback) -> None:
         """Tell `callback` of changes from now on; the name is refreshed without being used."""
         self.watchers.setdefault(key, []).append(callback)
-        if literal(key[0]) is None:
+        if address_of(key[0]) is None:
             self.cache.schedule(*key, self.clock())
 
     def unwatch(self, key: Key, callback: Callback) -> None:

@@ -174,7 +174,7 @@ class Resolver:
 
     def _follow(self, key: Key, flight: Flight) -> None:
         """Wait for another's flight; one that can't be in the air any more is struck off."""
-        if not flight.done.wait(self._engine.settings.dns_deadline_s + 1):
+        if not flight.done.wait(self._engine.sources.configuration().deadline_s + 1):
             with self._lock:
                 if self._flights.get(key) is flight:
                     del self._flights[key]

@@ -24,6 +24,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from .._dataclass import dataclass
+from ..core.dns_names import address_of
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
 from ..dns import Answer, Change
@@ -294,10 +295,10 @@ def literal(name: ConfiguredName, settings: Settings) -> Endpoint | None:
         return Endpoint(verified or name.hostaddr, name.hostaddr, name.port)
     if not name.host or name.host.startswith(("/", "@")):
         return Endpoint(name.host, "", name.port)
-    try:
-        return Endpoint(verified, str(ipaddress.ip_address(name.host)), name.port)
-    except ValueError:
+    address = address_of(name.host)
+    if address is None:
         return None
+    return Endpoint(verified, str(ipaddress.ip_address(address)), name.port)
 
 
 def _content(answer: Answer) -> tuple[frozenset[str], tuple[str, ...]]:

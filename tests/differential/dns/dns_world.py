@@ -1,4 +1,4 @@
-"""One resolv.conf, one hosts file, name servers on port 53, and who asks: glibc, plain httpx2, ours.
+"""A resolv.conf, a hosts file, name servers on port 53; who asks is glibc, plain httpx2, or ours.
 
 Only in a namespace of our own (`python -m tests.side_by_side tests/differential/dns`).
 """
@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import os
 import socket
+import socketserver
 import sys
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from resilient.dns import AsyncResolver, Resolver
 from resilient.lab.namespace import use_resolv_conf
 
 sys.path.append(str(Path(__file__).parents[2] / "dns"))
-from dns_lab import Rule, ScriptedServer  # noqa: E402
+from dns_lab import Rule, ScriptedServer
 
 UPSTREAM = "127.0.0.12"
 _MS_BIND = 4096
@@ -72,7 +73,7 @@ class World:
             server.close()
 
     def _serve(self, port: int) -> None:
-        self.web = ThreadingHTTPServer((UPSTREAM, port), Web)
+        self.web = _Server((UPSTREAM, port), Web)
         self.port = self.web.server_address[1]
         self._thread = threading.Thread(target=self.web.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -101,6 +102,14 @@ class World:
             server.edns.clear()
 
 
+class _Server(ThreadingHTTPServer):
+    """Asks no name server for its own name."""
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+
 class Web(BaseHTTPRequestHandler):
     """Says ok."""
 
@@ -121,7 +130,7 @@ class Web(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"ok")
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
 
