@@ -308,6 +308,13 @@ class Cache:
         self._schedule[name, family] = at
         self.rescheduled = True
 
+    def unschedule(self, name: str, family: Family) -> None:
+        """The end of `schedule`; the next use puts the name back."""
+        self._schedule.pop((name, family), None)
+        slot = self._slots.get((name, family))
+        if slot is not None and slot.refresh_at < _NEVER:
+            slot.attention_at = _ALWAYS
+
     def due(self, now: float) -> tuple[Key, ...]:
         """The names to refresh now; they are taken off the schedule."""
         keys = tuple(key for key, at in tuple(self._schedule.items()) if at <= now)

@@ -362,8 +362,9 @@ class Engine:
         if callback in listeners:
             listeners.remove(callback)
         if not listeners:
-            self.watchers.pop(key, None)
             self._lost.pop(key, None)
+            if self.watchers.pop(key, None) is not None:
+                self.cache.unschedule(*key)
 
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
