@@ -6,26 +6,34 @@ value is a `ConfigError` that names the variable, its value (never a secret) and
 accepted.  Seconds are monotonic durations and their names end in `_s`.
 """
 
+# long: one entry for each setting
+
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from . import _logs  # noqa: F401  its filters belong to every logger of ours
 from ._parse import (
     NameServer,
     ZoneMap,
+    check_conninfo,
     comma_list,
+    parse_hosts_and_ports,
     parse_name_map,
     parse_name_servers,
     parse_networks,
+    parse_urls,
     parse_zones,
+    plain,
+    without_secrets,
 )
+from .core.dns_names import normalise
 from .errors import ConfigError
 
 PREFIX = "RESILIENT_"
@@ -37,23 +45,33 @@ def _tier(name: str, accepted: str) -> Any:
     return {"tier": name, "accepted": accepted}
 
 
-def _urls(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is not an http(s) URL with a host")
-        _ = parts.port  # raises ValueError on a port that is no number
-    return values
+def _conninfo(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        check_conninfo(value.get_secret_value())
+    return value
+
+
+def _zone(value: str | None) -> str | None:
+    return None if value is None else plain(value)
+
+
+def _search(value: Any) -> Any:
+    domains = comma_list(value)
+    for domain in domains or ():
+        normalise(str(domain))
+    return domains
 
 
 def _health_path(value: str | None) -> str | None:
-    if value is not None and not value.startswith("/"):
+    if value is not None and not plain(value).startswith("/"):
         raise ValueError("a path begins with '/'")
     return value
 
 
-StrList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list)]
-UrlList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list), AfterValidator(_urls)]
+HostList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hosts_and_ports)]
+DomainList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_search)]
+# Any: validated as a str, a `Url` would lose what hides its password.
+UrlList = Annotated[tuple[Any, ...], NoDecode, BeforeValidator(parse_urls)]
 
 ESS, FREQ, RARE = TIERS
 _SECONDS = "seconds > 0, such as 0.5"
@@ -73,17 +91,17 @@ class Settings(BaseSettings):
     )
 
     # -- essential
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr | None, AfterValidator(_conninfo)] = Field(
         None,
         description="conninfo or URL of the database: one name (a CNAME), or several hosts",
         json_schema_extra=_tier(ESS, "a libpq connection string or postgresql:// URL"),
     )
-    database_readers: StrList = Field(
+    database_readers: HostList = Field(
         (),
         description="further names to read from",
         json_schema_extra=_tier(ESS, "host or host:port, comma-separated"),
     )
-    zone: str | None = Field(
+    zone: Annotated[str | None, AfterValidator(_zone)] = Field(
         None,
         description="the zone that this process runs in; `auto` finds it by the local address",
         json_schema_extra=_tier(ESS, "a zone of ZONES, or auto"),
@@ -252,7 +270,7 @@ class Settings(BaseSettings):
         description="bounds one resolution as a whole",
         json_schema_extra=_tier(RARE, _SECONDS),
     )
-    dns_search: StrList | None = Field(
+    dns_search: DomainList | None = Field(
         None,
         description="search list (default: resolv.conf)",
         json_schema_extra=_tier(RARE, "domains, comma-separated"),
@@ -375,10 +393,10 @@ def _explain(exc: ValidationError, values: Mapping[str, Any]) -> str:
             lines.append(f"{field}: no such setting")
             continue
         given = values.get(field, os.environ.get(variable, ""))
-        shown = "(hidden)" if "Secret" in str(info.annotation) else repr(given)
+        shown = "(hidden)" if "Secret" in str(info.annotation) else without_secrets(repr(given))
         extra = info.json_schema_extra
         accepted = extra["accepted"] if isinstance(extra, dict) else ""
-        why = error["msg"].removeprefix("Value error, ")
+        why = without_secrets(error["msg"].removeprefix("Value error, "))
         lines.append(f"{variable}={shown}: {why}; accepted: {accepted}")
     return "\n".join(lines)
 
