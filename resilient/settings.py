@@ -208,6 +208,11 @@ class Settings(BaseSettings):
         description="bytes of results kept by reference to compare after a replay",
         json_schema_extra=_tier(RARE, "a whole number ≥ 0"),
     )
+    dns: Literal["own", "system"] = Field(
+        "own",
+        description="who resolves names: this library, or the system's getaddrinfo (no TTLs)",
+        json_schema_extra=_tier(RARE, "own, system"),
+    )
     dns_nameservers: Annotated[
         tuple[NameServer, ...], NoDecode, BeforeValidator(parse_name_servers)
     ] = Field(

@@ -15,7 +15,7 @@ from resilient.settings import Settings
 
 from ._drive import drive_async
 from ._engine import Callback, Engine, Key, notify
-from ._fetch import Plan, fetch
+from ._fetch import Plan
 from ._srv import Service, ServiceCache, fetch_services
 
 __all__ = ["AsyncResolver"]
@@ -193,7 +193,7 @@ class AsyncResolver:
 
     async def _fly(self, key: Key, flight: _Flight, plan: Plan) -> Known:
         try:
-            waits = fetch(plan, self._engine.health, flight.early.set_result)
+            waits = self._engine.fetch(plan, flight.early.set_result)
             known, changes = self._engine.finish(plan, await drive_async(waits))
         finally:
             if self._flights.get(key) is flight:

@@ -36,16 +36,17 @@ from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
 from resilient.settings import Settings, from_environment
 
-from ._fetch import Fetched, Plan
+from ._fetch import Early, Fetched, Plan, Waits, fetch
 from ._otel import record_lookup
 from ._sources import Sources
+from ._system import SystemLookups
+from ._watchers import Callback, notify
 
 __all__ = ["Callback", "Engine", "Key", "notify"]
 
 logger = logging.getLogger("resilient.dns")
 
 Key: TypeAlias = tuple[str, Family]
-Callback: TypeAlias = Callable[[Change], object]
 Changes: TypeAlias = list[tuple[Key, Change]]
 
 #: how long a request waits for servers when an expired answer could stand in, in seconds
@@ -90,6 +91,7 @@ class Engine:
         self.sources = Sources(settings, hosts_path, resolv_conf_path)
         self.cache = Cache(limits, draw, lambda text: rank(text, self.sources.reach()))
         self.health = ServerHealth()
+        self._system = SystemLookups() if settings.dns == "system" else None
         self.limiter = BypassLimiter()
         self.watchers: dict[Key, list[Callback]] = {}
         #: watched names without any address, and since when
@@ -123,6 +125,8 @@ class Engine:
             endless = float("inf")
             return self._of_family(name, family, (address,), (address,), endless)
         plain = self.key(name).removesuffix(".")
+        if self._system is not None:
+            return None  # it reads the hosts file itself, as nsswitch.conf says
         ttl_s = self.settings.dns_ttl_ceiling_s
         hosts = self.sources.hosts()
         listed = hosts.addresses.get(plain)
@@ -185,7 +189,8 @@ class Engine:
         if background or self.cache.has_stale(name, family, now):
             patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * config.timeout_s))
         names = candidates(name.removesuffix("."), name.endswith("."), config.search, config.ndots)
-        known = {} if background or fresh or len(names) > 1 else self._known_parts(name, family)
+        anew = background or fresh or len(names) > 1 or self._system is not None
+        known = {} if anew else self._known_parts(name, family)
         silent_before = not background and self.cache.timed_out_before(name, 6)
         return Plan(
             key=name,
@@ -199,6 +204,12 @@ class Engine:
             dated=now,
             networks=self._networks,
         )
+
+    def fetch(self, plan: Plan, early: Early | None = None) -> Waits[Fetched]:
+        """Ask for it; `early` as in `_fetch.fetch`."""
+        if self._system is not None:
+            return self._system.fetch(plan)
+        return fetch(plan, self.health, early)
 
     def _known_parts(self, name: str, family: Family) -> dict[Family, Result]:
         """With family "any": what the cache knows of one family alone."""
@@ -385,12 +396,3 @@ class Engine:
     def report_dead(self, address: str) -> None:
         """An address just seen dead comes last while another exists."""
         self.cache.report_dead(address, self.clock(), DEAD_S)
-
-
-def notify(calls: list[tuple[Callback, Change]]) -> None:
-    """Run callbacks; one that raises is logged and takes nothing from the others."""
-    for callback, change in calls:
-        try:
-            callback(change)
-        except Exception:
-            logger.exception("event=dns.callback_failed name=%s", change.name)

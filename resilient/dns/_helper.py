@@ -14,7 +14,7 @@ from resilient.core.dns_cache import Known
 
 from ._drive import poll
 from ._engine import Engine, Key, notify
-from ._fetch import Fetched, Plan, Waits, fetch
+from ._fetch import Fetched, Plan, Waits
 from ._wire import Wait
 
 __all__ = ["Flight", "Helper"]
@@ -45,7 +45,7 @@ class _Running:
     def __init__(self, plan: Plan, flight: Flight, engine: Engine) -> None:
         self.plan = plan
         self.flight = flight
-        self.waits: Waits[Fetched] = fetch(plan, engine.health)
+        self.waits: Waits[Fetched] = engine.fetch(plan)
         self.wanted: tuple[Wait, ...] = ()
         self.fetched: Fetched | None = None
 

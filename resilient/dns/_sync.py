@@ -14,7 +14,7 @@ from resilient.settings import Settings
 
 from ._drive import drive
 from ._engine import Callback, Engine, Key, notify
-from ._fetch import Plan, fetch
+from ._fetch import Plan
 from ._helper import Flight, Helper
 from ._srv import Service, ServiceCache, fetch_services
 
@@ -181,7 +181,7 @@ class Resolver:
 
     def _fly(self, key: Key, flight: Flight, plan: Plan) -> Known:
         try:
-            fetched = drive(fetch(plan, self._engine.health))
+            fetched = drive(self._engine.fetch(plan))
             with self._lock:
                 flight.known, changes = self._engine.finish(plan, fetched)
                 calls = self._engine.calls(changes)
