@@ -40,7 +40,7 @@ from ._fetch import Early, Fetched, Plan, Waits, fetch
 from ._otel import record_lookup
 from ._sources import Sources
 from ._system import SystemLookups
-from ._watchers import Callback, notify
+from ._watchers import Callback, log_change, notify
 
 __all__ = ["Callback", "Engine", "Key", "notify"]
 
@@ -206,10 +206,15 @@ class Engine:
         )
 
     def fetch(self, plan: Plan, early: Early | None = None) -> Waits[Fetched]:
-        """Ask for it; `early` as in `_fetch.fetch`."""
-        if self._system is not None:
-            return self._system.fetch(plan)
-        return fetch(plan, self.health, early)
+        """Ask for it; `early` as in `_fetch.fetch`.  Whatever happens, there is an outcome for
+        those who wait, and a watch goes on."""
+        try:
+            if self._system is not None:
+                return (yield from self._system.fetch(plan))
+            return (yield from fetch(plan, self.health, early))
+        except Exception as exc:
+            logger.exception("event=dns.failed name=%s", plan.key)
+            return Fetched(Failed(timeout=False, reason=f"{type(exc).__name__}: {exc}"), {})
 
     def _known_parts(self, name: str, family: Family) -> dict[Family, Result]:
         """With family "any": what the cache knows of one family alone."""
@@ -335,18 +340,7 @@ class Engine:
         change = self._detector.observe(*key, answer, self.cache.dead(self.clock()))
         if change is None or change.old is None:
             return []
-        logger.info(
-            "event=dns.changed name=%s family=%s mode=%s old_chain=%s new_chain=%s"
-            " old_addresses=%s new_addresses=%s removed=%s",
-            change.name,
-            key[1],
-            change.mode,
-            ">".join(change.old.chain),
-            ">".join(change.new.chain),
-            ",".join(sorted(change.old.addresses)),
-            ",".join(sorted(change.new.addresses)),
-            ",".join(sorted(change.removed)),
-        )
+        log_change(key[1], change)
         return [(key, change)]
 
     def calls(self, changes: Changes) -> list[tuple[Callback, Change]]:
@@ -380,9 +374,14 @@ class Engine:
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
         name, family = key
-        answer = self.local(name, family)
-        if answer is None:
-            return self.plan(key, background=True), []
+        try:
+            answer = self.local(name, family)
+            if answer is None:
+                return self.plan(key, background=True), []
+        except Exception:
+            logger.exception("event=dns.failed name=%s", name)
+            self.cache.schedule(name, family, self.clock() + WATCH_FLOOR_S)
+            return None, []
         now = self.clock()
         self.cache.schedule(name, family, now + max(WATCH_FLOOR_S, min(5.0, answer.ttl_s)))
         return None, self.observe(key, answer, now)

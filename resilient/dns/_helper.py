@@ -181,10 +181,12 @@ class Helper:
 
     def _land(self, each: _Running) -> None:
         assert each.fetched is not None
-        with self._lock:
-            each.flight.known, changes = self._engine.finish(each.plan, each.fetched)
-            calls = self._engine.calls(changes)
-        self._end(each)
+        try:
+            with self._lock:
+                each.flight.known, changes = self._engine.finish(each.plan, each.fetched)
+                calls = self._engine.calls(changes)
+        finally:
+            self._end(each)
         notify(calls)
 
     def _end(self, each: _Running) -> None:
