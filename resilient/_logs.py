@@ -9,7 +9,7 @@ from ._parse import visible
 __all__ = ["LOGGERS", "Visible"]
 
 LOGGERS = ("resilient.dns", "resilient.failover", "resilient.health", "resilient.http",
-           "resilient.monitor")  # fmt: skip
+           "resilient.monitor", "resilient.settings")  # fmt: skip
 
 
 class Visible(logging.Filter):

@@ -10,6 +10,7 @@ accepted.  Seconds are monotonic durations and their names end in `_s`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -34,10 +35,15 @@ from ._parse import (
     without_secrets,
 )
 from .core.dns_names import normalise
+from .core.misspelt import is_injected, meant
 from .errors import ConfigError
 
 PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
+#: variables of this project's own lab and tests
+OWN = ("LAB_", "PEER_", "TEST_")
+MOST_PROBE_INTERVAL_S = 60.0
+logger = logging.getLogger("resilient.settings")
 
 
 def _tier(name: str, accepted: str) -> Any:
@@ -350,12 +356,21 @@ class Settings(BaseSettings):
         json_schema_extra=_tier(RARE, "none, patroni"),
     )
 
+    strict: Literal["on", "off"] = Field(
+        "on",
+        description="off: a misspelt variable is a warning and not an error",
+        json_schema_extra=_tier(RARE, "on, off"),
+    )
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as exc:
             raise ConfigError(_explain(exc, values)) from None
         self._cross_checks()
+        _check_environment(self.strict == "on")
+        for odd in self._oddities():
+            _warn_once(odd)
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -374,6 +389,22 @@ class Settings(BaseSettings):
                 f"{PREFIX}DNS_TTL_FLOOR_S={self.dns_ttl_floor_s:g} is above"
                 f" {PREFIX}DNS_TTL_CEILING_S={self.dns_ttl_ceiling_s:g}; accepted: floor ≤ ceiling"
             )
+
+    def _oddities(self) -> list[str]:
+        """Values that are possible and that hardly anybody means."""
+        odd = []
+        if self.probe_interval_s > MOST_PROBE_INTERVAL_S:
+            text = f"{PREFIX}PROBE_INTERVAL_S={self.probe_interval_s:g}: a server that dies"
+            odd.append(f"{text} is noticed after {self.window_s:g} s")
+        elif self.window_s > self.deadline_s:
+            text = f"{PREFIX}DEADLINE_S={self.deadline_s:g}: callers give up before a dead server"
+            odd.append(f"{text} is noticed (interval + threshold × timeout = {self.window_s:g} s)")
+        if self.dns_timeout_s > self.dns_deadline_s:
+            text = f"{PREFIX}DNS_TIMEOUT_S={self.dns_timeout_s:g} is above {PREFIX}DNS_DEADLINE_S"
+            odd.append(f"{text}={self.dns_deadline_s:g}: only one name server is ever asked")
+        if self.zone not in (None, "auto") and not self.zones.names():
+            odd.append(f"{PREFIX}ZONE={self.zone!r} without {PREFIX}ZONES: nothing lies in a zone")
+        return odd
 
     @property
     def window_s(self) -> float:
@@ -404,6 +435,39 @@ def _explain(exc: ValidationError, values: Mapping[str, Any]) -> str:
         why = without_secrets(error["msg"].removeprefix("Value error, "))
         lines.append(f"{variable}={shown}: {why}; accepted: {accepted}")
     return "\n".join(lines)
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables of our prefix that nobody reads → the one that may have been meant."""
+    known = {field.upper() for field in Settings.model_fields}
+    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    plain = {name: name.upper().removeprefix(PREFIX) for name in sorted(names)}
+    return {
+        name: meant(rest, known)
+        for name, rest in plain.items()
+        if rest not in known and not rest.startswith(OWN) and not is_injected(rest)
+    }
+
+
+def _check_environment(strict: bool) -> None:
+    for name, other in unknown_variables().items():
+        if other is None:
+            _warn_once(f"{name} is set, and no such setting is known to this version")
+            continue
+        text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
+        if strict:
+            raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
+        _warn_once(text)
+
+
+def _warn_once(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
+
+
+#: what was warned of in this process
+_warned: set[str] = set()
 
 
 @lru_cache(maxsize=1)

@@ -371,3 +371,80 @@ def test_what_a_server_says_is_logged_as_text(caplog: pytest.LogCaptureFixture) 
     assert len(caplog.records) == 2 * len(LOGGERS)
     assert all(record.getMessage().isprintable() for record in caplog.records)
     assert "\\x1b[2J\\nlevel=info" in caplog.records[0].getMessage()
+
+
+# -- names that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("DEADLINE", "DEADLINE_S"),
+        ("DB_URL", "DATABASE_URL"),
+        ("ZONE_S", "ZONE"),
+        ("DEADLINE_SECONDS", "DEADLINE_S"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("URL_DATABASE", "DATABASE_URL"),
+        ("DNS_NAME_SERVERS", "DNS_NAMESERVERS"),
+        ("PROBE_TIMEOUT_MS", "PROBE_TIMEOUT_S"),
+        ("PATRONI_URL", "PATRONI_URLS"),
+    ],
+)
+def test_a_near_miss_is_refused_and_the_name_suggested(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, other: str
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(PREFIX + name, "1")
+    with pytest.raises(ConfigError, match=f"did you mean {PREFIX}{other}\\?"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_STRICT", "off")
+    for _ in range(3):
+        Settings()
+    assert caplog.text.count(f"did you mean {PREFIX}{other}?") == 1
+
+
+@pytest.mark.parametrize("name", ["COLOUR", "HTTP_RETRY_AFTER_S", "REPORT_TO"])
+def test_unknown_variables_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """After a rollback there are variables of a newer version."""
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(PREFIX + name, "1")
+    for _ in range(3):
+        Settings()
+    assert caplog.text.count(PREFIX + name) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_5432_TCP"),
+        *("PORT_5432_TCP_ADDR", "DB_SERVICE_HOST", "DB_PORT", "DATABASE_PORT_5432_TCP_PROTO"),
+    ],
+)
+def test_what_kubernetes_injects_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, "tcp://10.0.0.1:5432")
+    Settings()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"probe_interval_s": 500},
+        {"deadline_s": 1.5},
+        {"dns_timeout_s": 9},
+        {"zone": "az1"},
+    ],
+)
+def test_values_that_no_one_means_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    for _ in range(3):
+        Settings(**given)
+    assert len(caplog.records) == 1
+    assert next(iter(given)).upper() in caplog.text
