@@ -6,9 +6,11 @@ Each raises `ValueError` with a sentence that `settings` puts into its `ConfigEr
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ._dataclass import dataclass
 
@@ -25,6 +27,109 @@ def comma_list(value: Any) -> Any:
         raise ValueError("expected a comma-separated string or a list")
     items = [item.strip() if isinstance(item, str) else item for item in value]
     return tuple(item for item in items if item != "")
+
+
+def visible(text: str) -> str:
+    """`text` with all that a terminal or a log would obey instead of show written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without what may be a password of a URL, however badly it is written."""
+    if "@" in text:
+        before, _, after = text.rpartition("@")
+        scheme, slashes, _ = before.partition("//")
+        text = f"{scheme if slashes else ''}{slashes}***@{after}"
+    return _SECRETS.sub(r"\1=***", text)
+
+
+_SECRETS = re.compile(r"(?i)\b(\w*(?:pass|pwd|secret|token|key)\w*)=[^&\s,'\"]*")
+
+
+class Url(str):
+    """A URL that can be printed: its `repr` shows no password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(without_secrets(str(self)))
+
+
+def split_user(url: str) -> tuple[str, tuple[str, str] | None]:
+    """A URL without user and password, which libraries log; and these two, for its `auth=`."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    given = (unquote(name), unquote(password)) if at else None
+    return parts._replace(netloc=host).geturl(), given
+
+
+def plain(text: str) -> str:
+    """`text`, if a name can be like that: no spaces and nothing that can't be printed."""
+    if not text.isprintable() or any(c.isspace() for c in text):
+        raise ValueError(f"{text!r} holds a space or a control character")
+    return text
+
+
+def parse_hosts_and_ports(value: Any) -> Any:
+    """`"r1, r2:5433"` → the same items, each checked."""
+    items = comma_list(value)
+    for item in items or ():
+        split_host_port(plain(str(item)), 0)
+    return items
+
+
+def parse_urls(value: Any) -> Any:
+    """Base URLs.  An error shows none of them: what isn't understood may be a password."""
+    items = comma_list(value)
+    return None if items is None else tuple(Url(_checked_url(str(item))) for item in items)
+
+
+def _checked_url(text: str) -> str:
+    try:
+        # urlsplit itself drops line breaks without a word
+        parts = urlsplit(plain(text))
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("not an http(s) URL with a host and, if any, a port from 1 to 65535")
+    return text
+
+
+def check_conninfo(text: str) -> None:
+    """Hosts and ports of a conninfo or URL, as far as they can be seen without libpq.
+
+    `ValueError` without any of the text, which holds a password.
+    """
+    if "\0" in text:
+        raise ValueError("it holds a NUL")
+    if text.startswith(("postgresql://", "postgres://")):
+        if not text.isprintable():
+            raise ValueError("it holds a control character")
+        hosts = re.split("[/?]", text.partition("//")[2], maxsplit=1)[0].rpartition("@")[2]
+        ports = [_port_of(item) for item in hosts.split(",")]
+    else:
+        for host in _HOST.findall(text):
+            if not host.isprintable():
+                raise ValueError("a host name holds a control character")
+        ports = [port for given in _PORT.findall(text) for port in given.strip("'").split(",")]
+    for port in ports:
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError("a port is not a number from 1 to 65535")
+
+
+_HOST = re.compile(r"(?:^|\s)host(?:addr)?\s*=\s*('(?:[^'\\]|\\.)*'|[^\s']+)", re.DOTALL)
+_PORT = re.compile(r"(?:^|\s)port\s*=\s*('[^']*'|[^\s']+)")
+
+
+def _port_of(item: str) -> str:
+    """The port of `host:port`, `[address]:port`; empty where there is none."""
+    if item.startswith("["):
+        return item.rpartition("]")[2].removeprefix(":")
+    return item.partition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +193,7 @@ def parse_name_map(*accepted: str) -> Callable[[Any], dict[str, str]]:
         for name, given in items:
             if accepted and given not in accepted:
                 raise ValueError(f"{name}={given}: not one of {', '.join(accepted)}")
-            result[str(name).rstrip(".").lower()] = given
+            result[plain(str(name)).rstrip(".").lower()] = plain(str(given))
         return result
 
     return parse
@@ -155,6 +260,6 @@ def _zone_rule(text: str) -> IPNetwork | str:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        if "/" in text or not any(c.isalnum() for c in text):
+        if "/" in plain(text) or not any(c.isalnum() for c in text):
             raise ValueError(f"{text!r} is neither a network nor a host pattern") from None
         return text.rstrip(".").lower()

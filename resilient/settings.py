@@ -6,31 +6,45 @@ value is a `ConfigError` that names the variable, its value (never a secret) and
 accepted.  Seconds are monotonic durations and their names end in `_s`.
 """
 
+# long: one entry for each setting
+
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from . import _logs  # noqa: F401  its filters belong to every logger of ours
 from ._parse import (
     NameServer,
     ZoneMap,
+    check_conninfo,
     comma_list,
+    parse_hosts_and_ports,
     parse_name_map,
     parse_name_servers,
     parse_networks,
+    parse_urls,
     parse_zones,
+    plain,
+    without_secrets,
 )
+from .core.dns_names import normalise
+from .core.misspelt import is_injected, meant
 from .errors import ConfigError
 
 PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
+#: variables of this project's own lab and tests
+OWN = ("LAB_", "PEER_", "TEST_")
+MOST_PROBE_INTERVAL_S = 60.0
+logger = logging.getLogger("resilient.settings")
 
 
 def _tier(name: str, accepted: str) -> Any:
@@ -38,17 +52,25 @@ def _tier(name: str, accepted: str) -> Any:
     return {"tier": name, "accepted": accepted}
 
 
-def _urls(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is not an http(s) URL with a host")
-        _ = parts.port  # raises ValueError on a port that is no number
-    return values
+def _conninfo(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        check_conninfo(value.get_secret_value())
+    return value
+
+
+def _zone(value: str | None) -> str | None:
+    return None if value is None else plain(value)
+
+
+def _search(value: Any) -> Any:
+    domains = comma_list(value)
+    for domain in domains or ():
+        normalise(str(domain))
+    return domains
 
 
 def _health_path(value: str | None) -> str | None:
-    if value is not None and not value.startswith("/"):
+    if value is not None and not plain(value).startswith("/"):
         raise ValueError("a path begins with '/'")
     return value
 
@@ -59,8 +81,10 @@ def _header_name(value: str | None) -> str | None:
     return value
 
 
-StrList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list)]
-UrlList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list), AfterValidator(_urls)]
+HostList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hosts_and_ports)]
+DomainList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_search)]
+# Any: validated as a str, a `Url` would lose what hides its password.
+UrlList = Annotated[tuple[Any, ...], NoDecode, BeforeValidator(parse_urls)]
 
 ESS, FREQ, RARE = TIERS
 _SECONDS = "seconds > 0, such as 0.5"
@@ -80,17 +104,17 @@ class Settings(BaseSettings):
     )
 
     # -- essential
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr | None, AfterValidator(_conninfo)] = Field(
         None,
         description="conninfo or URL of the database: one name (a CNAME), or several hosts",
         json_schema_extra=_tier(ESS, "a libpq connection string or postgresql:// URL"),
     )
-    database_readers: StrList = Field(
+    database_readers: HostList = Field(
         (),
         description="further names to read from",
         json_schema_extra=_tier(ESS, "host or host:port, comma-separated"),
     )
-    zone: str | None = Field(
+    zone: Annotated[str | None, AfterValidator(_zone)] = Field(
         None,
         description="the zone that this process runs in; `auto` finds it by the local address",
         json_schema_extra=_tier(ESS, "a zone of ZONES, or auto"),
@@ -198,6 +222,11 @@ class Settings(BaseSettings):
         description="bytes of results kept by reference to compare after a replay",
         json_schema_extra=_tier(RARE, "a whole number ≥ 0"),
     )
+    dns: Literal["own", "system"] = Field(
+        "own",
+        description="who resolves names: this library, or the system's getaddrinfo (no TTLs)",
+        json_schema_extra=_tier(RARE, "own, system"),
+    )
     dns_nameservers: Annotated[
         tuple[NameServer, ...], NoDecode, BeforeValidator(parse_name_servers)
     ] = Field(
@@ -239,13 +268,19 @@ class Settings(BaseSettings):
     dns_timeout_s: float = Field(
         1.0,
         gt=0,
-        description="per name server and try",
+        description=(
+            "the pause before the next name server or try; late answers count"
+            " (default: resolv.conf, else 1)"
+        ),
         json_schema_extra=_tier(RARE, _SECONDS),
     )
     dns_tries: int = Field(
         2,
         ge=1,
-        description="rounds over the name servers",
+        description=(
+            "rounds over the name servers; where neither this nor resolv.conf says so,"
+            " silent ones are asked until the deadline"
+        ),
         json_schema_extra=_tier(RARE, "a whole number ≥ 1"),
     )
     dns_deadline_s: float = Field(
@@ -254,7 +289,7 @@ class Settings(BaseSettings):
         description="bounds one resolution as a whole",
         json_schema_extra=_tier(RARE, _SECONDS),
     )
-    dns_search: StrList | None = Field(
+    dns_search: DomainList | None = Field(
         None,
         description="search list (default: resolv.conf)",
         json_schema_extra=_tier(RARE, "domains, comma-separated"),
@@ -334,12 +369,21 @@ class Settings(BaseSettings):
         json_schema_extra=_tier(RARE, "none, patroni"),
     )
 
+    strict: Literal["on", "off"] = Field(
+        "on",
+        description="off: a misspelt variable is a warning and not an error",
+        json_schema_extra=_tier(RARE, "on, off"),
+    )
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as exc:
             raise ConfigError(_explain(exc, values)) from None
         self._cross_checks()
+        _check_environment(self.strict == "on")
+        for odd in self._oddities():
+            _warn_once(odd)
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -359,10 +403,30 @@ class Settings(BaseSettings):
                 f" {PREFIX}DNS_TTL_CEILING_S={self.dns_ttl_ceiling_s:g}; accepted: floor ≤ ceiling"
             )
 
+    def _oddities(self) -> list[str]:
+        """Values that are possible and that hardly anybody means."""
+        odd = []
+        if self.probe_interval_s > MOST_PROBE_INTERVAL_S:
+            text = f"{PREFIX}PROBE_INTERVAL_S={self.probe_interval_s:g}: a server that dies"
+            odd.append(f"{text} is noticed after {self.window_s:g} s")
+        elif self.window_s > self.deadline_s:
+            text = f"{PREFIX}DEADLINE_S={self.deadline_s:g}: callers give up before a dead server"
+            odd.append(f"{text} is noticed (interval + threshold × timeout = {self.window_s:g} s)")
+        if self.dns_timeout_s > self.dns_deadline_s:
+            text = f"{PREFIX}DNS_TIMEOUT_S={self.dns_timeout_s:g} is above {PREFIX}DNS_DEADLINE_S"
+            odd.append(f"{text}={self.dns_deadline_s:g}: only one name server is ever asked")
+        if self.zone not in (None, "auto") and not self.zones.names():
+            odd.append(f"{PREFIX}ZONE={self.zone!r} without {PREFIX}ZONES: nothing lies in a zone")
+        return odd
+
     @property
     def window_s(self) -> float:
         """Silence after which an endpoint is dead, in seconds."""
         return self.probe_interval_s + self.failure_threshold * self.probe_timeout_s
+
+    def has_chosen(self, field: str) -> bool:
+        """Whether the environment or the code gave this field, and not its default."""
+        return field in self.model_fields_set
 
     def __hash__(self) -> int:
         return id(type(self)) ^ hash(self.model_dump_json())
@@ -378,12 +442,45 @@ def _explain(exc: ValidationError, values: Mapping[str, Any]) -> str:
             lines.append(f"{field}: no such setting")
             continue
         given = values.get(field, os.environ.get(variable, ""))
-        shown = "(hidden)" if "Secret" in str(info.annotation) else repr(given)
+        shown = "(hidden)" if "Secret" in str(info.annotation) else without_secrets(repr(given))
         extra = info.json_schema_extra
         accepted = extra["accepted"] if isinstance(extra, dict) else ""
-        why = error["msg"].removeprefix("Value error, ")
+        why = without_secrets(error["msg"].removeprefix("Value error, "))
         lines.append(f"{variable}={shown}: {why}; accepted: {accepted}")
     return "\n".join(lines)
+
+
+def unknown_variables() -> dict[str, str | None]:
+    """Variables of our prefix that nobody reads → the one that may have been meant."""
+    known = {field.upper() for field in Settings.model_fields}
+    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    plain = {name: name.upper().removeprefix(PREFIX) for name in sorted(names)}
+    return {
+        name: meant(rest, known)
+        for name, rest in plain.items()
+        if rest not in known and not rest.startswith(OWN) and not is_injected(rest)
+    }
+
+
+def _check_environment(strict: bool) -> None:
+    for name, other in unknown_variables().items():
+        if other is None:
+            _warn_once(f"{name} is set, and no such setting is known to this version")
+            continue
+        text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
+        if strict:
+            raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
+        _warn_once(text)
+
+
+def _warn_once(text: str) -> None:
+    if text not in _warned:
+        _warned.add(text)
+        logger.warning("%s", text)
+
+
+#: what was warned of in this process
+_warned: set[str] = set()
 
 
 @lru_cache(maxsize=1)

@@ -258,3 +258,193 @@ def test_zone_of(address: str, names: tuple[str, ...], zone: str | None) -> None
 def test_a_list_setting_of_another_type_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match="RESILIENT_DATABASE_READERS"):
         Settings(database_readers=value)
+
+
+# -- secrets, and what no name can be
+
+SECRET = "s3cret"
+URLS = [
+    f"http://admin:{SECRET}@patroni:8008",
+    f"http://admin:x@{SECRET}@patroni:8008",
+    f"http://{SECRET}@patroni:8008",
+    f"http://patroni:8008/?token={SECRET}",
+]
+BROKEN_URLS = [
+    f"http://admin:{SECRET}@patroni:99999",
+    f"http://admin:{SECRET}/x@patroni",
+    f"http://admin:a,{SECRET}@patroni:port",
+    f"ftp://admin:{SECRET}@patroni",
+    f"admin:{SECRET}@patroni:8008",
+    f"http://admin:{SECRET}@",
+    f"http://admin:{SECRET}@patroni:8008\nx",
+    f"patroni?password={SECRET}",
+]
+
+
+@pytest.mark.parametrize("field", ["patroni_urls", "http_fallbacks"])
+@pytest.mark.parametrize("url", URLS)
+def test_a_urls_password_is_used_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, field: str, url: str
+) -> None:
+    monkeypatch.setenv(PREFIX + field.upper(), url)
+    for settings in (Settings(), Settings(**{field: [url]})):
+        assert getattr(settings, field) == (url,)
+        for shown in (repr(settings), str(settings), f"{settings}", repr(getattr(settings, field))):
+            assert SECRET not in shown
+            assert "patroni" in shown
+
+
+@pytest.mark.parametrize("field", ["patroni_urls", "http_fallbacks"])
+@pytest.mark.parametrize("url", BROKEN_URLS)
+def test_a_broken_urls_password_isnt_shown_either(
+    monkeypatch: pytest.MonkeyPatch, field: str, url: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{field: [url, "http://good"]})
+    assert SECRET not in str(caught.value)
+    monkeypatch.setenv(PREFIX + field.upper(), f"http://good,{url}")
+    with pytest.raises(ConfigError) as caught:
+        Settings()
+    assert SECRET not in str(caught.value)
+    assert f"{PREFIX}{field.upper()}=" in str(caught.value)
+    assert "accepted: " in str(caught.value)
+
+
+NO_NAMES: list[tuple[str, Any]] = [
+    *(("database_readers", f"r1{bad}x") for bad in "\n\0\t \x1b\x9b"),
+    *(("database_readers", bad) for bad in ("r1:99999", "r1:0", "r1:-1", "r1:", "[::1]:70000")),
+    *(("database_url", f"postgresql://{bad}/db") for bad in ("a:99999", "a:1,b:99999", "[::1]:0")),
+    *(("database_url", bad) for bad in ("postgresql://a\nb/db", "postgresql://a\0/db", "host=a\0")),
+    *(("database_url", bad) for bad in ("host='a\nb' port=1", "host=a port=99999", "port='1,0'")),
+    *(("patroni_urls", bad) for bad in ("http://a\nb", "http://a\0", "http://a:99999")),
+    *(("http_fallbacks", bad) for bad in ("http://a\nb", "http://a\0", "http://a:99999")),
+    *(("dns_search", bad) for bad in ("a\nb", "a..b", "a\0b", "x" * 64)),
+    *(("dns_mode", bad) for bad in ("a\nb=strict", "a\0=strict")),
+    *(("tls_names", bad) for bad in ("a=b\nc", "a\0=b")),
+    *(("zones", bad) for bad in ("z=*.a\nb",)),
+    *(("zone", bad) for bad in ("az\n1", "az\x1b[31m1")),
+    ("http_health_path", "/x\ny"),
+    ("dns_nameservers", "10.0.0.1:99999"),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), NO_NAMES)
+def test_what_no_name_can_be_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(**{field: value})
+    text = str(caught.value)
+    assert f"{PREFIX}{field.upper()}=" in text
+    assert "accepted: " in text
+    assert text.isprintable()
+    if field == "database_url":
+        assert f"{PREFIX}DATABASE_URL=(hidden)" in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "host=a,b port=5432,5433\nuser=u password='p q\n@:/99999'",
+        "postgresql://u:p%40@a,b:5433,[::1]:5434/db?sslmode=require",
+        "postgresql://u:p@w@a/db",
+        "postgresql:///db?host=/run/postgresql",
+        "postgres://",
+        "dbname=x",
+    ],
+)
+def test_connection_strings_that_libpq_takes_pass(value: str) -> None:
+    url = Settings(database_url=value).database_url
+    assert url is not None
+    assert url.get_secret_value() == value
+
+
+def test_what_a_server_says_is_logged_as_text(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    from resilient._logs import LOGGERS
+
+    hostile = "gone\x1b[2J\nlevel=info forged\x9b31m\u202e"
+    with caplog.at_level(logging.INFO):
+        for name in LOGGERS:
+            logger = logging.getLogger(name)
+            logger.warning("error=%s n=%d", hostile, 3)
+            logger.warning("error=%s", OSError(hostile))
+    assert len(caplog.records) == 2 * len(LOGGERS)
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+    assert "\\x1b[2J\\nlevel=info" in caplog.records[0].getMessage()
+
+
+# -- names that nobody reads
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("DEADLINE", "DEADLINE_S"),
+        ("DB_URL", "DATABASE_URL"),
+        ("ZONE_S", "ZONE"),
+        ("DEADLINE_SECONDS", "DEADLINE_S"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("URL_DATABASE", "DATABASE_URL"),
+        ("DNS_NAME_SERVERS", "DNS_NAMESERVERS"),
+        ("PROBE_TIMEOUT_MS", "PROBE_TIMEOUT_S"),
+        ("PATRONI_URL", "PATRONI_URLS"),
+    ],
+)
+def test_a_near_miss_is_refused_and_the_name_suggested(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, other: str
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(PREFIX + name, "1")
+    with pytest.raises(ConfigError, match=f"did you mean {PREFIX}{other}\\?"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_STRICT", "off")
+    for _ in range(3):
+        Settings()
+    assert caplog.text.count(f"did you mean {PREFIX}{other}?") == 1
+
+
+@pytest.mark.parametrize("name", ["COLOUR", "HTTP_RETRY_AFTER_S", "REPORT_TO"])
+def test_unknown_variables_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """After a rollback there are variables of a newer version."""
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(PREFIX + name, "1")
+    for _ in range(3):
+        Settings()
+    assert caplog.text.count(PREFIX + name) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_5432_TCP"),
+        *("PORT_5432_TCP_ADDR", "DB_SERVICE_HOST", "DB_PORT", "DATABASE_PORT_5432_TCP_PROTO"),
+    ],
+)
+def test_what_kubernetes_injects_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(PREFIX + name, "tcp://10.0.0.1:5432")
+    Settings()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"probe_interval_s": 500},
+        {"deadline_s": 1.5},
+        {"dns_timeout_s": 9},
+        {"zone": "az1"},
+    ],
+)
+def test_values_that_no_one_means_are_warned_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    for _ in range(3):
+        Settings(**given)
+    assert len(caplog.records) == 1
+    assert next(iter(given)).upper() in caplog.text

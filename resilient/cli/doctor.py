@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._parse import visible
 from .wrong_use import refused, wrong_use
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def doctor(
         facts = gather(_conninfo(dsn, bool(url), settings), url or (), settings, progress)
     found = examine(facts)
     if json_object:
-        print(json.dumps(_told(facts, found), ensure_ascii=False))
+        print(json.dumps(_told(facts, found), ensure_ascii=True))
     else:
         _show(facts, found)
     raise typer.Exit(1 if any(finding.grave for finding in found) else 0)
@@ -105,11 +106,11 @@ def _show(facts: Facts, found: list[Finding]) -> None:
     for server in facts.servers:
         lag = "" if server.lag_s is None else f", {server.lag_s:.1f} s behind"
         state = server.error or f"{server.role.value}, timeline {server.timeline}{lag}"
-        print(f"{server.where}, zone {server.zone or 'unknown'}: {state}")
+        print(visible(f"{server.where}, zone {server.zone or 'unknown'}: {state}"))
     for finding in found:
-        print(f"\n{'' if finding.grave else 'note: '}{finding.check}: {finding.where}")
+        print(f"\n{'' if finding.grave else 'note: '}{finding.check}: {visible(finding.where)}")
         for word in ("symptom", "cause", "fix"):
-            print(f"  {word:8}{getattr(finding, word)}")
+            print(f"  {word:8}{visible(getattr(finding, word))}")
     grave = sum(finding.grave for finding in found)
     notes = len(found) - grave
     print(f"\n{grave} finding{'s' * (grave != 1)}, {notes} note{'s' * (notes != 1)}")

@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .._parse import visible
 from ..core.model import Health, Topology
 from .in_flight import InFlight
 from .wrong_use import refused
@@ -153,7 +154,9 @@ class _Screen:
 
     def line(self, record: logging.LogRecord) -> None:
         style = "red" if record.levelno >= logging.WARNING else ""
-        self._lines.append(Text(f"{_clock(record.created)} {record.getMessage()}", style=style))
+        self._lines.append(
+            Text(f"{_clock(record.created)} {visible(record.getMessage())}", style=style)
+        )
         del self._lines[:-LINES]
         self._news = True
 
@@ -183,7 +186,7 @@ class _Lines:
             event = {"at": record.created, "level": record.levelname.lower()}
             self._print(event | {"event": record.getMessage()})
         else:
-            print(f"{_clock(record.created)} {record.getMessage()}", flush=True)
+            print(f"{_clock(record.created)} {visible(record.getMessage())}", flush=True)
 
     def topology(self, seen: Topology, in_flight: InFlight) -> None:
         if seen.version == self._version:
@@ -194,7 +197,7 @@ class _Lines:
 
     @staticmethod
     def _print(told: dict[str, Any]) -> None:
-        print(json.dumps(told, ensure_ascii=False), flush=True)
+        print(json.dumps(told, ensure_ascii=True), flush=True)
 
 
 def as_dict(seen: Topology, in_flight: InFlight) -> dict[str, Any]:
@@ -225,7 +228,10 @@ def table(seen: Topology, in_flight: InFlight) -> Table:
     """A snapshot for people; * is where writes go."""
     writer = "nobody may write" if seen.writer is None else f"writes go to {seen.writer.endpoint}"
     title = f"version {seen.version}: {seen.conflict or writer}"
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    # As Text: what a server says is no markup either.
+    shown = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, title=Text(visible(title)), title_justify="left"
+    )
     for name in ("endpoint", "zone", "role", "health"):
         shown.add_column(name, no_wrap=True)
     for name in ("epoch", "lag s", "in flight"):
@@ -235,13 +241,13 @@ def table(seen: Topology, in_flight: InFlight) -> Table:
         here = seen.writer is not None and view.endpoint == seen.writer.endpoint
         busy = in_flight.at(view.endpoint)
         shown.add_row(
-            f"{view.endpoint}{' *' if here else ''}",
-            view.zone or "–",
+            Text(visible(f"{view.endpoint}{' *' if here else ''}")),
+            Text(view.zone or "–"),
             f"{view.role.value}{' (fenced)' if view.fenced else ''}",
             Text(view.health.value, style=STYLES.get(view.health, "")),
             "–" if view.epoch is None else str(view.epoch),
             "–" if view.lag_s is None else f"{view.lag_s:.1f}",
             "–" if busy is None else str(busy),
-            view.reason,
+            Text(visible(view.reason)),
         )
     return shown

@@ -130,10 +130,12 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No answer: every server was silent (`timeout`) or failed.  Says nothing of the name."""
+    """No answer: every server was silent (`timeout`) or failed, with SERVFAIL one of them if
+    `servfail`.  Says nothing of the name."""
 
     timeout: bool
     reason: str
+    servfail: bool = False
 
 
 Result: TypeAlias = Found | Absent | Failed

@@ -7,6 +7,9 @@ nowhere else.  `now` is the resolver's injected monotonic clock, in seconds.
     stale     until ≤ now < until + stale_s      → served only while a failure is remembered
     absent    NXDOMAIN for the whole name, else per family, for min(SOA, ceiling)
     failed    1, 2, 4, 5, 5 … s after failures in a row (RFC 9520 section 3.2: at least 1 s)
+
+The last two spare questions where something else serves.  Callers whom they would leave with
+nothing ask again all the same, a few times a second together (`dns._engine.Engine.begin`).
 """
 
 from __future__ import annotations
@@ -160,12 +163,6 @@ class Cache:
         entry = self._names.get(name)
         return entry is not None and self._may_serve(entry.slots.get(family), now)
 
-    def failure(self, name: str, family: Family, now: float) -> Failed | None:
-        """The failure that is remembered now, if any."""
-        entry = self._names.get(name)
-        failure = entry.failures.get(family) if entry is not None else None
-        return failure.failed if failure is not None and now < failure.until else None
-
     def timed_out_before(self, name: str, family: Family) -> bool:
         """True if the last attempt at this family met silence."""
         entry = self._names.get(name)
@@ -310,6 +307,13 @@ class Cache:
         """Refresh at `at` whether used or not: a watched name."""
         self._schedule[name, family] = at
         self.rescheduled = True
+
+    def unschedule(self, name: str, family: Family) -> None:
+        """The end of `schedule`; the next use puts the name back."""
+        self._schedule.pop((name, family), None)
+        slot = self._slots.get((name, family))
+        if slot is not None and slot.refresh_at < _NEVER:
+            slot.attention_at = _ALWAYS
 
     def due(self, now: float) -> tuple[Key, ...]:
         """The names to refresh now; they are taken off the schedule."""

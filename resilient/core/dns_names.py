@@ -6,6 +6,7 @@ Rules of this file: text in, values out.  Names are compared without case and fi
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from .._dataclass import dataclass
@@ -13,6 +14,7 @@ from .._dataclass import dataclass
 __all__ = [
     "Hosts",
     "ResolvConf",
+    "address_of",
     "candidates",
     "is_localhost",
     "literal",
@@ -24,8 +26,9 @@ __all__ = [
 #: octets of a name in text, without the final dot (RFC 1035 section 2.3.4)
 MAX_NAME = 253
 MAX_LABEL = 63
-#: resolv.conf(5) caps ndots
-MAX_NDOTS = 15
+_NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+#: what resolv.conf(5) allows
+_BOUNDS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
 
 
 def normalise(name: str) -> str:
@@ -72,6 +75,34 @@ def literal(name: str) -> str | None:
     return text
 
 
+def address_of(name: str) -> str | None:
+    """The address that `name` is; None for what is to be asked for.
+
+    Like getaddrinfo, it takes the short spellings of inet(3) for addresses too: `127.1`,
+    `2130706433`, `0x7f.0.0.1`.
+    """
+    if ":" not in name and not name[:1].isdigit():
+        return None
+    return literal(name) or _inet_aton(name)
+
+
+def _inet_aton(text: str) -> str | None:
+    """inet_aton(3): one to four numbers, of which the last fills the octets that are left."""
+    parts = text.split(".")
+    if len(parts) > 4 or not all(_NUMBER.fullmatch(part) and len(part) < 20 for part in parts):
+        return None
+    *heads, last = (int(part, _base(part)) for part in parts)
+    if any(head > 255 for head in heads) or last >= 1 << 8 * (4 - len(heads)):
+        return None
+    for i, head in enumerate(heads):
+        last += head << 8 * (3 - i)
+    return str(ipaddress.IPv4Address(last))
+
+
+def _base(number: str) -> int:
+    return 16 if number[:2] in ("0x", "0X") else 8 if number[0] == "0" else 10
+
+
 def is_localhost(plain: str) -> bool:
     """True for `localhost` and all names below it, which never reach a server (RFC 6761)."""
     return plain == "localhost" or plain.endswith(".localhost")
@@ -103,34 +134,63 @@ def parse_hosts(text: str) -> Hosts:
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """What resolv.conf(5) says about servers and names."""
+    """What resolv.conf(5) says about servers and names.  None: it says nothing of that."""
 
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
     ndots: int = 1
     rotate: bool = False
+    timeout_s: float | None = None
+    attempts: int | None = None
+    use_vc: bool = False
+    single_request: bool = False
+    no_aaaa: bool = False
 
 
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """The text of resolv.conf(5); of `search` and `domain` the last one counts."""
+def parse_resolv_conf(text: str, options: str = "", domains: str = "") -> ResolvConf:
+    """The text of resolv.conf(5); of `search` and `domain` the last one counts.
+
+    `options` and `domains` are what the environment adds: `RES_OPTIONS` and `LOCALDOMAIN`.
+    """
     servers: list[str] = []
     search: tuple[str, ...] = ()
-    ndots, rotate = 1, False
+    given: list[str] = []
     for line in text.splitlines():
         if line.startswith(("#", ";")):
             continue
         word, *rest = line.split() or [""]
-        if word == "nameserver" and rest and literal(rest[0]) is not None:
-            servers.append(rest[0])
+        if word == "nameserver" and rest and (server := address_of(rest[0])) is not None:
+            servers.append(server)
         elif word in ("search", "domain") and rest:
             search = _domains(rest if word == "search" else rest[:1])
         elif word == "options":
-            rotate = rotate or "rotate" in rest
-            for option in rest:
-                key, _, value = option.partition(":")
-                if key == "ndots" and value.isascii() and value.isdigit():
-                    ndots = min(int(value), MAX_NDOTS)
-    return ResolvConf(tuple(dict.fromkeys(servers)), search, ndots, rotate)
+            given += rest
+    flags = {*given, *options.split()}
+    numbers = _numbers((*given, *options.split()))
+    timeout_s = numbers.get("timeout")
+    return ResolvConf(
+        tuple(dict.fromkeys(servers)),
+        _domains(domains.split()) if domains else search,
+        numbers.get("ndots", 1),
+        "rotate" in flags,
+        None if timeout_s is None else float(timeout_s),
+        numbers.get("attempts"),
+        "use-vc" in flags,
+        # -reopen needs nothing: each question has a socket of its own
+        "single-request" in flags,
+        "no-aaaa" in flags,
+    )
+
+
+def _numbers(options: Sequence[str]) -> dict[str, int]:
+    """The options that have one, within the bounds of resolv.conf(5); the last one counts."""
+    result: dict[str, int] = {}
+    for option in options:
+        key, _, value = option.partition(":")
+        if key in _BOUNDS and value.isascii() and value.isdigit():
+            least, most = _BOUNDS[key]
+            result[key] = max(least, min(int(value[:9]), most))
+    return result
 
 
 def _domains(given: Sequence[str]) -> tuple[str, ...]:

@@ -1,8 +1,16 @@
 """One question put to several name servers: a generator of commands.
 
 Rules of this file: everything that decides whom to ask next, how, and what a reply means
-stands here.  `question` yields an `Ask`, is sent (outcome, now) and returns a `Result`; the
-shells carry out the asks and decide nothing.  `now` is real monotonic time, in seconds.
+stands here.  `question` yields a `Turn`, is sent what was heard (None: the turn's time is
+over) with the time, and returns a `Result`; the shells carry out the asks and decide nothing.
+`now` is real monotonic time, in seconds.
+
+    server fails         the next one is asked at once
+    server is silent     the next one is asked after `timeout_s`; the silent one is listened to
+                         all the while, and what it says late counts
+    all were asked       again: failing servers `tries` times, silent ones until the deadline,
+                         or `tries` times where somebody chose that number
+    round two and later  without EDNS: there are paths that drop it without a word
 """
 
 from __future__ import annotations
@@ -13,25 +21,26 @@ from typing import TypeAlias
 
 from .._dataclass import dataclass
 from .dns import Absent, Failed, Found, Record, Reply, Result, Soa, wire_ttl
+from .dns_health import ServerHealth
 
 __all__ = [
     "Ask",
     "Broken",
+    "Heard",
     "Malformed",
+    "News",
     "Outcome",
     "Policy",
     "Question",
     "ServerHealth",
     "Silence",
+    "Turn",
     "follow",
     "question",
 ]
 
 #: names in one chain, the asked one included; longer ones are refused like loops
 MAX_CHAIN = 17
-#: first pause before a failing server may be asked first again, and the longest, in seconds
-PENALTY_S = 30.0
-MAX_PENALTY_S = 300.0
 #: RCODEs by which old servers refuse EDNS (RFC 6891 section 7)
 _NO_EDNS = frozenset({"FORMERR", "NOTIMP"})
 
@@ -46,12 +55,23 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Command: send `question` to the server with this index and wait until `until`."""
+    """Command: send `question` to the server with this index and listen until `until`.
+    `number` tells it from the other asks of the question."""
 
+    number: int
     server: int
     question: Question
     tcp: bool
     edns: bool
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Command: begin these asks, and come back with the first thing heard of any ask that
+    was begun, or when `until` has passed."""
+
+    asks: tuple[Ask, ...]
     until: float
 
 
@@ -62,7 +82,8 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Only noise was heard: no message, or none that matched the question."""
+    """Noise was heard: no message, or none that matched the question.  Over UDP it may be
+    forged, and the true reply can still come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,87 +96,25 @@ class Broken:
 
 
 Outcome: TypeAlias = Reply | Silence | Malformed | Broken
+Heard: TypeAlias = tuple[Ask, Outcome]
+#: what `question` is sent
+News: TypeAlias = tuple[Heard | None, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long and how often to ask.  `deadline` is a point on the real monotonic clock."""
+    """How long and how often to ask.  `deadline` is a point on the real monotonic clock.
+
+    `timeout_s` is the pause before the next server or try, `tries` how often a server that
+    fails is asked; `patient`: one that is silent is asked until the deadline.  `tcp`: never
+    over UDP.
+    """
 
     timeout_s: float
     tries: int
     deadline: float
-
-
-@dataclass(slots=True)
-class _Record:
-    failures: int = 0
-    until: float = 0.0
-    edns: bool = True
-
-
-@dataclass(slots=True)
-class ServerHealth:
-    """Who failed lately.  A failing or lame server isn't asked first again for 30 s, then
-    60 s … 300 s, as long as another is there; one success clears it.
-
-    `now` is the resolver's injected clock, as this is a cached failure.
-    """
-
-    _records: dict[str, _Record] = field(default_factory=dict)
-    _turn: int = 0
-
-    def order(self, servers: Sequence[str], now: float, rotate: bool) -> tuple[int, ...]:
-        """Indexes of `servers` in the order to ask them."""
-        first = 0
-        if rotate and servers:
-            first, self._turn = self._turn % len(servers), self._turn + 1
-        turned = [(first + i) % len(servers) for i in range(len(servers))]
-        return tuple(sorted(turned, key=lambda i: self._penalised(servers[i], now)))
-
-    def _penalised(self, server: str, now: float) -> bool:
-        record = self._records.get(server)
-        return record is not None and now < record.until
-
-    def failed(self, server: str, now: float) -> None:
-        """Note a failure of `server`."""
-        record = self._records.setdefault(server, _Record())
-        if now < record.until:
-            return  # one outage counts once, however many callers meet it
-        record.failures += 1
-        record.until = now + min(MAX_PENALTY_S, PENALTY_S * 2 ** min(record.failures - 1, 8))
-
-    def worked(self, server: str) -> None:
-        """Note an answer of `server`."""
-        record = self._records.get(server)
-        if record is not None:
-            record.failures, record.until = 0, 0.0
-
-    def edns(self, server: str) -> bool:
-        """False once `server` refused EDNS and then answered without it."""
-        record = self._records.get(server)
-        return record is None or record.edns
-
-    def without_edns(self, server: str) -> None:
-        """Remember that `server` must be asked without EDNS."""
-        self._records.setdefault(server, _Record()).edns = False
-
-
-@dataclass(slots=True)
-class _Round:
-    """The state of one question: who is left to ask, and the worst that was heard."""
-
-    servers: Sequence[str]
-    order: list[int]
-    policy: Policy
-    health: ServerHealth
-    dated: float
-    heard: list[str] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
-
-    def failure(self) -> Failed:
-        """What became of it, once nobody is left: silence only if nobody said anything."""
-        said = "; ".join(dict.fromkeys(self.heard + self.silent)) or "deadline passed"
-        return Failed(timeout=not self.heard, reason=said)
+    patient: bool = False
+    tcp: bool = False
 
 
 def question(
@@ -167,7 +126,7 @@ def question(
     now: float,
     dated: float,
     rotate: bool = False,
-) -> Generator[Ask, tuple[Outcome, float], Result]:
+) -> Generator[Turn, News, Result]:
     """Ask until there is a result, an alias' target included (RFC 1034 section 3.6.2).
 
     `servers` are the names under which `health` knows them; `now` is real time, `dated` the
@@ -177,8 +136,8 @@ def question(
     chain: tuple[str, ...] = (asked.name,)
     ttl_s = float("inf")
     while True:
-        state = _Round(servers, order, policy, health, dated)
-        got, now = yield from _ask_servers(Question(chain[-1], asked.rdtype), state, now)
+        state = _Search(Question(chain[-1], asked.rdtype), servers, order, policy, health, dated)
+        got, now = yield from state.run(now)
         if isinstance(got, Failed):
             return got
         step = follow(got, chain, asked.rdtype)
@@ -192,68 +151,152 @@ def question(
         return Absent(step.exists, min(ttl_s, step.ttl_s))
 
 
-def _ask_servers(
-    asked: Question, state: _Round, now: float
-) -> Generator[Ask, tuple[Outcome, float], tuple[Reply | Failed, float]]:
-    """Rounds over the servers until one answers."""
-    for _ in range(state.policy.tries):
-        for index in tuple(state.order):
-            if now >= state.policy.deadline:
-                return state.failure(), now
-            outcome, now = yield from _ask_one(asked, index, state, now)
-            if _judge(asked, outcome, index, state):
-                assert isinstance(outcome, Reply)
-                return outcome, now
-    return state.failure(), now
+@dataclass(slots=True)
+class _Search:
+    """One name put to the servers.  `order`: who may still be asked, in order."""
 
+    asked: Question
+    servers: Sequence[str]
+    order: list[int]
+    policy: Policy
+    health: ServerHealth
+    dated: float
+    heard: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    servfail: bool = False
+    _round: int = 0
+    _waiting: list[int] = field(default_factory=list)
+    _failures: dict[int, int] = field(default_factory=dict)
+    #: the asks that are listened to, the latest last
+    _open: dict[int, Ask] = field(default_factory=dict)
+    _number: int = 0
 
-def _ask_one(
-    asked: Question, index: int, state: _Round, now: float
-) -> Generator[Ask, tuple[Outcome, float], tuple[Outcome, float]]:
-    """Ask one server over UDP; over TCP if the reply was cut, without EDNS if it minds."""
-    server, policy = state.servers[index], state.policy
-    edns, tcp = state.health.edns(server), False
-    outcome: Outcome = Silence()
-    for _ in range(3):  # UDP, at most one change of EDNS and one of transport
-        until = min(policy.deadline, now + policy.timeout_s)
-        outcome, now = yield Ask(index, asked, tcp, edns, until)
-        if not isinstance(outcome, Reply):
-            break
-        if edns and outcome.rcode in _NO_EDNS:
-            edns = False
-        elif outcome.truncated and not tcp:
-            tcp = True
+    def run(self, now: float) -> Generator[Turn, News, tuple[Reply | Failed, float]]:
+        """Rounds over the servers until one answers."""
+        ask = self._next()
+        until = now
+        while now < self.policy.deadline and (ask or self._open):
+            if ask is not None:
+                until = min(self.policy.deadline, now + self.policy.timeout_s)
+            turn = Turn((ask,) if ask else (), until)
+            ask = None
+            heard, now = yield turn
+            if heard is None:
+                self._note_silence()
+                ask, until = self._next(), self.policy.deadline
+                if ask is None and not self.policy.patient:
+                    break
+            else:
+                answer, ask = self._judge(*heard)
+                if answer is not None:
+                    return answer, now
+        return self._failure(), now
+
+    def _failure(self) -> Failed:
+        """What became of it, once nobody is left: silence only if nobody said anything."""
+        said = "; ".join(dict.fromkeys(self.heard + self.silent)) or "deadline passed"
+        return Failed(timeout=not self.heard, reason=said, servfail=self.servfail)
+
+    # -- asking
+
+    def _next(self) -> Ask | None:
+        """The next server, in this round or in another one."""
+        if not self._waiting and (self._round < self.policy.tries or self.policy.patient):
+            self._round += 1
+            self._waiting = list(self.order)
+        if not self._waiting:
+            return None
+        index = self._waiting.pop(0)
+        edns = self._round == 1 and self.health.edns(self.servers[index], self.dated)
+        return self._ask(index, self.policy.tcp, edns)
+
+    def _ask(self, index: int, tcp: bool, edns: bool) -> Ask:
+        self._number += 1
+        ask = Ask(self._number, index, self.asked, tcp, edns, self.policy.deadline)
+        self._open[ask.number] = ask
+        return ask
+
+    # -- hearing
+
+    def _judge(self, ask: Ask, outcome: Outcome) -> tuple[Reply | None, Ask | None]:
+        """The answer, or whom to ask at once; neither: go on listening."""
+        noise = isinstance(outcome, Malformed) and not ask.tcp
+        latest = not self._open or ask.number == max(self._open)
+        if not noise:
+            self._open.pop(ask.number, None)
+        if isinstance(outcome, Reply):
+            self._note_edns(ask, outcome.rcode)
+            if ask.edns and outcome.rcode in _NO_EDNS:
+                return None, self._ask(ask.server, ask.tcp, False)
+            if outcome.truncated and not ask.tcp:
+                return None, self._ask(ask.server, True, ask.edns)
+            if self._answers(ask, outcome):
+                return outcome, None
         else:
-            if not edns and outcome.rcode in ("NOERROR", "NXDOMAIN"):
-                state.health.without_edns(server)
-            break
-    return outcome, now
+            self._note_trouble(ask, outcome)
+        # While another server has its time, the failure of an earlier one hurries nobody.
+        return None, self._next() if not noise and (latest or not self._open) else None
 
+    def _answers(self, ask: Ask, reply: Reply) -> bool:
+        """True if `reply` answers the question; else note why its server is passed over."""
+        if reply.truncated:
+            what = "truncated over TCP"
+        elif reply.rcode not in ("NOERROR", "NXDOMAIN"):
+            what = reply.rcode
+            self.servfail = self.servfail or what == "SERVFAIL"
+            if what != "SERVFAIL":
+                self._leave(ask.server)  # REFUSED or worse will not change its mind
+        elif _useless(self.asked, reply):
+            what = "lame"
+            self._leave(ask.server)
+        else:
+            self.health.worked(self.servers[ask.server])
+            return True
+        self._note_failure(ask.server, what)
+        return False
 
-def _judge(asked: Question, outcome: Outcome, index: int, state: _Round) -> bool:
-    """True if `outcome` answers the question; else note why this server is passed over."""
-    server = state.servers[index]
-    if isinstance(outcome, Silence):
-        state.silent.append(f"{server}: no answer")
-    elif isinstance(outcome, Malformed):
-        state.heard.append(f"{server}: malformed")
-    elif isinstance(outcome, Broken):
-        state.heard.append(f"{server}: {outcome.reason}")
-    elif outcome.truncated:
-        state.heard.append(f"{server}: truncated over TCP")
-    elif outcome.rcode not in ("NOERROR", "NXDOMAIN"):
-        state.heard.append(f"{server}: {outcome.rcode}")
-        if outcome.rcode != "SERVFAIL":
-            state.order.remove(index)  # REFUSED or worse will not change its mind
-    elif _useless(asked, outcome):
-        state.heard.append(f"{server}: lame")
-        state.order.remove(index)
-    else:
-        state.health.worked(server)
-        return True
-    if not (isinstance(outcome, Broken) and outcome.local):
-        state.health.failed(server, state.dated)
-    return False
+    def _note_edns(self, ask: Ask, rcode: str) -> None:
+        server = self.servers[ask.server]
+        if ask.edns:
+            self.health.heard_edns(server, rcode not in _NO_EDNS)
+        elif rcode in ("NOERROR", "NXDOMAIN"):
+            self.health.heard_plain(server, self.dated)
+
+    def _note_trouble(self, ask: Ask, outcome: Outcome) -> None:
+        if isinstance(outcome, Broken) and outcome.local:
+            self._note_failure(ask.server, outcome.reason, blame=False)
+        elif isinstance(outcome, Broken):
+            self._note_failure(ask.server, outcome.reason)
+        elif isinstance(outcome, Malformed):
+            # Over UDP that is no end: the one who makes noise may not be the server.
+            self._note_failure(ask.server, "malformed", final=ask.tcp)
+
+    def _note_failure(
+        self, index: int, what: str, *, blame: bool = True, final: bool = True
+    ) -> None:
+        self.heard.append(f"{self.servers[index]}: {what}")
+        if final:
+            self._failures[index] = self._failures.get(index, 0) + 1
+            if self._failures[index] >= self.policy.tries:
+                self._leave(index)
+        if blame:
+            self.health.failed(self.servers[index], self.dated)
+
+    def _note_silence(self) -> None:
+        if not self._open:
+            return
+        ask = self._open[max(self._open)]
+        server = self.servers[ask.server]
+        if ask.edns:
+            self.health.heard_edns(server, False)
+        self.silent.append(f"{server}: no answer")
+        self.health.failed(server, self.dated)
+
+    def _leave(self, index: int) -> None:
+        if index in self.order:
+            self.order.remove(index)
+        if index in self._waiting:
+            self._waiting.remove(index)
 
 
 def _useless(asked: Question, reply: Reply) -> bool:

@@ -9,13 +9,13 @@ from contextlib import suppress
 from typing import Any, Self
 
 from resilient.core.dns import Answer, Family, Found, Mode
-from resilient.core.dns_cache import Known
+from resilient.core.dns_cache import Known, Slot
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
 
 from ._drive import drive_async
 from ._engine import Callback, Engine, Key, notify
-from ._fetch import Plan, fetch
+from ._fetch import Plan
 from ._srv import Service, ServiceCache, fetch_services
 
 __all__ = ["AsyncResolver"]
@@ -154,6 +154,8 @@ class AsyncResolver:
         while True:
             flight = self._flight(key)
             known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
+            if flight and not isinstance(known, Slot):
+                return flight  # it knows more than an absence from before
             if not isinstance(known, float):
                 break
             await asyncio.sleep(known)
@@ -161,7 +163,7 @@ class AsyncResolver:
         if known is not None:
             self._plan_refresh()
             return self._engine.serve(name, known)
-        return flight or self._take_off(key, self._engine.plan(key, fresh=fresh))
+        return self._take_off(key, self._engine.plan(key, fresh=fresh))
 
     async def _await(self, name: str, found: Answer | _Flight) -> Answer:
         if isinstance(found, Answer):
@@ -191,7 +193,7 @@ class AsyncResolver:
 
     async def _fly(self, key: Key, flight: _Flight, plan: Plan) -> Known:
         try:
-            waits = fetch(plan, self._engine.health, flight.early.set_result)
+            waits = self._engine.fetch(plan, flight.early.set_result)
             known, changes = self._engine.finish(plan, await drive_async(waits))
         finally:
             if self._flights.get(key) is flight:

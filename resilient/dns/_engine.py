@@ -30,22 +30,23 @@ from resilient.core.dns import (
 )
 from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
 from resilient.core.dns_change import BypassLimiter, Detector
-from resilient.core.dns_names import candidates, is_localhost, literal, normalise
-from resilient.core.dns_query import Policy, ServerHealth
+from resilient.core.dns_names import address_of, candidates, is_localhost, normalise
+from resilient.core.dns_query import ServerHealth
 from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
 from resilient.settings import Settings, from_environment
 
-from ._fetch import Fetched, Plan
+from ._fetch import Early, Fetched, Plan, Waits, fetch
 from ._otel import record_lookup
 from ._sources import Sources
+from ._system import SystemLookups
+from ._watchers import Callback, log_change, notify
 
 __all__ = ["Callback", "Engine", "Key", "notify"]
 
 logger = logging.getLogger("resilient.dns")
 
 Key: TypeAlias = tuple[str, Family]
-Callback: TypeAlias = Callable[[Change], object]
 Changes: TypeAlias = list[tuple[Key, Change]]
 
 #: how long a request waits for servers when an expired answer could stand in, in seconds
@@ -53,6 +54,9 @@ Changes: TypeAlias = list[tuple[Key, Change]]
 STALE_PATIENCE_S = 1.8
 #: a watched name isn't asked more often than this, whatever its TTL
 WATCH_FLOOR_S = 1.0
+#: a watched name without any address is asked this often, for so long; both in seconds
+LOST_S = 0.3
+LOST_FOR_S = 30.0
 #: an address seen dead is last choice for so long
 DEAD_S = 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6, "any")
@@ -87,8 +91,11 @@ class Engine:
         self.sources = Sources(settings, hosts_path, resolv_conf_path)
         self.cache = Cache(limits, draw, lambda text: rank(text, self.sources.reach()))
         self.health = ServerHealth()
+        self._system = SystemLookups() if settings.dns == "system" else None
         self.limiter = BypassLimiter()
         self.watchers: dict[Key, list[Callback]] = {}
+        #: watched names without any address, and since when
+        self._lost: dict[Key, float] = {}
         self._detector = Detector(
             settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
         )
@@ -98,7 +105,7 @@ class Engine:
 
     def key(self, name: str) -> str:
         """The name under which `name` is cached.  `NameNotFound` if it can't be one."""
-        address = literal(name)
+        address = address_of(name)
         if address is not None:
             return address
         try:
@@ -113,21 +120,22 @@ class Engine:
         """A literal's, localhost's or the hosts file's answer; None: ask on."""
         if family not in _FAMILIES:
             raise ValueError(f"family={family!r}: accepted are 4, 6 and 'any'")
-        address = literal(name)
+        address = address_of(name)
         if address is not None:
             endless = float("inf")
             return self._of_family(name, family, (address,), (address,), endless)
         plain = self.key(name).removesuffix(".")
+        if self._system is not None:
+            return None  # it reads the hosts file itself, as nsswitch.conf says
         ttl_s = self.settings.dns_ttl_ceiling_s
-        if is_localhost(plain):
-            return self._of_family(name, family, ("127.0.0.1", "::1"), (plain,), ttl_s)
         hosts = self.sources.hosts()
         listed = hosts.addresses.get(plain)
-        if listed is None:
-            return None
-        chain = tuple(dict.fromkeys((plain, hosts.canonical[plain])))
-        with suppress(NameNotFound):  # a family that the file lacks is left to the servers
-            return self._of_family(name, family, listed, chain, ttl_s)
+        if listed is not None:
+            chain = tuple(dict.fromkeys((plain, hosts.canonical[plain])))
+            with suppress(NameNotFound):  # a family that the file lacks is left to the servers
+                return self._of_family(name, family, listed, chain, ttl_s)
+        if is_localhost(plain):
+            return self._of_family(name, family, ("127.0.0.1", "::1"), (plain,), ttl_s)
         return None
 
     def _of_family(
@@ -150,33 +158,39 @@ class Engine:
     def begin(self, key: Key, *, fresh: bool = False) -> Known | float | None:
         """What is known of `key`; None: ask; a number: ask in so many seconds.
 
-        `fresh` goes around what is cached, but not around a failure (RFC 9520) nor more
-        often than the limiter allows.
+        `fresh` goes around what is cached.  An absence or a failure would end the caller's
+        work, so that whoever is left with one asks again, whatever an SOA says.  Neither
+        happens more often than the limiter allows, over all callers.
         """
         now = self.clock()
-        limited = self.limiter.wait_s(key, time.monotonic()) if fresh else 0.0
-        if fresh and not limited and self.cache.failure(*key, now) is None:
-            return None
         known = self.cache.known(*key, now)
-        if isinstance(known, Slot):
+        useful = isinstance(known, Slot)
+        limited = 0.0
+        if fresh or (known is not None and not useful):
+            # That a name isn't there may have been heard with another family's question.
+            whole = isinstance(known, Absent) and not known.exists and not fresh
+            keys = [(key[0], each) for each in _FAMILIES] if whole else [key]
+            limited = max(self.limiter.wait_s(each, time.monotonic()) for each in keys)
+            if not limited:
+                return None
+        if useful:
             self.cache.touch(*key, now)
-        if known is None and limited:
-            return limited
-        return known
+        return limited if known is None and limited else known
 
     def plan(self, key: Key, *, background: bool = False, fresh: bool = False) -> Plan:
         """Decide on a question that is about to go out."""
         name, family = key
         now, started = self.clock(), time.monotonic()
         self.limiter.note(key, started)
-        given, config = self.settings, self.sources.configuration()
-        patience_s = given.dns_deadline_s
+        config = self.sources.configuration()
+        patience_s = config.deadline_s
         # A refresh is bounded like that too: callers may be joining it when the old answer
         # expires.  The servers it didn't reach come first next time.
         if background or self.cache.has_stale(name, family, now):
-            patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * given.dns_timeout_s))
+            patience_s = min(patience_s, max(STALE_PATIENCE_S, 2 * config.timeout_s))
         names = candidates(name.removesuffix("."), name.endswith("."), config.search, config.ndots)
-        known = {} if background or fresh or len(names) > 1 else self._known_parts(name, family)
+        anew = background or fresh or len(names) > 1 or self._system is not None
+        known = {} if anew else self._known_parts(name, family)
         silent_before = not background and self.cache.timed_out_before(name, 6)
         return Plan(
             key=name,
@@ -184,12 +198,23 @@ class Engine:
             names=names,
             known=known,
             config=config,
-            policy=Policy(given.dns_timeout_s, given.dns_tries, started + patience_s),
-            hold_s=0.0 if silent_before else given.dns_timeout_s,
+            policy=config.policy(started + patience_s),
+            hold_s=0.0 if silent_before else config.timeout_s,
             started=started,
             dated=now,
             networks=self._networks,
         )
+
+    def fetch(self, plan: Plan, early: Early | None = None) -> Waits[Fetched]:
+        """Ask for it; `early` as in `_fetch.fetch`.  Whatever happens, there is an outcome for
+        those who wait, and a watch goes on."""
+        try:
+            if self._system is not None:
+                return (yield from self._system.fetch(plan))
+            return (yield from fetch(plan, self.health, early))
+        except Exception as exc:
+            logger.exception("event=dns.failed name=%s", plan.key)
+            return Fetched(Failed(timeout=False, reason=f"{type(exc).__name__}: {exc}"), {})
 
     def _known_parts(self, name: str, family: Family) -> dict[Family, Result]:
         """With family "any": what the cache knows of one family alone."""
@@ -207,7 +232,8 @@ class Engine:
                     parts[each] = Found(answer.chain, answer.addresses, left_s)
             elif known is not None:
                 parts[each] = known
-        return parts
+        # Without an address from the one, the other's absence is asked about again.
+        return parts if any(isinstance(part, Found) for part in parts.values()) else {}
 
     def finish(self, plan: Plan, fetched: Fetched) -> tuple[Known, Changes]:
         """Take in an outcome: what to serve for it, and what it changes."""
@@ -275,8 +301,16 @@ class Engine:
             known = result
             again = self.cache.store_failed(*key, result, now)
         if key in self.watchers:
-            self.cache.schedule(*key, max(again, now + WATCH_FLOOR_S))
+            self.cache.schedule(*key, self._watch_again(key, known, again, now))
         return known
+
+    def _watch_again(self, key: Key, known: Known, again: float, now: float) -> float:
+        """When a watched name is asked again: soon while it has no address at all."""
+        if isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot):
+            self._lost.pop(key, None)
+            return max(again, now + WATCH_FLOOR_S)
+        since = self._lost.setdefault(key, now)
+        return now + (LOST_S if now - since < LOST_FOR_S else WATCH_FLOOR_S)
 
     def record(self, plan: Plan, result: Result) -> None:
         """Measure a lookup that went out."""
@@ -306,18 +340,7 @@ class Engine:
         change = self._detector.observe(*key, answer, self.cache.dead(self.clock()))
         if change is None or change.old is None:
             return []
-        logger.info(
-            "event=dns.changed name=%s family=%s mode=%s old_chain=%s new_chain=%s"
-            " old_addresses=%s new_addresses=%s removed=%s",
-            change.name,
-            key[1],
-            change.mode,
-            ">".join(change.old.chain),
-            ">".join(change.new.chain),
-            ",".join(sorted(change.old.addresses)),
-            ",".join(sorted(change.new.addresses)),
-            ",".join(sorted(change.removed)),
-        )
+        log_change(key[1], change)
         return [(key, change)]
 
     def calls(self, changes: Changes) -> list[tuple[Callback, Change]]:
@@ -335,7 +358,7 @@ class Engine:
     def watch(self, key: Key, callback: Callback) -> None:
         """Tell `callback` of changes from now on; the name is refreshed without being used."""
         self.watchers.setdefault(key, []).append(callback)
-        if literal(key[0]) is None:
+        if address_of(key[0]) is None:
             self.cache.schedule(*key, self.clock())
 
     def unwatch(self, key: Key, callback: Callback) -> None:
@@ -344,14 +367,21 @@ class Engine:
         if callback in listeners:
             listeners.remove(callback)
         if not listeners:
-            self.watchers.pop(key, None)
+            self._lost.pop(key, None)
+            if self.watchers.pop(key, None) is not None:
+                self.cache.unschedule(*key)
 
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
         name, family = key
-        answer = self.local(name, family)
-        if answer is None:
-            return self.plan(key, background=True), []
+        try:
+            answer = self.local(name, family)
+            if answer is None:
+                return self.plan(key, background=True), []
+        except Exception:
+            logger.exception("event=dns.failed name=%s", name)
+            self.cache.schedule(name, family, self.clock() + WATCH_FLOOR_S)
+            return None, []
         now = self.clock()
         self.cache.schedule(name, family, now + max(WATCH_FLOOR_S, min(5.0, answer.ttl_s)))
         return None, self.observe(key, answer, now)
@@ -359,17 +389,9 @@ class Engine:
     def forget(self) -> None:
         """The resolver is closed: nothing is known or watched any more."""
         self.watchers.clear()
+        self._lost.clear()
         self.cache.clear()
 
     def report_dead(self, address: str) -> None:
         """An address just seen dead comes last while another exists."""
         self.cache.report_dead(address, self.clock(), DEAD_S)
-
-
-def notify(calls: list[tuple[Callback, Change]]) -> None:
-    """Run callbacks; one that raises is logged and takes nothing from the others."""
-    for callback, change in calls:
-        try:
-            callback(change)
-        except Exception:
-            logger.exception("event=dns.callback_failed name=%s", change.name)

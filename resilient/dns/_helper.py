@@ -14,7 +14,7 @@ from resilient.core.dns_cache import Known
 
 from ._drive import poll
 from ._engine import Engine, Key, notify
-from ._fetch import Fetched, Plan, Waits, fetch
+from ._fetch import Fetched, Plan, Waits
 from ._wire import Wait
 
 __all__ = ["Flight", "Helper"]
@@ -45,7 +45,7 @@ class _Running:
     def __init__(self, plan: Plan, flight: Flight, engine: Engine) -> None:
         self.plan = plan
         self.flight = flight
-        self.waits: Waits[Fetched] = fetch(plan, engine.health)
+        self.waits: Waits[Fetched] = engine.fetch(plan)
         self.wanted: tuple[Wait, ...] = ()
         self.fetched: Fetched | None = None
 
@@ -181,10 +181,12 @@ class Helper:
 
     def _land(self, each: _Running) -> None:
         assert each.fetched is not None
-        with self._lock:
-            each.flight.known, changes = self._engine.finish(each.plan, each.fetched)
-            calls = self._engine.calls(changes)
-        self._end(each)
+        try:
+            with self._lock:
+                each.flight.known, changes = self._engine.finish(each.plan, each.fetched)
+                calls = self._engine.calls(changes)
+        finally:
+            self._end(each)
         notify(calls)
 
     def _end(self, each: _Running) -> None:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
 from dataclasses import replace
-from typing import TypeVar
 
 from resilient.core.dns import Absent, Failed, Family, Found, Reply, Result, wire_ttl
 from resilient.core.dns_names import candidates
-from resilient.core.dns_query import Policy, Question, question
+from resilient.core.dns_query import Ask, Outcome, Policy, Question, question
 from resilient.settings import Settings
 
 from .._dataclass import dataclass
 from ._drive import drive
 from ._engine import Engine
-from ._fetch import Waits
+from ._fetch import Waits, carry_out
 from ._sources import Configuration
-from ._wire import Wait, exchange
 
 __all__ = ["Inspection", "Link", "inspect"]
 
-T = TypeVar("T")
 _RDTYPES: dict[Family, str] = {4: "A", 6: "AAAA"}
 
 
@@ -74,9 +70,9 @@ def inspect(name: str, settings: Settings | None = None, family: Family = 4) -> 
     local = _local(engine, name, family, begun)
     if local is not None:
         return local
-    given, config, key = engine.settings, engine.sources.configuration(), engine.key(name)
+    config, key = engine.sources.configuration(), engine.key(name)
     names = candidates(key.removesuffix("."), key.endswith("."), config.search, config.ndots)
-    policy = Policy(given.dns_timeout_s, given.dns_tries, begun + given.dns_deadline_s)
+    policy = config.policy(begun + config.deadline_s)
     absent = Absent(exists=False, ttl_s=0)
     for each in names:
         for rdtype in ("A", "AAAA") if family == "any" else (_RDTYPES[family],):
@@ -123,32 +119,15 @@ def _listen(
 ) -> Waits[tuple[Result, Heard]]:
     """Ask, and keep every reply with the index of its server."""
     heard: Heard = []
+
+    def hear(ask: Ask, outcome: Outcome) -> None:
+        if isinstance(outcome, Reply) and not outcome.truncated:
+            heard.append((ask.server, outcome))
+
     machine = question(
         asked, config.labels, engine.health, policy, now=time.monotonic(), dated=engine.clock()
     )
-    try:
-        ask = next(machine)
-        while True:
-            outcome = yield from _alone(exchange(ask, config.servers[ask.server]))
-            if isinstance(outcome, Reply) and not outcome.truncated:
-                heard.append((ask.server, outcome))
-            ask = machine.send((outcome, time.monotonic()))
-    except StopIteration as stop:
-        return stop.value, heard
-
-
-def _alone(job: Generator[Wait, bool, T]) -> Waits[T]:
-    """One exchange under a driver that waits for several."""
-    try:
-        wait = next(job)
-        while True:
-            ready = yield (wait,)
-            wait = job.send(bool(ready))
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    finally:
-        job.close()
+    return (yield from carry_out(machine, config.servers, hear)), heard
 
 
 def _told(name: str, rdtype: str, found: Found, heard: Heard, engine: Engine) -> Inspection:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from resilient._parse import NameServer
 from resilient.core.dns_names import Hosts, ResolvConf, normalise, parse_hosts, parse_resolv_conf
+from resilient.core.dns_query import Policy
 from resilient.core.dns_select import Reach, own_ipv4, own_ipv6
 from resilient.settings import Settings
 
@@ -57,6 +58,17 @@ class Configuration:
     search: tuple[str, ...]
     ndots: int
     rotate: bool
+    timeout_s: float
+    tries: int
+    patient: bool
+    deadline_s: float
+    tcp: bool
+    single_request: bool
+    no_aaaa: bool
+
+    def policy(self, deadline: float) -> Policy:
+        """How to ask, until a point on the real monotonic clock."""
+        return Policy(self.timeout_s, self.tries, deadline, self.patient, self.tcp)
 
 
 class Sources:
@@ -65,7 +77,11 @@ class Sources:
     def __init__(self, settings: Settings, hosts_path: str, resolv_conf_path: str) -> None:
         self._settings = settings
         self._hosts = _Watched(hosts_path, parse_hosts)
-        self._resolv = _Watched(resolv_conf_path, parse_resolv_conf)
+        # As glibc does, the environment is looked at once.
+        options, domains = os.environ.get("RES_OPTIONS", ""), os.environ.get("LOCALDOMAIN", "")
+        self._resolv = _Watched(
+            resolv_conf_path, lambda text: parse_resolv_conf(text, options, domains)
+        )
         self._search = settings.dns_search
         if self._search is not None:
             self._search = tuple(normalise(domain) for domain in self._search)
@@ -100,12 +116,25 @@ class Sources:
         # Without any server resolv.conf(5) means the local machine.
         listed = tuple(NameServer(address) for address in conf.nameservers or ("127.0.0.1",))
         servers = given.dns_nameservers or listed
+        timeout_s = None if given.has_chosen("dns_timeout_s") else conf.timeout_s
+        tries = None if given.has_chosen("dns_tries") else conf.attempts
+        deadline_s = given.dns_deadline_s
+        if timeout_s is not None and not given.has_chosen("dns_deadline_s"):
+            # Who allows more than our default there means it.
+            deadline_s = max(deadline_s, timeout_s * (tries or given.dns_tries))
         return Configuration(
             servers=servers,
             labels=tuple(str(server) for server in servers),
             search=conf.search if self._search is None else self._search,
             ndots=conf.ndots if given.dns_ndots is None else given.dns_ndots,
             rotate=conf.rotate if given.dns_rotate is None else given.dns_rotate,
+            timeout_s=given.dns_timeout_s if timeout_s is None else timeout_s,
+            tries=given.dns_tries if tries is None else tries,
+            patient=tries is None and not given.has_chosen("dns_tries"),
+            deadline_s=deadline_s,
+            tcp=conf.use_vc,
+            single_request=conf.single_request,
+            no_aaaa=conf.no_aaaa,
         )
 
 

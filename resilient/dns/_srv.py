@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from resilient.core.dns import Absent, Failed, Found, Result
-from resilient.core.dns_query import Policy, Question
+from resilient.core.dns_query import Question
 from resilient.errors import NameNotFound
 
 from .._dataclass import dataclass
@@ -44,14 +44,14 @@ class ServiceCache:
         until, services = self._kept.get(plain, (0.0, ()))
         if self._engine.clock() < until:
             return _drawn(services)
-        given, started = self._engine.settings, time.monotonic()
+        config, started = self._engine.sources.configuration(), time.monotonic()
         return Plan(
             key=plain,
             family=4,
             names=(plain,),
             known={},
-            config=self._engine.sources.configuration(),
-            policy=Policy(given.dns_timeout_s, given.dns_tries, started + given.dns_deadline_s),
+            config=config,
+            policy=config.policy(started + config.deadline_s),
             hold_s=0.0,
             started=started,
             dated=self._engine.clock(),

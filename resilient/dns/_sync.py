@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Self
 
 from resilient.core.dns import Answer, Family, Mode
-from resilient.core.dns_cache import Known
+from resilient.core.dns_cache import Known, Slot
 from resilient.settings import Settings
 
 from ._drive import drive
 from ._engine import Callback, Engine, Key, notify
-from ._fetch import Plan, fetch
+from ._fetch import Plan
 from ._helper import Flight, Helper
 from ._srv import Service, ServiceCache, fetch_services
 
@@ -165,23 +165,23 @@ class Resolver:
             if flight is not None and fresh:
                 return flight, None, None
             known = self._engine.begin(key, fresh=fresh)
+            if flight is not None and not isinstance(known, Slot):
+                return flight, None, None  # it knows more than an absence from before
             if known is not None:
                 return None, None, known
-            if flight is not None:
-                return flight, None, None
             flight = self._flights[key] = Flight()
             return flight, self._engine.plan(key, fresh=fresh), None
 
     def _follow(self, key: Key, flight: Flight) -> None:
         """Wait for another's flight; one that can't be in the air any more is struck off."""
-        if not flight.done.wait(self._engine.settings.dns_deadline_s + 1):
+        if not flight.done.wait(self._engine.sources.configuration().deadline_s + 1):
             with self._lock:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 
     def _fly(self, key: Key, flight: Flight, plan: Plan) -> Known:
         try:
-            fetched = drive(fetch(plan, self._engine.health))
+            fetched = drive(self._engine.fetch(plan))
             with self._lock:
                 flight.known, changes = self._engine.finish(plan, fetched)
                 calls = self._engine.calls(changes)

@@ -23,11 +23,13 @@ _BIGGEST = 65535
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait for `sock` to be readable (or writable) until the real monotonic time `until`."""
+    """Wait for `sock` to be readable (or writable) until the real monotonic time `until`.
+    `noise`: what was heard so far was no reply."""
 
     sock: socket.socket
     write: bool
     until: float
+    noise: bool = False
 
 
 def exchange(ask: Ask, server: NameServer) -> Generator[Wait, bool, Outcome]:
@@ -71,7 +73,7 @@ def _over_udp(
     sock.connect(address)
     sock.send(query.wire)
     noise = False
-    while (yield Wait(sock, False, ask.until)):
+    while (yield Wait(sock, False, ask.until, noise)):
         try:
             data = sock.recv(_BIGGEST)
         except BlockingIOError:
@@ -80,7 +82,7 @@ def _over_udp(
         if reply is not None:
             return reply
         noise = True  # may be forged: the true reply can still come
-    return Malformed() if noise else Silence()
+    return Silence()
 
 
 def _over_tcp(

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import waiting
 from psycopg.conninfo import make_conninfo
 
+from .._parse import split_user, visible, without_secrets
 from ..core.model import Endpoint, Role
 from ..dns import Resolver, inspect
 from ..errors import ConfigError, ResolutionError
@@ -249,7 +250,11 @@ def _answers(conn: psycopg.Connection[Any], seen: ServerFacts) -> ServerFacts:
 def _service(url: str, settings: Settings, progress: Progress) -> UrlFacts:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--url {url!r} isn't a URL; accepted: http://host… or https://host…")
+        shown = without_secrets(repr(url))
+        raise ConfigError(f"--url {shown} isn't a URL; accepted: http://host… or https://host…")
+    url, auth = split_user(url)
+    parts = urlsplit(url)
+    assert parts.hostname is not None
     name = _host(parts.hostname, "name", settings, progress)
     path = settings.http_health_path or ""
     seen = UrlFacts(f"{parts.scheme}://{parts.netloc}", name, path)
@@ -263,6 +268,7 @@ def _service(url: str, settings: Settings, progress: Progress) -> UrlFacts:
             response = client.get(
                 f"{parts.scheme}://{shown}:{port}{path}",
                 headers={"Host": parts.netloc},
+                auth=auth,
                 extensions={"sni_hostname": parts.hostname},
             )
     except httpx2.HTTPError as error:
@@ -283,4 +289,4 @@ def _named(body: bytes) -> tuple[str, ...]:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return visible(" ".join(str(error).split()))

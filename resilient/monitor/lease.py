@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._parse import split_user
 from ..core.model import Endpoint, Topology
 from ..core.topology_events import Leased
 from ..errors import ResolutionError
@@ -121,11 +122,12 @@ class LeaseWatch:
         error = ""
         for url in list(self._urls):
             try:
-                response = await client.get(f"{url.rstrip('/')}/cluster")
+                bare, auth = split_user(url)
+                response = await client.get(f"{bare.rstrip('/')}/cluster", auth=auth)
                 response.raise_for_status()
                 holder = holder_of(response.json())
             except Exception as exc:  # whatever it is, the next one may know
-                error = f"{url}: {' '.join(str(exc).split()) or type(exc).__name__}"
+                error = f"{bare}: {' '.join(str(exc).split()) or type(exc).__name__}"
                 continue
             self._urls.remove(url)
             self._urls.insert(0, url)

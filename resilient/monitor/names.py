@@ -24,6 +24,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from .._dataclass import dataclass
+from ..core.dns_names import address_of
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
 from ..dns import Answer, Change
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("resilient.monitor")
 
 TROUBLED_S = 0.25
-#: troubled names are asked at that pace for so long, then once a second
+#: troubled names are asked at that pace for so long, then at this one
 TROUBLED_FOR_S = 30.0
+LONG_TROUBLED_S = 0.5
 RETRY_S = 1.0
 #: the shortest pause between two looks that nobody asked for
 PAUSE_S = 0.05
@@ -147,7 +149,7 @@ class NameWatch:
         if self._troubled_at is None:
             return max(PAUSE_S, seconds)
         long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
-        return min(max(PAUSE_S, seconds), RETRY_S) if long else TROUBLED_S
+        return LONG_TROUBLED_S if long else TROUBLED_S
 
     async def _look(self, followed: _Followed, resolver: SharedResolver) -> float:
         """Resolve all there is to it; seconds until the first answer expires."""
@@ -166,6 +168,9 @@ class NameWatch:
                 if isinstance(exc, NameNotFound) and place in followed.targets:
                     self._forget_unheard(followed.targets[place])
         self._note(followed.name.host, failures)
+        if failures and not self._health:
+            # Nobody is known at all, as when a pool is opened before its name is there.
+            self._troubled_at = self._troubled_at or time.monotonic()
         return RETRY_S if failures else until - time.monotonic()
 
     async def _list_places(self, followed: _Followed, resolver: SharedResolver) -> float:
@@ -297,10 +302,10 @@ def literal(name: ConfiguredName, settings: Settings) -> Endpoint | None:
         return Endpoint(verified or name.hostaddr, name.hostaddr, name.port)
     if not name.host or name.host.startswith(("/", "@")):
         return Endpoint(name.host, "", name.port)
-    try:
-        return Endpoint(verified, str(ipaddress.ip_address(name.host)), name.port)
-    except ValueError:
+    address = address_of(name.host)
+    if address is None:
         return None
+    return Endpoint(verified, str(ipaddress.ip_address(address)), name.port)
 
 
 def _content(answer: Answer) -> tuple[frozenset[str], tuple[str, ...]]:

@@ -149,7 +149,7 @@ _shared: dict[str, _Common] = {}
 def hold(settings: Settings) -> SharedResolver:
     """The resolver for these settings, on the running loop.  Pair with its `close`."""
     loop = asyncio.get_running_loop()
-    key = repr([getattr(settings, name) for name in _FIELDS])
+    key = repr([(getattr(settings, name), settings.has_chosen(name)) for name in _FIELDS])
     common = _shared.get(key)
     if common is None or common.loop is not loop:
         common = _shared[key] = _Common(key, loop, AsyncResolver(settings))
@@ -158,6 +158,6 @@ def hold(settings: Settings) -> SharedResolver:
 
 
 #: the settings that a resolver reads
-_FIELDS = tuple(name for name in Settings.model_fields if name.startswith("dns_"))
+_FIELDS = tuple(name for name in Settings.model_fields if name.startswith("dns"))
 
 os.register_at_fork(after_in_child=_shared.clear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
@@ -19,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from resilient.cli.app import app
-from resilient.cli.watch import table
+from resilient.cli.watch import _Lines, table
 from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
 from resilient.lab import Lab
 
@@ -184,3 +185,23 @@ def test_the_table() -> None:
     assert str(shown.title) == "version 7: writes go to 10.0.0.1:1 (db.example)"
     nobody = table(Topology(8, views, None, 4, "two primaries"), NoNumbers())  # type: ignore[arg-type]
     assert str(nobody.title) == "version 8: two primaries"
+
+
+HOSTILE = "bye\x1b[2J\x9b31m [red]x[/red]\nforged\u202e"
+SHOWN = "bye\\x1b[2J\\x9b31m [red]x[/red]\\nforged\\u202e"
+
+
+def test_what_a_server_says_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    view = EndpointView(Endpoint("db.example", "10.0.0.1", 1), "az1", reason=HOSTILE)
+    shown = table(Topology(7, (view,), None, 4, HOSTILE), NoNumbers())  # type: ignore[arg-type]
+    assert str(next(iter(shown.columns[-1].cells))) == SHOWN
+    assert str(shown.title) == f"version 7: {SHOWN}"
+    record = logging.LogRecord("x", logging.WARNING, "", 0, "error=%s", (HOSTILE,), None)
+    for as_json in (False, True):
+        lines = _Lines(as_json)
+        lines.line(record)
+        lines.topology(Topology(7, (view,), None, 4, HOSTILE), NoNumbers())  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 3
+    assert said.replace("\n", "").isprintable()
+    assert SHOWN in said

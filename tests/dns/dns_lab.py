@@ -28,13 +28,15 @@ Rule = Mapping[str, Any]
 class ScriptedServer:
     """One server, UDP and TCP on the same loopback port."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], at: tuple[str, int] | None = None) -> None:
         self.rules = list(rules)
         self.queries: list[tuple[str, str, str]] = []
         self.sources: list[tuple[str, int]] = []
         self.ids: list[int] = []
         self.matched = [0] * len(self.rules)
-        self.udp, self.tcp = _pair()
+        self.times: list[float] = []
+        self.edns: list[bool] = []
+        self.udp, self.tcp = _pair(at)
         self.address = self.udp.getsockname()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -93,6 +95,8 @@ class ScriptedServer:
         name = query.question[0].name.to_text(omit_final_dot=True).lower()
         rdtype = dns.rdatatype.to_text(query.question[0].rdtype)
         self.queries.append((name, rdtype, proto))
+        self.times.append(time.monotonic())
+        self.edns.append(query.edns >= 0)
         self.ids.append(query.id)
         rule = self._match(name, rdtype, proto)
         outs = _replies(query, name, rule)
@@ -125,17 +129,20 @@ class ScriptedServer:
         return found
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """UDP and TCP sockets on one free port."""
+def _pair(at: tuple[str, int] | None) -> tuple[socket.socket, socket.socket]:
+    """UDP and TCP sockets on one port, a free one unless it is given."""
     while True:
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
+        udp.bind(at or ("127.0.0.1", 0))
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tcp.bind(udp.getsockname())
         except OSError:
             udp.close()
             tcp.close()
+            if at:
+                raise
             continue
         tcp.listen(64)
         return udp, tcp
@@ -148,6 +155,8 @@ def _replies(query: dns.message.Message, name: str, rule: Rule) -> list[bytes]:
         return [b"\x00garbage\xff" * 3]
     if rule.get("raw"):
         return [raw(query) if callable(raw) else raw for raw in rule["raw"]]
+    if rule.get("edns") == "drop" and query.edns >= 0:
+        return []
     if rule.get("edns") == "formerr" and query.edns >= 0:
         refused = dns.message.make_response(query)
         refused.use_edns(False)

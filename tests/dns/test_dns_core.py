@@ -33,6 +33,7 @@ from resilient.core.dns_query import (
     Question,
     ServerHealth,
     Silence,
+    Turn,
     follow,
     question,
 )
@@ -136,18 +137,26 @@ TestCache = CacheMachine.TestCase
 
 
 def _run(
-    script: Generator[Ask, Any, Any], outcomes: dict[int, list[Any]], step_s: float = 0.01
+    script: Generator[Turn, Any, Any], outcomes: dict[int, list[Any]], step_s: float = 0.01
 ) -> tuple[Any, list[Ask]]:
-    """Play a question against outcomes by server; silence takes all of its time."""
-    asks, now = [], 0.0
+    """Play a question against outcomes by server; silence is none, noise comes at once."""
+    asks: list[Ask] = []
+    now, heard = 0.0, []
     try:
-        ask = next(script)
+        turn = next(script)
         while True:
-            asks.append(ask)
-            left = outcomes[ask.server]
-            outcome = left.pop(0) if len(left) > 1 else left[0]
-            now = ask.until if isinstance(outcome, Silence | Malformed) else now + step_s
-            ask = script.send((outcome, now))
+            for ask in turn.asks:
+                asks.append(ask)
+                left = outcomes[ask.server]
+                outcome = left.pop(0) if len(left) > 1 else left[0]
+                if not isinstance(outcome, Silence):
+                    heard.append((ask, outcome))
+            if heard:
+                now += step_s
+                turn = script.send((heard.pop(0), now))
+            else:
+                now = turn.until
+                turn = script.send((None, now))
     except StopIteration as stop:
         return stop.value, asks
 

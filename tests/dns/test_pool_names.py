@@ -53,8 +53,8 @@ def all_up(servers: Servers) -> Iterator[None]:
 class Zone(DnsServer):
     """`db.test` with the writer on A."""
 
-    def __init__(self, ttl_s: int = 1) -> None:
-        super().__init__("db.test")
+    def __init__(self, ttl_s: int = 1, absent_s: float = 1) -> None:
+        super().__init__("db.test", negative_ttl_s=absent_s)
         for name, address in (("a", A), ("b", B)):
             self.set_records(f"{name}.db.test", "A", [address], 60)
         self.flip(WRITER, "a.db.test", ttl_s)
@@ -427,3 +427,32 @@ async def _until(condition: Any, within_s: float) -> bool:
     while not condition() and time.monotonic() < end:
         await asyncio.sleep(0.01)
     return bool(condition())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "never known"])
+@pytest.mark.parametrize("gone", ["nxdomain", "servfail"])
+async def test_a_name_that_vanishes_and_comes_back(
+    shell: str, servers: Servers, known: bool, gone: str
+) -> None:
+    """A bare connect has it with its first try after it is back; a SOA that allows 900 s of
+    absence changes nothing."""
+    zone = Zone(absent_s=900)
+    try:
+        here, away = DnsFaults(), DnsFaults(**{gone: True})
+        zone.faults = here if known else away
+        # stale addresses would be right here, and hide what is asked
+        async with Pool(shell, dsn(servers), zone.settings(dns_stale_s=0)) as pool:
+            if known:
+                assert await pool.where() == A
+                servers.members[0].kill()
+                zone.faults = away
+            waiting = asyncio.create_task(pool.where(10))
+            await asyncio.sleep(1.5)
+            if known:
+                await asyncio.to_thread(servers.members[0].start)
+            zone.faults = here
+            back = time.monotonic()
+            assert await waiting == A
+            assert time.monotonic() - back <= 0.5
+    finally:
+        zone.close()

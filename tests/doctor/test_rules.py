@@ -221,3 +221,31 @@ def test_every_rule_is_tried_here() -> None:
 
 def test_durations_for_people() -> None:
     assert [in_words(s) for s in (5, 90, 3600, 172800)] == ["5 s", "1.5 min", "1 h", "2 d"]
+
+
+def test_what_a_server_says_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    from resilient.cli.doctor import _show
+
+    hostile = "bye\x1b[2J\x9b31m\nforged\u202e"
+    broken = replace(PRIMARY, error=hostile)
+    facts = replace(WELL, servers=(broken,), urls=(replace(SERVICE, status=None, error=hostile),))
+    _show(facts, examine(facts))
+    said = capsys.readouterr().out
+    assert said.replace("\n", "").isprintable()
+    assert "\nforged" not in said
+    assert "bye\\x1b[2J" in said
+
+
+def test_a_services_password_isnt_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from resilient import Settings
+    from resilient.doctor.look import gather
+    from resilient.errors import ConfigError
+
+    said: list[str] = []
+    facts = gather(
+        None, ["http://user:s3cret@127.0.0.1:1"], Settings(http_health_path="/x"), said.append
+    )
+    assert "s3cret" not in repr(facts) + repr(examine(facts)) + "".join(said)
+    with pytest.raises(ConfigError) as caught:
+        gather(None, ["ftp://user:s3cret@127.0.0.1"], Settings(), said.append)
+    assert "s3cret" not in str(caught.value)

@@ -1,0 +1,67 @@
+"""`resilient settings`, `--version` and `--help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from resilient.cli.app import app
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RESILIENT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RESILIENT_DATABASE_URL", "postgresql://u:s3cret@db")
+    monkeypatch.setenv("RESILIENT_PATRONI_URLS", "http://u:s3cret@p:8008")
+    monkeypatch.setenv("RESILIENT_ZONES", "az1=10.0.0.0/8,az2=*.b")
+
+
+def test_values_and_their_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, ["settings", "--json"])
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert told["settings"]["RESILIENT_DEADLINE_S"] == {"value": 30.0, "from": "default"}
+    zones = {"value": "az1=10.0.0.0/8,az2=*.b", "from": "environment"}
+    assert told["settings"]["RESILIENT_ZONES"] == zones
+    assert "s3cret" not in done.stdout
+    shown = CliRunner().invoke(app, ["settings"]).stdout
+    assert "RESILIENT_DATABASE_URL=(hidden)  (environment)" in shown
+    assert "s3cret" not in shown
+    assert "RESILIENT_DEADLINE_S" not in shown
+    assert (
+        "RESILIENT_DEADLINE_S=30.0  (default)"
+        in CliRunner().invoke(app, ["settings", "--all"]).stdout
+    )
+
+
+def test_unknown_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_COLOUR", "red")
+    done = CliRunner().invoke(app, ["settings"])
+    assert done.exit_code == 1
+    assert "RESILIENT_COLOUR: unknown" in done.stdout
+    monkeypatch.setenv("RESILIENT_DEADLINE", "3")
+    done = CliRunner().invoke(app, ["settings"])
+    assert done.exit_code == 2
+    assert "did you mean RESILIENT_DEADLINE_S?" in done.stderr
+
+
+def test_the_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith("resilient-connect ")
+
+
+def test_help_fits_a_screen() -> None:
+    command = [sys.executable, "-m", "resilient.cli", "--help"]
+    environment = {**os.environ, "COLUMNS": "80", "LINES": "24"}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    lines = said.stdout.rstrip().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
