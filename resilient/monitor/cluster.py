@@ -63,6 +63,7 @@ class ConfiguredName:
 class Cluster(Asking):
     """Monitors a set of names.  Start with `open`, end with `close` (any thread)."""
 
+    # long: its state, named
     def __init__(
         self, names: tuple[ConfiguredName, ...], settings: Settings, prober: Prober
     ) -> None:

@@ -1,5 +1,6 @@
 """What every pool knows and decides, sync and async alike.  No waiting happens here."""
 
+# long: one object, and what it decides with
 from __future__ import annotations
 
 import random

@@ -7,6 +7,7 @@ side connection closes after `IDLE_S` without use.  Its parameters are those tha
 resolved; the address is always given, so libpq asks no resolver.
 """
 
+# long: one object, and what it decides with
 from __future__ import annotations
 
 import asyncio
