@@ -87,6 +87,8 @@ class PoolCore(ClusterListener):
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
         self._renewed_at = float("-inf")
+        #: whom the present thread may dial: nothing else runs on it until it does
+        self._granted = threading.local()
 
     # -- the cluster
 
@@ -151,6 +153,8 @@ class PoolCore(ClusterListener):
         wait_s = cluster.may_dial(endpoint, burst, first)
         if not wait_s and (wait_s := cluster.may_log_in(endpoint, self._secret)):
             cluster.dialled(endpoint, 0.0, False)  # it isn't, after all
+        if not wait_s:
+            self._granted.leave = endpoint
         return wait_s
 
     @property
@@ -184,8 +188,11 @@ class PoolCore(ClusterListener):
         view = self.topology.find(endpoint)
         link = Link(endpoint, view.generation if view else 0)
         cluster = self.cluster
-        if intent is Intent.READ and cluster.may_log_in(endpoint, self._secret) > 0:
-            raise psycopg.OperationalError(f"{endpoint}: credentials were refused just now")
+        granted, self._granted.leave = getattr(self._granted, "leave", None), None
+        if granted != endpoint and cluster.refuses(endpoint, self._secret):
+            raise psycopg.OperationalError(
+                f"{endpoint}: authentication failed just now, and isn't tried again yet"
+            )
         cluster.links.add(link)  # before the topology is looked at again, see Cluster._publish
 
         def judge(seen: Observation) -> None:
