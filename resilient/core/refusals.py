@@ -23,9 +23,9 @@ from .._dataclass import dataclass
 from .model import Endpoint
 
 #: the first pause and the longest, in seconds, before their jitter
-FIRST_S, MOST_S = 1.0, 30.0
+FIRST_S, MOST_S = 3.0, 30.0
 #: a login under way for longer holds nobody back
-STUCK_S = 0.25
+STUCK_S = 1.0
 #: who waits for another's login looks again after this long
 LOOK_S = 0.003
 #: the answer to who should do without

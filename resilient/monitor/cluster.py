@@ -204,6 +204,10 @@ class Cluster(Asking):
             self._refusals, wait_s = self._refusals.ask(endpoint, secret, time.monotonic())
         return wait_s
 
+    def refuses(self, endpoint: Endpoint, secret: Hashable) -> bool:
+        """Has it refused, and isn't it time to ask again?"""
+        return self._refusals.refusing(endpoint) and self.may_log_in(endpoint, secret) > 0
+
     def logged_in(self, endpoint: Endpoint, secret: Hashable, connected: bool) -> None:
         """A login has ended, whatever its credentials were."""
         if self._refusals.known:

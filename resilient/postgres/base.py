@@ -96,6 +96,8 @@ class PoolCore(ClusterListener):
         #: what was learnt of its servers; a replica's pool has its owner's
         self.known = Knowledge(self.settings.commit_resolver)
         self._renewed_at = float("-inf")
+        #: whom the present thread may dial: nothing else runs on it until it does
+        self._granted = threading.local()
 
     # -- the cluster
 
@@ -161,6 +163,8 @@ class PoolCore(ClusterListener):
         wait_s = cluster.may_dial(endpoint, burst, first)
         if not wait_s and (wait_s := cluster.may_log_in(endpoint, self._secret)):
             cluster.dialled(endpoint, 0.0, False)  # it isn't, after all
+        if not wait_s:
+            self._granted.leave = endpoint
         return wait_s
 
     @property
@@ -237,8 +241,11 @@ class PoolCore(ClusterListener):
         link = Link(endpoint, view.generation if view else 0)
         self.read_from = self.read_from or wanted.reads(topology)
         cluster = self.cluster
-        if self._owner is not None and cluster.may_log_in(endpoint, self._secret) > 0:
-            raise psycopg.OperationalError(f"{endpoint}: credentials were refused just now")
+        granted, self._granted.leave = getattr(self._granted, "leave", None), None
+        if granted != endpoint and cluster.refuses(endpoint, self._secret):
+            raise psycopg.OperationalError(
+                f"{endpoint}: authentication failed just now, and isn't tried again yet"
+            )
         cluster.links.add(link)  # before the topology is looked at again, see Cluster._publish
 
         def judge(seen: Observation) -> None:

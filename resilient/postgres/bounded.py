@@ -52,9 +52,8 @@ def received(fileno: int) -> int:
         return 0
     sock: socket.socket | None = None
     try:
-        sock = socket.socket(fileno=fileno)
-        if sock.family == socket.AF_UNIX:
-            return 0
+        # Said at once, the family isn't asked for; a socket without TCP says so below.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
         size = _BYTES_RECEIVED + 8
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
     except OSError:
@@ -90,7 +89,7 @@ class _Meter:
         import fcntl  # not everywhere, and nor is what brings us here
         import termios
 
-        sock = socket.socket(fileno=fileno)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
         try:
             (unread,) = _INT.unpack(fcntl.ioctl(fileno, termios.FIONREAD, bytes(_INT.size)))
             data = sock.recv(unread, socket.MSG_PEEK | socket.MSG_DONTWAIT) if unread else b""

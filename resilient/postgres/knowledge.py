@@ -14,7 +14,7 @@ from .catalogue import Asked
 #: long after the last question, and for so many statements
 LEARN_S, LEARNT_S, MOST_LEARNT = 0.2, 60.0, 4096
 
-logger = logging.getLogger("resilient.failover")
+logger = logging.getLogger("resilient.postgres")
 
 
 class Knowledge:

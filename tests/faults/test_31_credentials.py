@@ -15,7 +15,7 @@ import psycopg_pool
 import pytest
 
 from resilient.core.model import Health
-from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres import AsyncConnectionPool, ConnectionPool, NullConnectionPool
 from resilient.settings import Settings
 from tests.differential.pg import Server, serve
 from tests.differential.play import both, call
@@ -155,3 +155,18 @@ def test_another_pools_password_is_no_hindrance(server: Server) -> None:
             conn.execute("select 1")
             pool.putconn(conn)
         assert user.refused <= 4
+
+
+def test_callers_of_a_null_pool_hear_at_once(server: Server) -> None:
+    """Each would dial by himself: with what was refused just now he doesn't."""
+    user = User(server)
+    settings = Settings(deadline_s=5, probe_interval_s=0.5)
+    with NullConnectionPool(user.with_password("wrong"), settings=settings, max_size=5) as pool:
+        for _ in range(20):
+            began = time.monotonic()
+            with pytest.raises(psycopg.OperationalError), pool.connection(timeout=2) as conn:
+                conn.execute("select 1")
+            assert time.monotonic() - began < 2.5
+            if time.monotonic() - began > 1:
+                break  # psycopg's null pool waits for its timeout
+    assert user.refused <= 3

@@ -36,7 +36,7 @@ class Story:
 
     def server(self, timeline: int, recovered_lsn: int) -> Witness:
         incarnation = Incarnation(self.system, timeline, f"start of {timeline}", recovered_lsn)
-        return Witness(incarnation, True, True, True, _shared(incarnation))
+        return Witness(incarnation, True, True, True, False, _shared(incarnation))
 
     def acknowledge(self, *positions: int) -> None:
         for position in positions:

@@ -102,7 +102,7 @@ async def reading(face: Face, count: int) -> AsyncIterator[None]:
 async def test_readers_hear_of_it_first(
     lab: Lab, orders: str, face: Face, rides: Rides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replica's only connection is theirs: nothing is kept back on it, and nothing needs to."""
+    """Their connections tell them: nobody has to be asked."""
     asked: list[Any] = []
     ask_now = Cluster.ask_now
     monkeypatch.setattr(Cluster, "ask_now", lambda *args: (asked.append(args[1]), ask_now(*args)))
@@ -117,8 +117,7 @@ async def test_readers_hear_of_it_first(
             assert asked == []
             assert await told_s(face, run) < RARELY_S / 4
             assert {endpoint.address for endpoint in asked} == {lab.primary.address}
-        assert len(asked) <= 2  # a connection tells it once
-        assert rides.held_s == []
+        assert len(asked) <= 3  # a connection tells it once
     finally:
         await face.close()
 
@@ -175,10 +174,9 @@ async def test_behind_a_pooler_nothing_is_prepared(
             await own.close()
 
 
-async def test_who_has_read_from_it_as_a_standby_can_be_told_of_its_commits(
-    lab: Lab, orders: str, face: Face
-) -> None:
-    """A reader's connection that becomes the writer's: its blocks have marks as any other's."""
+async def test_what_readers_had_is_nobody_elses(lab: Lab, orders: str, face: Face) -> None:
+    """The replica's connection that becomes the writer's is one that no caller has had: its
+    blocks have marks as any other's."""
     await face.open(lab.dsn, settings_of(lab, zone=lab.primary.zone), min_size=1, max_size=1)
     try:
         await face.wait()
@@ -187,7 +185,7 @@ async def test_who_has_read_from_it_as_a_standby_can_be_told_of_its_commits(
         run = await lost(lab, face, 0.5)
         await told_s(face, run)
         (conn,) = await marked(face)
-        assert (conn.info.backend_pid,) in readers
+        assert (conn.info.backend_pid,) not in readers
     finally:
         await face.close()
 
