@@ -42,6 +42,9 @@ logger = logging.getLogger("resilient.monitor")
 IDLE_S = 5.0
 #: and one that is as old is replaced: behind its address may be several servers, or another one
 LIFE_S = 10.0
+#: the same where new sessions write nothing by default: the setting may be a role's, which only
+#: new ones see change
+BARRED_LIFE_S = 1.0
 #: how often a server is asked how many sessions it has, and for each of them, in seconds; the
 #: first time within
 CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
@@ -147,8 +150,11 @@ class PgProber(Prober):
         late = endpoint in self._slow and not self._idle.get(endpoint)
         if endpoint in self._riding or not (alone or late):
             return None
-        if hold_s and time.monotonic() - self._begun.get(endpoint, 0.0) > LIFE_S:
-            return None  # nobody writes: behind this address may be another one by now
+        stale = time.monotonic() - self._begun.get(endpoint, 0.0) > LIFE_S
+        if stale and (hold_s or endpoint in self._read_only):
+            # Nobody writes: behind this address may be another server by now, or a new session
+            # of the same one may.
+            return None
         pools = cast("list[PoolCore]", listeners)
         sessions = sum(loans.sessions(core, endpoint) for core in pools)
         if any(loans.keeps(core, endpoint) for core in pools):
@@ -214,7 +220,8 @@ class PgProber(Prober):
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         sides = self._idle[endpoint]
-        while sides and time.monotonic() - sides[0].begun_at > LIFE_S:
+        life_s = BARRED_LIFE_S if endpoint in self._read_only else LIFE_S
+        while sides and time.monotonic() - sides[0].begun_at > life_s:
             sides.pop(0).pgconn.finish()  # a new one may meet another server
         side = sides.pop() if sides else None
         if side is not None:
