@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from typing import Any
 
 from psycopg import errors as e
@@ -165,6 +166,8 @@ class RecoveryMixin(ProofMixin):
         fresh.pgconn = old
         old.finish()
         self._link = fresh._link
+        mine = weakref.ref(self)
+        self._link.committing = lambda: bool(getattr(mine(), "_committing", False))
         self._ride = self._may_ride()
         self._farewell, self._warned = None, ""
         self._told_read_only = False

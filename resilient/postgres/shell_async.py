@@ -330,6 +330,13 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
         if promoted is not None:
             self._core.cluster.ask_now(promoted)
 
+    async def _getconn_unchecked(self, timeout: float) -> ACT:
+        if not self._spares():
+            return await psycopg_pool.AsyncConnectionPool._getconn_unchecked(self, timeout)
+        conn = await super()._getconn_unchecked(timeout)
+        self._restock()
+        return conn
+
     async def _get_ready_connection(self, timeout: float | None) -> ACT | None:
         if not self._spares():
             return None  # waits for one that comes back
