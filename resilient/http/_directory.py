@@ -328,6 +328,8 @@ class Directory:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._source is not None:
             await self._source.close()
+        for _ in range(3):  # a closed transport lets go of its socket one turn of the loop later
+            await asyncio.sleep(0)
 
 
 def _settle(record: Record, error: Exception | None) -> None:
