@@ -53,8 +53,17 @@ class Refusals:
     known: dict[Endpoint, Refusal] = field(default_factory=dict)
 
     def doubted(self, endpoint: Endpoint) -> Refusals:
-        """Sessions there were lost: one login goes ahead of the others."""
+        """One login goes ahead of the others: nobody knows yet whether it is the right secret."""
         return self if endpoint in self.known else self._put(endpoint, Refusal())
+
+    def lost(self, endpoint: Endpoint) -> Refusals:
+        """Sessions there were lost: that may be the rotation.  Where others refuse, one login is
+        due at once: one of them may be needed now, and may have learnt the user since."""
+        due = {
+            where: replace(one, next_s=-math.inf) if where != endpoint and one.times else one
+            for where, one in self.known.items()
+        }
+        return replace(self, known={endpoint: Refusal(), **due})
 
     def ask(self, endpoint: Endpoint, secret: Hashable, now: float) -> tuple[Refusals, float]:
         """May somebody log in?  0 seconds: he does, and says how it ended; `NOT_NOW`: he does

@@ -11,6 +11,7 @@ In that order, so nobody who has seen the new primary can still get an acknowled
 the old one.
 """
 
+# long: the monitor of one cluster
 from __future__ import annotations
 
 import asyncio
@@ -116,7 +117,7 @@ class Cluster(Asking):
         """Passive evidence from a connection."""
         if self.uses_password and kind in (FailureKind.LOST, FailureKind.SHUTDOWN):
             with self._story_lock:
-                self._refusals = self._refusals.doubted(link.endpoint)
+                self._refusals = self._refusals.lost(link.endpoint)
         event = core.Evidence(link.endpoint, kind, link.generation, detail)
         self._monitor.call(self._apply, event)
 

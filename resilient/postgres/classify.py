@@ -82,14 +82,17 @@ def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
 
 
 #: libpq's words for a login that other credentials would fare better at
-_CREDENTIALS = ("authentication failed", "no password supplied", "pg_hba.conf", "does not exist")
+_CREDENTIALS = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
 
 
 def credentials_refused(sqlstate: str | None, text: str) -> bool:
-    """Is it the user, the password or the database that a server didn't accept?"""
+    """Is it the user or the password that a server didn't accept?  A database that isn't there
+    may be on its way, at a standby."""
     if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
         return False
-    return sqlstate is not None or any(words in text for words in _CREDENTIALS)
+    if sqlstate is not None:
+        return sqlstate.startswith("28")
+    return any(words in text for words in _CREDENTIALS)
 
 
 def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind | None:

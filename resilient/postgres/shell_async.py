@@ -78,6 +78,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else await super()._resolve_kwargs()
 
+    # long: one loop over the commands
     async def _connect(self, timeout: float | None = None, at: Endpoint | None = None) -> ACT:
         core = self._core
         gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
@@ -109,7 +110,11 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             elif isinstance(command, connect.Ask):
                 answer = core.may_dial(command.endpoint, self._max_size)
             else:
-                dial = core.dial(command.endpoint, self._wanted, deadline_at)
+                try:
+                    dial = core.dial(command.endpoint, self._wanted, deadline_at)
+                except psycopg.OperationalError as exc:  # not now
+                    failure, answer = exc, False
+                    continue
                 try:
                     return await self._dial(dial, conninfo, kwargs, timeout)
                 except Exception as exc:

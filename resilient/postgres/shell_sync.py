@@ -87,6 +87,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         resolved = _resolved.get()
         return resolved[1] if resolved else super()._resolve_kwargs()
 
+    # long: one loop over the commands
     def _connect(self, timeout: float | None = None, at: Endpoint | None = None) -> CT:
         core = self._core
         gave_up_at.set(core.topology.version)  # whatever ends this, only news begin it again
@@ -118,7 +119,11 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             elif isinstance(command, connect.Ask):
                 answer = core.may_dial(command.endpoint, self._max_size)
             else:
-                dial = core.dial(command.endpoint, self._wanted, deadline_at)
+                try:
+                    dial = core.dial(command.endpoint, self._wanted, deadline_at)
+                except psycopg.OperationalError as exc:  # not now
+                    failure, answer = exc, False
+                    continue
                 try:
                     return self._dial(dial, conninfo, kwargs, timeout)
                 except Exception as exc:
