@@ -13,7 +13,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test soak bench-failover bench-continuity bench-http bench-scale \
+.PHONY: help drill test differential soak bench-failover bench-continuity bench-http bench-scale \
   bench-idle bench-overhead lint types peer-tests clean
 .DEFAULT_GOAL := help
 
@@ -25,6 +25,9 @@ drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='-
 
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 	@$(PY) -m tests.side_by_side $(ARGS)
+
+differential: $(VENV)/.dev  ## psycopg_pool, httpx2 and getaddrinfo beside ours, on the same servers (ARGS='--share 4': a part)
+	@$(PY) -m tests.side_by_side tests/differential $(ARGS)
 
 soak: $(VENV)/.dev  ## the long tests
 	@$(PY) -m resilient.lab.namespace -- $(PY) -m pytest -m soak $(ARGS)

@@ -21,6 +21,8 @@ RUN = (sys.executable, "-m", "resilient.lab.namespace", "--")
 PYTEST = (sys.executable, "-m", "pytest")
 #: about half of the time
 HALF = ("tests/postgres", "tests/continuity", "tests/benchmarks")
+#: a suite of its own: make differential
+APART = ("tests/differential",)
 #: pytest's exit code for a run that was interrupted
 INTERRUPTED = 2
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     if argv or not _namespaces():
         return subprocess.run([*RUN, *PYTEST, *argv], check=False).returncode
     with tempfile.TemporaryFile() as output:
-        rest = [f"--ignore={path}" for path in HALF]
+        rest = [f"--ignore={path}" for path in (*HALF, *APART)]
         second = subprocess.Popen(
             [*RUN, *PYTEST, "-p", "no:cacheprovider", *rest],
             stdout=output,
