@@ -220,7 +220,7 @@ class ContinuityMixin(MessageMixin):
                     else:
                         if self._read_only_before is not None:
                             yield from self._tell_read_only()
-                        if not what.reads:
+                        if what.calls or not what.reads:
                             status = self._status_heard()
                 if begin or status != _IDLE or what.session:
                     entry = entry_of(cur, pgq, fmt)

@@ -21,8 +21,9 @@ class Traits(NamedTuple):
     can't be replayed.  `lasting`: the hazard outlives the transaction.  `session`: it
     changes a setting of the session.  `begins`: BEGIN, START.  `ends`: COMMIT, END.
     `control`: it may end the transaction on its way.  `undoes`: ROLLBACK TO.  `reads`:
-    it looks as if it only read.  `plain`: it runs no function.  `forgets`: prepared
-    statements of the session are gone after it.  `discards`: so is all else of the session.
+    it looks as if it only read.  `calls`: there is a parenthesis.  `plain`: it runs no
+    function.  `forgets`: prepared statements of the session are gone after it.  `discards`: so
+    is all else of the session.
     `special`: any of the rarer ones."""
 
     merges: bool
@@ -36,6 +37,7 @@ class Traits(NamedTuple):
     control: bool
     undoes: bool
     reads: bool
+    calls: bool
     plain: bool
     forgets: bool
     discards: bool
@@ -136,6 +138,7 @@ def _examine(query: bytes) -> Traits:
         control=control,
         undoes=undoes,
         reads=_looks_like_a_read(word, bare, several),
+        calls=b"(" in bare,
         plain=word in _STEPS and not several,
         forgets=forgets,
         discards=word == b"DISCARD" and not several,
