@@ -91,6 +91,8 @@ class PoolCore(ClusterListener):
             self.settings.retry_budget, self.settings.retry_budget_floor, time.monotonic()
         )
         self._parsed: tuple[str, dict[str, Any]] = ("", {})
+        #: held by who attaches or detaches; no more of it once the pool is closed
+        self._attaching, self._detached = threading.Lock(), False
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
         #: what was learnt of its servers; a replica's pool has its owner's
@@ -124,25 +126,35 @@ class PoolCore(ClusterListener):
             return self._owner.attach(conninfo, kwargs)
         if self.shared is not None and (conninfo, kwargs) == self._parsed:
             return None
+        with self._attaching:
+            self._attach_now(conninfo, kwargs)
+        return None
+
+    def _attach_now(self, conninfo: str, kwargs: Mapping[str, Any]) -> None:
+        """One worker at a time; a worker that is late, after the pool was closed, does nothing."""
+        if self._detached:
+            return
         wanted = target.parse(conninfo, kwargs, self.settings)
         self._parsed = (conninfo, dict(kwargs))
         if self.shared is not None and wanted == self._target:
-            return None
+            return
         old, self.shared = self.shared, clusters.attach(wanted, self.settings)
         self._target = wanted
         if old is not None:
             clusters.detach(old)
         self.shared.cluster.listen(self)
-        return None
 
     def detach(self, wait: bool = True) -> None:
-        shared, self.shared = self.shared, None
+        with self._attaching:
+            self._detached = True
+            shared, self.shared = self.shared, None
         if shared is not None:
             clusters.detach(shared, wait)
 
     def after_fork(self) -> None:
         """Forget the parent's cluster and what belonged to its threads."""
         self._target, self._parsed = None, ("", {})
+        self._detached, self._attaching = False, threading.Lock()
         self._lock = threading.Lock()
         self.stock.clear()
         self.parked.clear()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import struct
 import sys
@@ -31,6 +32,9 @@ T = TypeVar("T")
 ANSWER_MOST = 1 << 18
 #: seconds of computing on end from which on a login is laborious: usual ones take 10 ms
 LABORIOUS_S = 0.5
+#: a server's 4096, and what administrators raise it to, have fewer digits
+_ITERATIONS = re.compile(rb",i=\d{8,}")
+PEEK_BYTES = 4096
 #: how often a waiting login looks whether anybody waits for it still, in seconds
 TICK_S = 1.0
 #: where the kernel's struct tcp_info has tcpi_bytes_received
@@ -42,8 +46,8 @@ _HEAD, _INT = struct.Struct("!cI"), struct.Struct("i")
 class TooMuch(e.OperationalError):
     """A server sends more than any answer has."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the server's answer goes on after {ANSWER_MOST} bytes")
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text or f"the server's answer goes on after {ANSWER_MOST} bytes")
 
 
 def received(fileno: int) -> int:
@@ -62,6 +66,19 @@ def received(fileno: int) -> int:
         if sock is not None:
             sock.detach()  # the descriptor is libpq's
     return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)
+
+
+def demanding(fileno: int) -> bool:
+    """Does what waits on the socket ask for more SCRAM iterations than any honest server does?
+    Nobody could end that computation (RFC 5802, the `i` of server-first-message)."""
+    sock = socket.socket(fileno=fileno)
+    try:
+        data = sock.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    finally:
+        sock.detach()  # the descriptor is libpq's
+    return bool(_ITERATIONS.search(data))
 
 
 class _Meter:
@@ -190,6 +207,9 @@ class Login:
             fileno, wait = self._timed(partial(next, gen))
             while True:
                 ready = yield fileno, wait
+                if demanding(fileno):
+                    gen.close()
+                    raise TooMuch("its authentication demands too much computing")
                 if self._forgotten or received(fileno) > ANSWER_MOST:
                     gen.close()
                     raise TooMuch
