@@ -73,6 +73,10 @@ async def test_a_demoted_server_that_stays_open(lab: Lab, table: str, kind: Any)
         old = lab.primary
         old.execute("alter system set default_transaction_read_only = on")
         old.execute("select pg_reload_conf()")
+        before = -1
+        while before != len(acked):  # what was under way is over: no COMMIT is cut by the stop
+            before = len(acked)
+            await asyncio.sleep(0.15)
         run = lab.inject("zombie", promote_after_s=0.3)
         await asyncio.to_thread(run.wait_done)
         await asyncio.sleep(0.5)
