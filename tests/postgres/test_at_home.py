@@ -11,6 +11,7 @@ import psycopg
 import psycopg_pool
 import pytest
 
+from resilient import postgres
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
 from resilient.postgres.waiting import MOST_CLASSES
@@ -323,3 +324,100 @@ def test_opentelemetrys_own_instrumentation_sees_every_statement(lab: Lab) -> No
         instrumentor.uninstrument()
         provider.shutdown()
     assert counts[0] == counts[1] == ["create", "insert"]
+
+
+# -- a reader is a pool
+
+
+NAMES = ("ConnectionPool", "NullConnectionPool")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reader_is_a_pool_of_the_class(lab: Lab, name: str) -> None:
+    kind: Any = getattr(postgres, name)
+    sizes = {"min_size": 1} if name == "ConnectionPool" else {"max_size": 2}
+    with kind(lab.dsn, settings=settings_of(lab), **sizes) as pool:
+        with pool.reader as reader:
+            assert isinstance(reader, kind)
+            assert isinstance(reader, getattr(psycopg_pool, name))
+            reader.wait(10)
+            _reads(reader)
+            conn = reader.getconn()
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                conn.execute("create table never (n int)")
+            reader.putconn(conn)
+            with pytest.raises(ValueError, match="reader"):
+                reader.getconn(read_only=False)
+            assert reader.name == pool.name
+            assert reader.get_stats()["pool_max"] == pool.max_size == reader.max_size
+            reader.check()
+            reader.drain()
+            _reads(reader.reader)
+        assert reader.closed
+        with pytest.raises(psycopg_pool.PoolClosed):
+            reader.getconn()
+        with pool.connection() as conn:  # its pool goes on
+            assert conn.execute("show transaction_read_only").fetchone() == ("off",)
+        del reader
+        gc.collect()
+        _reads(pool.reader)
+
+
+def _reads(reader: Any) -> None:
+    with reader.connection() as conn:
+        assert conn.execute("show transaction_read_only").fetchone() == ("on",)
+    row = reader.run(lambda conn: conn.execute("show transaction_read_only").fetchone())
+    assert row == ("on",)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_asyncio_reader_is_a_pool_of_the_class(lab: Lab, name: str) -> None:
+    kind: Any = getattr(postgres, f"Async{name}")
+    sizes = {"min_size": 1} if name == "ConnectionPool" else {"max_size": 2}
+    async with kind(lab.dsn, settings=settings_of(lab), **sizes) as pool:
+        async with pool.reader as reader:
+            assert isinstance(reader, kind)
+            assert isinstance(reader, getattr(psycopg_pool, f"Async{name}"))
+            await reader.wait(10)
+            async with reader.connection() as conn:
+                cur = await conn.execute("show transaction_read_only")
+                assert await cur.fetchone() == ("on",)
+            await reader.check()
+            await reader.drain()
+        assert reader.closed
+        with pytest.raises(psycopg_pool.PoolClosed):
+            await reader.getconn()
+        async with pool.connection() as conn:
+            cur = await conn.execute("show transaction_read_only")
+            assert await cur.fetchone() == ("off",)
+
+
+def test_a_reader_that_opened_its_pool_closes_it(lab: Lab) -> None:
+    pool = ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1, open=False)
+    with pool.reader as reader:
+        _reads(reader)
+        assert not pool.closed
+    assert pool.closed
+    with pytest.raises(psycopg_pool.PoolClosed):
+        pool.reader.open()
+
+
+def test_a_reader_that_finds_nobody_ends_alone(lab: Lab) -> None:
+    with ConnectionPool(
+        "host=127.0.0.1 port=1 user=app", settings=settings_of(lab), min_size=1
+    ) as pool:
+        reader = pool.reader
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            reader.wait(0.2)
+        assert reader.closed
+        assert not pool.closed
+
+
+def test_a_reader_of_a_users_pool_class(lab: Lab) -> None:
+    class Mine(ConnectionPool[Any]):
+        def mine(self) -> str:
+            return self.name
+
+    with Mine(lab.dsn, settings=settings_of(lab), min_size=1, name="m") as pool:
+        assert pool.reader.mine() == "m"
+        _reads(pool.reader)
