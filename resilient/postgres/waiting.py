@@ -223,7 +223,7 @@ class SyncWait(_Shared, SyncBase):
         pool = self._place_of_broken()
         if pool is not None:
             pool.putconn(self)
-            self._pool, self._closed = None, True
+            self._pool = None
         super().close()
 
     def __exit__(
@@ -334,7 +334,7 @@ class AsyncWait(_Shared, AsyncBase):
         pool = self._place_of_broken()
         if pool is not None:
             await pool.putconn(self)
-            self._pool, self._closed = None, True
+            self._pool = None
         await super().close()
 
     async def __aexit__(

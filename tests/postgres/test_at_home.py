@@ -249,7 +249,7 @@ def test_what_such_a_class_executes_survives_its_server(lab: Lab) -> None:
             conn.execute("create table if not exists kept (n int)")
         with pool.connection() as conn, conn.cursor() as cur:
             cur.executemany("insert into kept values (%s)", [(1,), (2,)])
-            lab.inject("crash", promote_after_s=0.1)
+            lab.inject("crash", promote_after_s=0.1).wait_struck()
             cur.executemany("insert into kept values (%s)", [(3,)])
         with pool.connection() as conn:
             assert conn.execute("select array_agg(n order by n) from kept").fetchone() == (
