@@ -11,7 +11,7 @@ from typing import cast
 import psycopg
 import psycopg_pool
 
-from ._upstream import ACT, CT, AddConnection, AsyncAddConnection
+from ._psycopg import ACT, CT, AddConnection, AsyncAddConnection
 from .base import remaining
 from .pool import ResilientPool
 from .pool_async import AsyncResilientPool

@@ -20,7 +20,7 @@ from psycopg import pq
 from ..core import connect
 from ..core.model import Endpoint, Topology
 from . import fork
-from ._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
+from ._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
 from .base import PoolCore, remaining
 from .connection import Dial, dialling
 from .errands import AsyncErrand, Errands

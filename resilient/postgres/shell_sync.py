@@ -22,7 +22,7 @@ from psycopg import pq
 from ..core import connect
 from ..core.model import Endpoint, Topology
 from . import fork
-from ._upstream import (
+from ._psycopg import (
     CT,
     AddConnection,
     MaintenanceTask,
