@@ -1,6 +1,6 @@
 """Every private name of psycopg and of psycopg_pool that this package leans on, in one place.
 
-`psycopg>=3.3,<3.4` and `psycopg-pool>=3.3,<3.4` are pinned for this.
+`psycopg>=3.3.6,<3.4` and `psycopg-pool>=3.3.1,<3.4` are what was read.
 `tests/postgres/test_psycopg_names.py` checks that each name is there, in the installed version,
 in the shape that is used; that no module imports a private one around this file; and that no
 module uses one that isn't declared here.
