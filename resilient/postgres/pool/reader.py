@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ...core.model import Topology
-from .._upstream import ACT, CT
+from .._psycopg import ACT, CT
 
 if TYPE_CHECKING:
     from .aio import AsyncResilientPool

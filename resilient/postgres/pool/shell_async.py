@@ -19,7 +19,7 @@ from psycopg import pq
 
 from ...core import connect
 from ...core.model import Endpoint, Topology
-from .._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
+from .._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
 from ..session.connection import Dial, dialling
 from ..target import dial_params
 from . import fork

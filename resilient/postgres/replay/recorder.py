@@ -18,11 +18,11 @@ from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
-from psycopg._queries import PostgresClientQuery, PostgresQuery
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Action, Sent
+from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..session.connection import ended
 from .catalogue import Asked
 from .journal import Entry, Journal, kept

@@ -18,10 +18,10 @@ from weakref import ref
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg._connection_base import BaseConnection
 
 from ...core.model import Endpoint, FailureKind, Observation, Role
 from ...monitor.sockets import Link
+from .._psycopg import BaseConnection
 from ..errors import CommitOutcomeUnknown
 from ..role import RoleError, observe, with_descriptor
 

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 from psycopg import errors as e
 from psycopg import pq, sql
-from psycopg._cursor_base import BaseCursor
-from psycopg._pipeline_base import BasePipeline
-from psycopg._server_cursor_base import ServerCursorMixin
 
 from ...core.reaction import Sent
+from .._psycopg import BaseCursor, BasePipeline, ServerCursorMixin
 from ..replay.journal import Entry, kept
 from ..replay.proofs import Gen
 from ..replay.recorder import ContinuityMixin, entry_of

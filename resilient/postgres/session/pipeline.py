@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as e
-from psycopg._pipeline_base import BasePipeline
 
 from ...core.reaction import Sent
+from .._psycopg import BasePipeline
 from ..replay.journal import Entry
 from ..replay.proofs import Gen
 from .connection import ended
