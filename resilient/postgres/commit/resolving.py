@@ -74,7 +74,7 @@ class ResolveMixin(RecoveryMixin):
             raise exc
         found = self._reaction(exc, Sent.COMMIT)
         fresh = (yield from self._revisited()) if found.stops else None
-        if fresh is not None and self._goes_on(fresh):
+        if found.stops and self._meant_us(fresh):
             yield from self._not_far(exc, fresh)
             self._obey(exc, fresh)
             raise exc
@@ -132,7 +132,8 @@ class ResolveMixin(RecoveryMixin):
         """Raises where a part of it may have committed elsewhere, whatever became of it here."""
         far = yield from self._reached_far(fresh)
         if far:
-            fresh.pgconn.finish()
+            if fresh is not None:
+                fresh.pgconn.finish()
             why = f"it may have reached {far}, which commits by itself"
             raise self._unknown(str(exc), details={"resolver": why}) from exc
 

@@ -15,6 +15,7 @@ from psycopg import pq
 
 from ...core.reaction import Action, Reaction, Sent, react
 from ...errors import ResilientError
+from ..classify import server_refused
 from ..errors import explained
 from ..session.connection import ResilientMixin, ended
 from .journal import Journal, Session
@@ -45,6 +46,8 @@ class FailureMixin(ResilientMixin):
     _unbegun = False
     #: the failure by which somebody has stopped this session alone
     _obeyed: e.Error | None = None
+    #: a new session was refused where the last one was ended
+    _locked_out = False
     #: statements that were under way when their session ended without a word, and how often;
     #: of this checkout, or of all attempts of one `run`
     _struck: dict[bytes, int]
@@ -124,6 +127,23 @@ class FailureMixin(ResilientMixin):
         """Is the server behind `fresh` as it was when this session began?"""
         then, now = self._link.observed if self._link else None, fresh._link.observed
         return then is not None and now is not None and then.goes_on_in(now)
+
+    def _meant_us(self, fresh: Any) -> bool:
+        """Did who ended this session mean it alone?  `fresh`: a new one of its server, if that
+        takes any; it goes on as it was, or is up and lets us in no more."""
+        return self._locked_out if fresh is None else self._goes_on(fresh)
+
+    def _locks_out(self, refusal: BaseException) -> bool:
+        """Is the server up, and doesn't let this user or database in any more?  Whoever ends
+        sessions there wants them to stay away; one that shuts down or starts says so instead."""
+        core, link = self._pool._core, self._link  # type: ignore[union-attr]
+        writer = core.topology.writer
+        if link is None or (writer is not None and writer.endpoint != link.endpoint):
+            return False
+        if isinstance(refusal, ResilientError):  # it wasn't asked: somebody else just was
+            return bool(core.cluster.refusing(link.endpoint))
+        sqlstate = refusal.sqlstate if isinstance(refusal, e.Error) else None
+        return server_refused(sqlstate, str(refusal))
 
     def _strike(self, query: bytes, exc: e.Error) -> None:
         """A session ended under this statement.  If nobody said why, the statement may have

@@ -14,11 +14,12 @@ from typing import Any
 
 from psycopg import errors as e
 
+from ...core.reach import at_once
 from ..commit.facts import Witness
 from ..errors import explained
 from .catalogue import Asked, Reached, reached
 from .failures import FailureMixin
-from .statements import traits
+from .statements import bared, traits
 
 Gen = Generator[Any, Any, Any]
 
@@ -60,6 +61,8 @@ class ProofMixin(FailureMixin):
             return ""
         if journal.unseen:
             return UNSEEN
+        if fresh is None:
+            return "what nobody could be asked about"
         try:
             found: Reached = yield from reached(fresh.pgconn, self._asked(), deep=True)
         except e.OperationalError as failure:
@@ -98,6 +101,10 @@ class ProofMixin(FailureMixin):
         assert journal is not None
         seen = self._link.witness if self._link is not None else None
         again = [*journal.asked(), *([doing] if doing is not None else [])]
+        for query, _ in again:
+            if done := at_once((bared(query) or query).decode("utf-8", "replace")):
+                why = f"{done} takes effect at once, and would do so twice"
+                raise explained(exc, f"not replayed: {why}")
         if again and not (isinstance(seen, Witness) and not seen.beyond):
             found = yield from reached(self.pgconn, again, deep=True)
             if found.outside:

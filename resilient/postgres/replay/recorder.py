@@ -347,13 +347,12 @@ class ContinuityMixin(MessageMixin):
     def _stopped(self, exc: e.Error) -> Gen:
         """Was it this session alone that ended, and does its server go on as it was?"""
         fresh = yield from self._revisited()
-        if fresh is None:
-            return False
-        goes_on = self._goes_on(fresh)
-        if goes_on:
+        meant = self._meant_us(fresh)
+        if meant:
             self._obey(exc, fresh)
-        fresh.pgconn.finish()
-        return goes_on
+        elif fresh is not None:
+            fresh.pgconn.finish()
+        return meant
 
     def _begun(self, journal: Journal, begin: bytes) -> None:
         """The BEGIN that travelled with a statement has arrived."""

@@ -25,6 +25,7 @@ from ...core.reaction import Action, Sent
 from ...errors import ResilientError
 from ...monitor.cluster import DEADLINE
 from ...settings import Settings
+from ..classify import crowded_out
 from ..commit import losses
 from ..commit.facts import RIDER, Witness, witness
 from ..errors import (
@@ -230,7 +231,7 @@ class RecoveryMixin(ProofMixin):
         fresh = None
         if reaction.stops:
             fresh = yield from self._revisited()
-            if fresh is not None and self._goes_on(fresh):
+            if self._meant_us(fresh):
                 self._obey(exc, fresh)
                 return False
         if self._journal is not None and self._journal.failed:
@@ -249,17 +250,20 @@ class RecoveryMixin(ProofMixin):
 
     def _revisited(self) -> Gen:
         """A new session of the very server that this one was of; None if it takes none now."""
+        self._locked_out = False
         if self._link is None:
             return None
         limit_s = self._core.settings.probe_timeout_s
         try:
             return (yield from self._renewed(time.monotonic() + limit_s, self._link.endpoint))
-        except (e.Error, OSError):
+        except (e.Error, OSError) as refusal:
+            self._locked_out = self._locks_out(refusal)
             return None
 
     def _obey(self, exc: e.Error, fresh: Any) -> None:
         """The server goes on as it was: whoever said stop meant this session."""
-        fresh.pgconn.finish()
+        if fresh is not None:
+            fresh.pgconn.finish()
         self._obeyed = exc
         self._end_with(exc)
 
@@ -295,6 +299,9 @@ class RecoveryMixin(ProofMixin):
                 try:
                     fresh = yield from self._renewed(deadline_at)
                 except Exception as failure:
+                    if exc.sqlstate == "57P01" and crowded_out(self._core.last_failure):
+                        why = f"the server had no room for another session ({failure})"
+                        raise explained(exc, f"not replayed: {why}") from failure
                     if isinstance(failure, e.Error):
                         limit_s = self._core.settings.deadline_s
                         why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
