@@ -49,6 +49,8 @@ class MonitorThread:
                 task.cancel()
             if tasks:
                 self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            for _ in range(3):  # a closed transport lets go of its socket a turn or two later
+                self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
 
     @property
