@@ -95,7 +95,7 @@ async def _end_tasks() -> None:
         task.cancel()
     if left:
         await asyncio.wait(left)
-    for _ in range(2):  # transports close in the loop's next turn
+    for _ in range(3):  # a closed transport lets go of its socket a turn or two later
         await asyncio.sleep(0)
 
 
