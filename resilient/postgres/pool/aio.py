@@ -107,7 +107,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if read_only is None and reads and core.bounded(max_staleness_s, after):
             read_only = True
         if read_only and (after is None or core.replicas_may_have(after)):
-            return await self._getconn_reader(timeout, max_staleness_s, after)
+            return await self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
         if reads and (read_only is False or after is not None):
             return await self._getconn_writer(timeout, bool(read_only))
         if not read_only and core.barred() and (read_only is False or core.wanted.strict):
@@ -184,8 +184,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """Has this replica what is asked for?  At most a round trip for each."""
         core = self._core
         bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
+        gen = proves(conn.pgconn, core.topology, view, after, bound_s, late=core.proved_late)
         try:
-            return await conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
+            return await conn.wait(gen)
         except (role.RoleError, psycopg.Error):
             return False
 

@@ -456,6 +456,7 @@ class RecoveryMixin(ProofMixin):
             return
         seen = yield from witness(self.pgconn)
         if seen is not None:
+            self._core.met(link.endpoint, seen)
             place = losses.place_of(self._core)
             yield from losses.look_back(self.pgconn, seen, place, link.endpoint)
         link.witness = seen or False
