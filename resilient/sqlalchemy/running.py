@@ -12,7 +12,7 @@ import sqlalchemy
 import sqlalchemy.ext.asyncio
 from sqlalchemy import exc
 
-from ..postgres.attempts import Attempts
+from ..postgres.pool.attempts import Attempts
 from ..settings import Settings
 from .greenlets import spawn
 
