@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 import psycopg_pool
@@ -25,7 +25,7 @@ from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves
-from .reader import AsyncReader
+from .reader import AsyncReader, reader_of
 from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
@@ -236,9 +236,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
-    def reader(self) -> AsyncReader[ACT]:
-        """This pool for code that only reads: every checkout goes to a replica."""
-        return AsyncReader(self)
+    def reader(self) -> Self:
+        """This pool for code that only reads: a pool of the same class, whose every checkout goes
+        to a replica.  Closing it leaves this one open."""
+        return cast(Self, reader_of(self, AsyncReader))
 
     async def run(
         self,

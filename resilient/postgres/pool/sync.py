@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 import psycopg_pool
@@ -26,7 +26,7 @@ from .._psycopg import (
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves
-from .reader import Reader
+from .reader import Reader, reader_of
 from .shell import deadline_in
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
@@ -242,9 +242,10 @@ class ResilientPool(SyncShell[CT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
-    def reader(self) -> Reader[CT]:
-        """This pool for code that only reads: every checkout goes to a replica."""
-        return Reader(self)
+    def reader(self) -> Self:
+        """This pool for code that only reads: a pool of the same class, whose every checkout goes
+        to a replica.  Closing it leaves this one open."""
+        return cast(Self, reader_of(self, Reader))
 
     def run(
         self,

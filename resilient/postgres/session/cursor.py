@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -17,6 +16,7 @@ from ..replay.journal import Entry, kept
 from ..replay.proofs import Gen
 from ..replay.recorder import ContinuityMixin, entry_of
 from ..replay.statements import traits
+from .classes import beneath, made_once
 from .connection import ended
 from .pipeline import RecordingPipeline, keep_farewell
 
@@ -79,7 +79,7 @@ def forgets(query: Any) -> bool:
 
 
 class NotingCursor(CursorBase):
-    """Mixed in front of a server-side cursor class: what it declares is known, not recorded."""
+    """Mixed into a server-side cursor class: what it declares is known, not recorded."""
 
     __slots__ = ()
 
@@ -93,7 +93,7 @@ class NotingCursor(CursorBase):
 
 
 class RecordingCursor(CursorBase):
-    """Mixed in front of a cursor class.  Its session is always the connection's."""
+    """Mixed into a cursor class.  Its session is always the connection's."""
 
     __slots__ = ()
 
@@ -329,21 +329,22 @@ class AsyncRecording(RecordingCursor, AsyncBase):
         return None
 
 
-@cache
 def recording(base: Any) -> Any:
-    """`base` with the recording mixin in front; factories that are no such class as they are:
-    what they execute is not replayed."""
+    """A class like `base` whose statements are recorded; factories that are no such class as they
+    are: what they execute is not replayed."""
     if not isinstance(base, type) or issubclass(base, RecordingCursor | NotingCursor):
         return base
+    return made_once(base, _recording)
+
+
+def _recording(base: type[Any]) -> type[Any]:
     if issubclass(base, ServerCursorMixin):
-        names = {name: getattr(base, name) for name in ("__module__", "__doc__", "__qualname__")}
-        return type(base.__name__, (NotingCursor, base), {**names, "__slots__": ()})
+        return beneath(base, NotingCursor)
     if issubclass(base, psycopg.AsyncCursor):
         mixin: type[Any] = AsyncRecording
     elif issubclass(base, psycopg.Cursor):
         mixin = SyncRecording
     else:
         return base
-    names = {name: getattr(base, name) for name in ("__module__", "__doc__", "__qualname__")}
-    plainly = {"plainly": base._maybe_prepare_gen}  # `super()` looks it up along the classes
-    return type(base.__name__, (mixin, base), {**names, **plainly, "__slots__": ()})
+    # `super()` would look it up along the classes
+    return beneath(base, mixin, plainly=base._maybe_prepare_gen)

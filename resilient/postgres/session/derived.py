@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, TypeVar, cast, get_origin
 
 import psycopg
 
+from .classes import made_once
 from .connection import ResilientMixin
 from .waiting import AsyncWait, SyncWait
 
@@ -16,10 +16,11 @@ C = TypeVar("C")
 def derive(base: type[C]) -> type[C]:
     """`base` with the library's mixin in front; the same class for the same base."""
     plain: Any = get_origin(base) or base  # `MyConnection[Row]` is an alias, no class
-    return base if issubclass(plain, ResilientMixin) else cast(type[C], _derived(plain))
+    if issubclass(plain, ResilientMixin):
+        return base
+    return cast(type[C], made_once(plain, _derived))
 
 
-@cache
 def _derived(base: type[Any]) -> type[Any]:
     copied = ("__module__", "__doc__", "__qualname__")
     names = {name: getattr(base, name) for name in copied}

@@ -40,6 +40,8 @@ else:
 
 GRACE_S = 0.3
 
+#: so many kinds of cursors a connection remembers
+MOST_CLASSES = 8
 #: ready to be read and written, as psycopg's loop would say
 READY = waiting.Ready.RW
 #: reads until a socket at its end counts as endless
@@ -50,19 +52,41 @@ RECOVERING = frozenset(
 )
 
 _ACTIVE = pq.TransactionStatus.ACTIVE
-_OK = pq.ConnStatus.OK
+_BAD = pq.ConnStatus.BAD
 
 
 class _Shared(ContinuityMixin):
     """What the sync and the async connection do alike."""
+
+    #: those of the cursors that it has made, and what became of them: they live as long as it
+    _cursor_classes: dict[type[Any], type[Any]] = {}  # noqa: RUF012  # replaced, never changed
 
     if not TYPE_CHECKING:
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
             """As psycopg's; what it executes is recorded."""
             cur = self._plain_cursor(*args, **kwargs)
-            cur.__class__ = recording(type(cur))
+            made = type(cur)
+            known = self._cursor_classes.get(made)
+            if known is None:
+                known = self._new_cursor_class(made)
+            if known is not made:
+                cur.__class__ = known
             return cur
+
+        def _new_cursor_class(self, made: Any) -> Any:
+            if len(self._cursor_classes) >= MOST_CLASSES:  # never the same: start over
+                self._cursor_classes = {}
+            known = recording(made)
+            self._cursor_classes = {**self._cursor_classes, made: known}
+            return known
+
+    def _place_of_broken(self) -> Any:
+        """The pool whose place this connection takes, that has ended broken, and to which `close`
+        is to return it; psycopg's does nothing with such a connection, and the place is lost."""
+        pool: Any = getattr(self, "_pool", None)
+        returns = self.pgconn.status == _BAD and getattr(pool, "close_returns", False)
+        return pool if returns and not self._closed else None
 
     def _no_descriptor(self, gen: Any, exc: Exception) -> int:
         """A session that is gone has none to wait on; our own generators find that out by
@@ -194,6 +218,14 @@ class SyncWait(_Shared, SyncBase):
                 with self.lock:
                     self._pipeline = None
 
+    def close(self) -> None:
+        """As psycopg's; where that returns it to its pool, also one that has ended broken."""
+        pool = self._place_of_broken()
+        if pool is not None:
+            pool.putconn(self)
+            self._pool, self._closed = None, True
+        super().close()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -296,6 +328,14 @@ class AsyncWait(_Shared, AsyncBase):
             if pipeline.level == 0:
                 async with self.lock:
                     self._pipeline = None
+
+    async def close(self) -> None:
+        """As psycopg's; where that returns it to its pool, also one that has ended broken."""
+        pool = self._place_of_broken()
+        if pool is not None:
+            await pool.putconn(self)
+            self._pool, self._closed = None, True
+        await super().close()
 
     async def __aexit__(
         self,
