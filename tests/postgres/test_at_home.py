@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import psycopg
 import psycopg_pool
 import pytest
-from resilient.postgres.waiting import MOST_CLASSES
+from resilient.postgres.session.waiting import MOST_CLASSES
 
 from resilient import postgres
 from resilient.lab import Lab
