@@ -172,6 +172,12 @@ def _shared(incarnation: Incarnation) -> Flushed:
     return found
 
 
+def flushed_of(then: Incarnation) -> int:
+    """How far a server is known to have flushed in this incarnation; 0: nobody has read it."""
+    found = _watermarks.get(then)
+    return 0 if found is None else found.lsn
+
+
 def earlier(now: Incarnation) -> list[tuple[Incarnation, Flushed]]:
     """What is known of the incarnations that this one is a later history of."""
     return [(then, known) for then, known in list(_watermarks.items()) if succeeds(then, now)]

@@ -120,6 +120,7 @@ class Journal:
         "entries",
         "failed",
         "hazard",
+        "kept",
         "marked_at",
         "max_bytes",
         "max_statements",
@@ -144,6 +145,8 @@ class Journal:
         self.measured, self.due = 0, AT_ONCE
         self.blind = False
         self.replays = 0
+        #: what `keeping` has given back of it
+        self.kept: Any = None
         #: the caller was told that it failed
         self.failed = False
         #: it changed settings of the session
@@ -179,6 +182,7 @@ class Journal:
             self.written = None
             self.blind = self.sets = False
             self.replays = 0
+            self.kept = None
         self.failed = False
 
     def command(self, query: bytes) -> None:

@@ -206,6 +206,10 @@ class ContinuityMixin(MessageMixin):
         entry = None
         self._sync_rep_warned = False
         while not (what.ends and self._in_block):
+            if journal.kept is not None:
+                from .keeping import behind  # nobody else needs it
+
+                yield from behind(self, journal, pgq)
             status = self.pgconn.transaction_status
             begin = rider = b""
             try:

@@ -381,11 +381,16 @@ class RecoveryMixin(ProofMixin):
         journal = self._journal
         assert journal is not None
         started = time.monotonic()
+        mark = journal.mark
         journal.written = None
         journal.blind = bool(journal.entries)
         try:
             for entry in self._session.settings:
                 yield from self._again(entry, 0)
+            if journal.entries:
+                from .keeping import kept  # nobody else needs it
+
+                journal.kept = yield from kept(self, journal, mark)
             for conflict in range(self._core.settings.retry_attempts):
                 if (yield from self._replay_once(journal, conflict)):
                     break
@@ -430,7 +435,11 @@ class RecoveryMixin(ProofMixin):
         """One statement once more.  Raises `TransactionReplayMismatch` when the caller has
         seen another result."""
         pgconn: PGconn = self.pgconn
-        entry.send(pgconn)
+        given = self._journal.kept if self._journal is not None else None
+        sent = entry if given is None else given.entry(entry)
+        if sent is None:  # its result stands
+            return
+        sent.send(pgconn)
         results = yield from generators.execute(pgconn)
         if entry.waiting:
             entry.results = results
@@ -443,6 +452,8 @@ class RecoveryMixin(ProofMixin):
                 error = e.error_from_result(result, encoding=pgconn._encoding)
                 if self._lost or error.sqlstate in CONFLICTS or ended(error):
                     raise error
+        if given is not None:
+            found += given.reason(entry)
         telemetry.mismatched(self._link.endpoint if self._link else None, entry.shown, found)
         raise TransactionReplayMismatch(
             f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
