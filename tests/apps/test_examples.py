@@ -18,6 +18,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: by what they need: the script, and where its orders are
 ORDERS = {
     "sqlalchemy": ("orders_sqlalchemy.py", "orders_sqlalchemy"),
+    "django": ("orders_django.py", "orders_django"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from resilient.postgres.replay.parser import parser
 
 from .acts_kept import KEPT
