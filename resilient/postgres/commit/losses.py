@@ -7,8 +7,6 @@ in a process, and `core.losses` judges; what is found is told by `telemetry.comm
 
 from __future__ import annotations
 
-from typing import Any
-
 from psycopg import pq
 from psycopg.abc import PQGen
 
@@ -17,13 +15,6 @@ from ...core import losses
 from ...core.model import Endpoint
 from ...core.outcome import Incarnation
 from .facts import KEPT_MARKS, Flushed, Witness, Written, earlier, mark_of, xid_statuses
-
-
-def place_of(core: Any) -> object:
-    """The configured names that a pool follows.  A copy of the cluster elsewhere has the same
-    system id; what is missing there isn't lost."""
-    shared = (core._owner or core).shared
-    return shared.key[0] if shared is not None else None
 
 
 def look_back(

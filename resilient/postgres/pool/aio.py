@@ -120,7 +120,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(ACT, self._make_read_only(conn))
         return cast(ACT, self._as_default(conn))
 
@@ -167,7 +167,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
                 if await self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._on_checkout(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -202,8 +202,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if home is not None and home is not self and (replica or home is self._writing):
             await home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 await self._untell(conn)
             await super().putconn(conn)
 

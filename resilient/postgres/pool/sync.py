@@ -126,7 +126,7 @@ class ResilientPool(SyncShell[CT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(CT, self._make_read_only(conn))
         return cast(CT, self._as_default(conn))
 
@@ -173,7 +173,7 @@ class ResilientPool(SyncShell[CT]):
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
                 if self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._on_checkout(conn)
                     return cast(CT, self._make_read_only(conn))
                 pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -208,8 +208,7 @@ class ResilientPool(SyncShell[CT]):
         if home is not None and home is not self and (replica or home is self._writing):
             home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 self._untell(conn)
             super().putconn(conn)
 
