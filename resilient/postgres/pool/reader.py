@@ -4,22 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from ...core.model import Topology
+from ...core.model import CausalToken, Topology
 from .._upstream import ACT, CT
 
-if TYPE_CHECKING:
-    from .aio import AsyncResilientPool
-    from .sync import ResilientPool
-
 T = TypeVar("T")
+
+
+class Viewed(Protocol):
+    """What both kinds of pools tell of themselves."""
+
+    name: str
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def topology(self) -> Topology: ...
+
+    def get_stats(self) -> dict[str, int]: ...
+
+
+class Pool(Viewed, Protocol[CT]):
+    """What a reader uses of a pool."""
+
+    def connection(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> AbstractContextManager[CT]: ...
+
+    def getconn(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> CT: ...
+
+    def putconn(self, conn: CT) -> None: ...
+
+    def run(
+        self, fn: Callable[..., T], /, *args: Any, read_only: bool | None = None, **kwargs: Any
+    ) -> T: ...
+
+
+class AsyncPool(Viewed, Protocol[ACT]):
+    """The same, for asyncio."""
+
+    def connection(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> AbstractAsyncContextManager[ACT]: ...
+
+    async def getconn(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> ACT: ...
+
+    async def putconn(self, conn: ACT) -> None: ...
+
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        **kwargs: Any,
+    ) -> T: ...
 
 
 class Reader(Generic[CT]):
     """A `ConnectionPool` whose checkouts are read-only.  Opened and closed with its pool."""
 
-    def __init__(self, pool: ResilientPool[CT]) -> None:
+    def __init__(self, pool: Pool[CT]) -> None:
         self._of = pool
 
     @property
@@ -55,7 +126,7 @@ class Reader(Generic[CT]):
 class AsyncReader(Generic[ACT]):
     """An `AsyncConnectionPool` whose checkouts are read-only."""
 
-    def __init__(self, pool: AsyncResilientPool[ACT]) -> None:
+    def __init__(self, pool: AsyncPool[ACT]) -> None:
         self._of = pool
 
     @property
