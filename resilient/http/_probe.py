@@ -59,6 +59,8 @@ class Prober:
             settings.probe_burst_interval_s,
         )
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
+        #: of retired endpoints: they still close their connections
+        self._ending: set[asyncio.Task[None]] = set()
 
     def follow(self) -> None:
         """Probe the endpoints that aren't retired, and those that still owe an answer."""
@@ -66,17 +68,23 @@ class Prober:
             return
         wanted = set(self._origin.slots())
         for slot in [slot for slot in self._tasks if slot not in wanted and not slot.flying]:
-            self._tasks.pop(slot).cancel()
+            task = self._tasks.pop(slot)
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
         for slot in wanted - set(self._tasks):
             watch = EndpointProbe(self._origin, slot, self._path, self._config)
             self._tasks[slot] = asyncio.get_running_loop().create_task(watch.run())
 
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
+        """Returns when all connections are closed."""
+        tasks = [*self._tasks.values()]
         self._tasks.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # not gather: it would pass a second cancellation on to those that are closing
+        if ending := {*tasks, *self._ending}:
+            await asyncio.wait(ending)
 
 
 class EndpointProbe:
@@ -104,10 +112,13 @@ class EndpointProbe:
                     self._launch(self._ask(client, probe))
                 await self._pause()
         finally:
-            for task in tuple(self._flights):
+            for task in self._flights:
                 task.cancel()
-            await asyncio.gather(*self._flights, return_exceptions=True)
-            await client.aclose()
+            try:
+                if self._flights:
+                    await asyncio.wait(self._flights)
+            finally:
+                await client.aclose()
 
     def _due(self, now: float) -> float:
         burst_at = self._detector.burst_at

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -23,6 +23,8 @@ Ts = TypeVarTuple("Ts")
 THREAD_NAME = "resilient-monitor"
 #: how long the last release waits for the loop's tasks to end, in seconds
 JOIN_S = 5.0
+#: how long they have to close what they hold before they are interrupted, in seconds
+END_S = 2.0
 
 
 class MonitorThread:
@@ -44,11 +46,7 @@ class MonitorThread:
         try:
             self.loop.run_forever()
         finally:
-            tasks = asyncio.all_tasks(self.loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(_end_tasks())
             self.loop.close()
 
     @property
@@ -81,6 +79,24 @@ class MonitorThread:
     def _join(self) -> None:
         if not self.current:
             self._thread.join(JOIN_S)
+
+
+async def _end_tasks() -> None:
+    """End all other tasks of this loop, and let them close what they hold."""
+    others = asyncio.all_tasks() - {cast(asyncio.Task[Any], asyncio.current_task())}
+    for task in others:
+        # A second cancellation would interrupt the closing that the first one began.
+        if not task.cancelling():
+            task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=END_S)
+    left = [task for task in others if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
+    for _ in range(2):  # transports close in the loop's next turn
+        await asyncio.sleep(0)
 
 
 _lock = threading.RLock()  # re-entrant: a finaliser may call `release` inside `acquire`

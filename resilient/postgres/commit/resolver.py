@@ -61,9 +61,10 @@ class Resolver:
             raise exc
         found = self.judge.reaction(exc, Sent.COMMIT)
         fresh = (yield from self.replayer.revisited()) if found.stops else None
-        if fresh is not None and self.judge.goes_on(fresh.wire):
+        wire = None if fresh is None else fresh.wire
+        if found.stops and self.judge.meant_us(wire):
             yield from self._not_far(exc, fresh)
-            self.judge.obey(exc, fresh.wire)
+            self.judge.obey(exc, wire)
             raise exc
         self.judge.note(exc)
         if found.action is Action.REPLAY:
@@ -113,11 +114,13 @@ class Resolver:
         yield from self.replayer.restore()
         return True
 
-    def _not_far(self, exc: e.Error, fresh: Fresh) -> Gen:
+    def _not_far(self, exc: e.Error, fresh: Fresh | None) -> Gen:
         """Raises where a part of it may have committed elsewhere, whatever became of it here."""
-        far = yield from reached_far(self.judge, fresh.wire.pgconn)
+        pgconn = None if fresh is None else fresh.wire.pgconn
+        far = yield from reached_far(self.judge, pgconn)
         if far:
-            fresh.finish()
+            if fresh is not None:
+                fresh.finish()
             why = f"it may have reached {far}, which commits by itself"
             raise self.judge.unknown(str(exc), details={"resolver": why}) from exc
 

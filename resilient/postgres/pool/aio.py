@@ -21,7 +21,7 @@ import tenacity
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
 from .. import role
-from .._upstream import ACT
+from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves

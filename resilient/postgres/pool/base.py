@@ -34,7 +34,13 @@ from ...monitor.sockets import Link
 from ...monitor.zone import own_zone
 from ...settings import Settings, from_environment
 from .. import target
-from ..classify import connect_failure, credentials_refused, statement_failure
+from ..classify import (
+    connect_failure,
+    credentials_refused,
+    crowded_out,
+    server_refused,
+    statement_failure,
+)
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
     CommitOutcomeUnknown,
@@ -250,6 +256,21 @@ class PoolCore(ClusterListener):
         system id; what is missing there isn't lost."""
         shared = (self._owner or self).shared
         return shared.key[0] if shared is not None else None
+
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        """Is the server up, and doesn't let this user or database in any more?  Whoever ends
+        sessions there wants them to stay away; one that shuts down or starts says so instead."""
+        writer = self.topology.writer
+        if writer is not None and writer.endpoint != link.endpoint:
+            return False
+        if isinstance(refusal, ResilientError):  # it wasn't asked: somebody else just was
+            return bool(self.cluster.refusing(link.endpoint))
+        sqlstate = refusal.sqlstate if isinstance(refusal, psycopg.Error) else None
+        return server_refused(sqlstate, str(refusal))
+
+    def crowded(self) -> bool:
+        """Had the server that was dialled last no room?"""
+        return crowded_out(self.last_failure)
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it has connected by then."""

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from .._upstream import AsyncMaintenanceTask, MaintenanceTask
+from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
 
 
 class Errands:

@@ -11,7 +11,7 @@ from typing import cast
 import psycopg
 import psycopg_pool
 
-from .._upstream import ACT, CT, AddConnection, AsyncAddConnection
+from .._psycopg import ACT, CT, AddConnection, AsyncAddConnection
 from .aio import AsyncResilientPool
 from .base import remaining
 from .shell import Slot, deadline_in

@@ -11,7 +11,7 @@ from typing import Generic, cast
 from psycopg import AsyncConnection, Connection
 
 from ...settings import Settings
-from .._upstream import (
+from .._psycopg import (
     ACT,
     CT,
     AsyncConnectFailedCB,

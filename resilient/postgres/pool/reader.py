@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from ...core.model import CausalToken, Topology
-from .._upstream import ACT, CT
+from .._psycopg import ACT, CT
 
 T = TypeVar("T")
 

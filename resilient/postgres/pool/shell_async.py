@@ -19,7 +19,7 @@ from psycopg import pq
 
 from ...core import connect
 from ...core.model import Endpoint, Topology
-from .._upstream import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
+from .._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
 from ..session.dial import Dial, dialling
 from ..session.keeper import keeper_of, link_of
 from ..target import dial_params

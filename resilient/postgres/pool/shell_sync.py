@@ -21,7 +21,7 @@ from psycopg import pq
 
 from ...core import connect
 from ...core.model import Endpoint, Topology
-from .._upstream import (
+from .._psycopg import (
     CT,
     AddConnection,
     MaintenanceTask,

@@ -20,7 +20,7 @@ import tenacity
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
 from .. import role
-from .._upstream import (
+from .._psycopg import (
     CT,
 )
 from .attempts import Attempts

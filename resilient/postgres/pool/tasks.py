@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from .._upstream import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
+from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
 
 
 class Discard(MaintenanceTask):

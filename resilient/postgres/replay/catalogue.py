@@ -22,7 +22,16 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
 from ..._dataclass import dataclass
-from ...core.reach import Names, body_names, may_set, names_of, names_of_all, runs_texts
+from ...core.reach import (
+    AT_ONCE,
+    Names,
+    at_once,
+    body_names,
+    may_set,
+    names_of,
+    names_of_all,
+    runs_texts,
+)
 
 #: volatile functions of the server's own that leave nothing behind
 HARMLESS = b"""\
@@ -44,16 +53,24 @@ FAR_EXTENSIONS = (
     "pg_bulkload", "mysql_fdw", "oracle_fdw", "tds_fdw",
 )  # fmt: skip
 _FAR = ",".join(FAR_EXTENSIONS).encode()
+#: extensions whose volatile functions in C leave nothing in the session
+KNOWN_EXTENSIONS = (
+    "uuid-ossp", "pgcrypto", "pg_stat_statements", "pg_buffercache", "pageinspect", "pgstattuple",
+    "pg_visibility", "pg_freespacemap", "pg_prewarm", "pgrowlocks", "lo", "postgis",
+    "postgis_topology", "postgis_raster", "vector", "timescaledb", "citus",
+)  # fmt: skip
+_KNOWN = ",".join(KNOWN_EXTENSIONS).encode()
 
 #: is there anything in this database by which a statement reaches beyond its transaction?
-BEYOND = (
-    b"""\
+BEYOND = b"""\
 (EXISTS (SELECT FROM pg_catalog.pg_foreign_table)
  OR EXISTS (SELECT FROM pg_catalog.pg_extension
  WHERE extname = ANY (pg_catalog.string_to_array('%s', ',')))
  OR EXISTS (SELECT FROM pg_catalog.pg_language
- WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c')))"""
-    % _FAR
+ WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c'))
+ OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND prosrc ~* '%s'))""" % (
+    _FAR,
+    AT_ONCE.encode(),
 )
 
 _FUNCTIONS = "':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)'"
@@ -124,7 +141,9 @@ FROM pg_catalog.pg_class c JOIN rel ON rel.oid = c.oid WHERE c.relkind = 'f'
 UNION ALL SELECT 'tells', 'NOTIFY', NULL, NULL, NULL FROM tree WHERE tree ~ '\\{NOTIFY'
 UNION ALL SELECT CASE WHEN x.extname = ANY (pg_catalog.string_to_array('FAR', ','))
  THEN 'outside' ELSE 'function' END,
- p.proname, p.oid::text, l.lanname,
+ p.proname, p.oid::text,
+ CASE WHEN l.lanname = 'c' AND p.provolatile = 'v' AND NOT coalesce(x.extname, '') = ANY (
+  pg_catalog.string_to_array('KNOWN', ',')) THEN 'c, unknown' ELSE l.lanname END,
  CASE WHEN l.lanname IN ('internal', 'c') THEN ''
  ELSE coalesce(nullif(p.prosrc, ''), SQLBODY) END
 FROM fn JOIN pg_catalog.pg_proc p ON p.oid = fn.oid
@@ -149,6 +168,7 @@ def _question(version: int) -> bytes:
         .replace(b"'RUNNING'", b"'%s'" % RUNNING)
         .replace(b"'HARMLESS'", b"'%s'" % HARMLESS)
         .replace(b"'FAR'", b"'%s'" % _FAR)
+        .replace(b"'KNOWN'", b"'%s'" % _KNOWN)
     )
 
 
@@ -245,10 +265,13 @@ def _followed(
             elif kind == "function":
                 seen.append(oid)
                 names |= body_names(source) if language in ("sql", "plpgsql") else Names()
-                opaque = language not in ("sql", "plpgsql", "internal", "c")
+                compiled = language in ("internal", "c", "c, unknown")
+                opaque = not compiled and language not in ("sql", "plpgsql")
                 if opaque or runs_texts(source):
                     far, outside = far or _shown(row), outside or _shown(row)
-                if opaque or may_set(source) or name in SETTERS:
+                outside = outside or at_once(source)
+                setter = name in SETTERS or language == "c, unknown"
+                if opaque or setter or may_set(source):
                     sets = sets or _shown(row)
         if not names.words:
             break
@@ -267,6 +290,7 @@ SETTERS = frozenset(
     (
         *("pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock"),
         *("pg_try_advisory_lock_shared", "setseed", "set_config"),
+        *("pg_replication_origin_session_setup", "pg_backup_start", "pg_start_backup"),
     )
 )
 

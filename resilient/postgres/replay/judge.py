@@ -29,7 +29,8 @@ class Judge:
     `recording`: it is checked out, and what is done with it is recorded in `journal`.  `session`:
     what its caller's statements made of the session.  `struck`: statements that were under way when
     their session ended without a word, and how often; of this checkout, or of all attempts of one
-    `run`.  `obeyed`: the failure by which somebody has stopped this session alone.  `dealt`: the
+    `run`.  `obeyed`: the failure by which somebody has stopped this session alone.
+    `locked_out`: a new session was refused where the last one was ended.  `dealt`: the
     failure under way is one of a recorded statement, and was dealt with.  `driven`: who waits takes
     detours, see `replayer`.
     """
@@ -40,6 +41,7 @@ class Judge:
         "driven",
         "host",
         "journal",
+        "locked_out",
         "obeyed",
         "recording",
         "session",
@@ -56,6 +58,7 @@ class Judge:
         self.recording = False
         self.struck: dict[bytes, int] = {}
         self.obeyed: e.Error | None = None
+        self.locked_out = False
         self.dealt = False
         self.driven = False
 
@@ -122,6 +125,11 @@ class Judge:
         then, now = (link.observed if link else None for link in (self.wire.link, fresh.link))
         return then is not None and now is not None and then.goes_on_in(now)
 
+    def meant_us(self, fresh: Wire | None) -> bool:
+        """Did who ended this session mean it alone?  `fresh`: a new one of its server, if that
+        takes any; it goes on as it was, or is up and lets us in no more."""
+        return self.locked_out if fresh is None else self.goes_on(fresh)
+
     def note(self, exc: BaseException) -> None:
         """Tell the pool what the failure may say of the endpoint."""
         if self.core is None or (isinstance(exc, e.Error) and self.own_failure(exc)):
@@ -172,9 +180,10 @@ class Judge:
             why = "two sessions have ended without a word under this statement"
             raise explained(exc, f"not replayed: {why}")
 
-    def obey(self, exc: e.Error, fresh: Wire) -> None:
+    def obey(self, exc: e.Error, fresh: Wire | None) -> None:
         """The server goes on as it was: whoever said stop meant this session."""
-        fresh.pgconn.finish()
+        if fresh is not None:
+            fresh.pgconn.finish()
         self.obeyed = exc
         self.end_with(exc)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg._preparing import Prepare
 from psycopg.generators import execute, fetch_many
 from psycopg.pq.abc import PGresult
 
+from .._psycopg import Prepare
 from ..commit.committer import Committer
 from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
 from ..session.host import Gen

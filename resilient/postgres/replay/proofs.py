@@ -13,11 +13,12 @@ from __future__ import annotations
 from psycopg import errors as e
 from psycopg.pq.abc import PGconn
 
+from ...core.reach import at_once
 from ..errors import explained
 from ..session.host import Gen
 from .catalogue import Asked, Reached, reached
 from .judge import Judge
-from .statements import traits
+from .statements import bared, traits
 
 #: what cursors did that the connection didn't make
 UNSEEN = "a statement of a cursor that the connection didn't make"
@@ -40,12 +41,14 @@ def only_read(judge: Judge, pgconn: PGconn, asked: list[Asked] | None = None) ->
     return found.effect
 
 
-def reached_far(judge: Judge, pgconn: PGconn) -> Gen:
+def reached_far(judge: Judge, pgconn: PGconn | None) -> Gen:
     """What of the transaction commits by itself, wherever it did; empty: nothing."""
     if judge.wire.bounded:
         return ""
     if judge.journal.unseen:
         return UNSEEN
+    if pgconn is None:
+        return "what nobody could be asked about"
     try:
         found: Reached = yield from reached(pgconn, _asked(judge), deep=True)
     except e.OperationalError as failure:
@@ -79,6 +82,10 @@ def not_twice(judge: Judge, exc: e.Error, doing: Asked | None = None) -> Gen:
     """Raises the failure where doing the transaction again, and `doing`, the statement that was
     under way, would do something twice."""
     again = [*judge.journal.asked(), *([doing] if doing is not None else [])]
+    for query, _ in again:
+        if done := at_once((bared(query) or query).decode("utf-8", "replace")):
+            why = f"{done} takes effect at once, and would do so twice"
+            raise explained(exc, f"not replayed: {why}")
     if again and not judge.wire.bounded:
         found = yield from reached(judge.wire.pgconn, again, deep=True)
         if found.outside:

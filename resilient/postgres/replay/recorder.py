@@ -19,12 +19,12 @@ from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
-from psycopg._queries import PostgresClientQuery, PostgresQuery
 from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
+from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..commit.committer import Committer
 from ..session.host import Gen
 from ..session.wire import ended
@@ -322,13 +322,13 @@ class Recorder:
     def _stopped(self, exc: e.Error) -> Gen:
         """Was it this session alone that ended, and does its server go on as it was?"""
         fresh = yield from self.replayer.revisited()
-        if fresh is None:
-            return False
-        goes_on = self.judge.goes_on(fresh.wire)
-        if goes_on:
-            self.judge.obey(exc, fresh.wire)
-        fresh.finish()
-        return goes_on
+        wire = None if fresh is None else fresh.wire
+        meant = self.judge.meant_us(wire)
+        if meant:
+            self.judge.obey(exc, wire)
+        elif fresh is not None:
+            fresh.finish()
+        return meant
 
     def _begun(self, begin: bytes) -> None:
         """The BEGIN that travelled with a statement has arrived."""

@@ -62,6 +62,10 @@ class Fresh(NamedTuple):
         self.judge.wire.pgconn.finish()
 
 
+def _wire(fresh: Fresh | None) -> Wire | None:
+    return None if fresh is None else fresh.wire
+
+
 class Detour:
     """What a generator asks of whoever waits on it: a new session, or a pause.
 
@@ -117,13 +121,15 @@ class Replayer:
 
     def revisited(self) -> Gen:
         """A new session of the very server that this one was of; None if it takes none now."""
-        link = self.wire.link
+        judge, link = self.judge, self.wire.link
+        judge.locked_out = False
         if link is None:
             return None
-        limit_s = self.judge.pool.settings.probe_timeout_s
+        limit_s = judge.pool.settings.probe_timeout_s
         try:
             return (yield from self.renewed(time.monotonic() + limit_s, link.endpoint))
-        except (e.Error, OSError):
+        except (e.Error, OSError) as refusal:
+            judge.locked_out = judge.driven and judge.pool.locks_out(link, refusal)
             return None
 
     # -- may it be done again?
@@ -145,8 +151,8 @@ class Replayer:
         fresh: Fresh | None = None
         if reaction.stops:
             fresh = yield from self.revisited()
-            if fresh is not None and judge.goes_on(fresh.wire):
-                judge.obey(exc, fresh.wire)
+            if judge.meant_us(_wire(fresh)):
+                judge.obey(exc, _wire(fresh))
                 return False
         if self.journal.failed:
             raise e.OperationalError("the connection is closed: its transaction failed") from exc
@@ -222,6 +228,9 @@ class Replayer:
         try:
             return (yield from self.renewed(deadline_at))
         except Exception as failure:
+            if exc.sqlstate == "57P01" and self.judge.pool.crowded():
+                why = f"the server had no room for another session ({failure})"
+                raise explained(exc, f"not replayed: {why}") from failure
             if isinstance(failure, e.Error):
                 limit_s = self.judge.pool.settings.deadline_s
                 why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"

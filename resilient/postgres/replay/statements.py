@@ -122,7 +122,7 @@ def _examine(query: bytes) -> Traits:
     plain = word in _PLAIN and not several
     quiet = word in _QUIET and not several
     sets = not several and _sets_session(word, rest, bare)
-    control = hazard.startswith((SEVERAL, TWO_PHASE))
+    control = hazard.startswith((SEVERAL, TWO_PHASE, CHAINED))
     undoes = word == b"ROLLBACK" and bool(_TO.match(rest))
     held = query if word == b"DO" else bare if several else b""
     forgets = word in (b"DISCARD", b"DEALLOCATE") or b"DEALLOCATE" in held.upper()
@@ -152,6 +152,7 @@ KNOWN_MOST = 4096
 
 SEVERAL = "several statements in one, with transaction control"
 TWO_PHASE = "a two-phase transaction"
+CHAINED = "COMMIT AND CHAIN"
 
 
 def _hazard(word: bytes, rest: bytes, bare: bytes, several: bool) -> tuple[str, bool]:
@@ -182,8 +183,10 @@ def _by_word(word: bytes, rest: bytes) -> tuple[str, bool]:
             return TWO_PHASE, False
     if word in (b"PREPARE", b"EXECUTE"):
         return "PREPARE", True
-    if word in (b"COMMIT", b"END", b"ROLLBACK", b"ABORT") and _CHAIN.search(rest):
-        return "a chained transaction", False
+    if word in (b"COMMIT", b"END") and _CHAIN.search(rest):
+        return CHAINED, False
+    if word in (b"ROLLBACK", b"ABORT") and _CHAIN.search(rest):
+        return "ROLLBACK AND CHAIN", False
     return "", False
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors as e
 from psycopg import pq, waiting
-from psycopg._connection_base import BaseConnection
 from psycopg.abc import RV, PQGen
 
+from .._psycopg import BaseConnection
 from ..replay.recorder import STEPS
 from ..replay.replayer import Detour
 from .cursor import recording

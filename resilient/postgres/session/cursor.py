@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors as e
 from psycopg import pq, sql
-from psycopg._cursor_base import BaseCursor
-from psycopg._server_cursor_base import ServerCursorMixin
 
+from .._psycopg import BaseCursor, ServerCursorMixin
 from ..replay.journal import kept
 from ..replay.recorder import Recorder, entry_of
 from .host import Gen

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from psycopg import IsolationLevel, pq
-from psycopg._connection_base import BaseConnection
 from psycopg.pq.abc import PGresult
 
 from ...monitor.sockets import Link
 from ...settings import Settings
+from .._psycopg import BaseConnection
 
 if TYPE_CHECKING:
-    from psycopg._preparing import Prepare
-
+    from .._psycopg import Prepare
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
     from ..replay.journal import Entry
@@ -85,6 +84,12 @@ class PoolSide(Protocol):
 
     def lost(self, link: Link | None, exc: BaseException, broken: bool) -> object:
         """A failure that may say something of the endpoint."""
+
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        """Is the server up, and doesn't let this user or database in any more?"""
+
+    def crowded(self) -> bool:
+        """Had the server that was dialled last no room?"""
 
     def withdraw(self) -> bool:
         """May one more retry be made?"""

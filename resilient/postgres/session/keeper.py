@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from psycopg import errors as e
-from psycopg._connection_base import BaseConnection
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
+from .._psycopg import BaseConnection
 from ..commit.committer import Committer
 from ..commit.resolver import Resolver
 from ..replay.judge import Judge

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from psycopg import errors as e
-from psycopg._pipeline_base import BasePipeline
 
 from ...core.reaction import Sent
+from .._psycopg import BasePipeline
 from ..replay.journal import Entry
 from ..replay.recorder import Recorder
 from ..replay.statements import traits

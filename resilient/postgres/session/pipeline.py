@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors as e
 from psycopg import pq
-from psycopg._connection_base import BaseConnection
-from psycopg._pipeline_base import BasePipeline
 
 from ...core.reaction import Sent
+from .._psycopg import BaseConnection, BasePipeline
 from ..replay.journal import Entry
 from ..replay.recorder import Recorder
 from .host import Gen
