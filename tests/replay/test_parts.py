@@ -86,6 +86,15 @@ class Pool:
     def withdraw(self) -> bool:
         return True
 
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        return False
+
+    def crowded(self) -> bool:
+        return False
+
+    def met(self, endpoint: Endpoint, seen: Any) -> None:
+        pass
+
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         pass
 

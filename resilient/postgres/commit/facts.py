@@ -99,10 +99,11 @@ class Flushed:
 
     `acknowledged` is called with what each transaction had `Written` whose COMMIT was acknowledged;
     the last of them are in `marks`.  `places`: which configured names have led there.
-    `judging`: held by who finds out what was lost with it, and for good once that is known.
+    `judging`: held by who finds out what was lost with it; `judged`: that was found out once, and
+    what is in `marks` since came late.
     """
 
-    __slots__ = ("_highest", "acknowledged", "judging", "latest", "marks", "places")
+    __slots__ = ("_highest", "acknowledged", "judged", "judging", "latest", "marks", "places")
 
     def __init__(self) -> None:
         self.latest = b"0/0"
@@ -111,6 +112,7 @@ class Flushed:
         self.acknowledged: Callable[[Written], object] = self.marks.append
         self.places: set[object] = set()
         self.judging = threading.Lock()
+        self.judged = False
 
     @property
     def lsn(self) -> int:
@@ -170,9 +172,22 @@ def _shared(incarnation: Incarnation) -> Flushed:
     return found
 
 
+def flushed_of(then: Incarnation) -> int:
+    """How far a server is known to have flushed in this incarnation; 0: nobody has read it."""
+    found = _watermarks.get(then)
+    return 0 if found is None else found.lsn
+
+
 def earlier(now: Incarnation) -> list[tuple[Incarnation, Flushed]]:
     """What is known of the incarnations that this one is a later history of."""
     return [(then, known) for then, known in list(_watermarks.items()) if succeeds(then, now)]
+
+
+def known_of(system_id: str) -> list[tuple[Incarnation, Flushed]]:
+    """What is known of this cluster's incarnations."""
+    if not _watermarks:
+        return []
+    return [item for item in list(_watermarks.items()) if item[0].system_id == system_id]
 
 
 def xid_statuses(pgconn: pq.abc.PGconn, xids: list[int]) -> PQGen[dict[int, XidStatus]]:

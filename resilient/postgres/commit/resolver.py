@@ -143,6 +143,9 @@ class Resolver:
     def _resolve(self, exc: e.Error, written: Written | None) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
         mark = None if written is None else mark_of(written)
+        known = self.wire.facts
+        if mark is not None and known is not None and self.wire.sync_rep_warned:
+            known.flushed.seen(mark.lsn)  # it was cut off behind the flush, see `core.outcome`
         deadline_at = self.replayer.deadline_at()
         limit = f" within {self.judge.pool.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
         verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 import psycopg_pool
@@ -25,7 +25,7 @@ from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves
-from .reader import AsyncReader
+from .reader import AsyncReader, reader_of
 from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
@@ -107,7 +107,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if read_only is None and reads and core.bounded(max_staleness_s, after):
             read_only = True
         if read_only and (after is None or core.replicas_may_have(after)):
-            return await self._getconn_reader(timeout, max_staleness_s, after)
+            return await self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
         if reads and (read_only is False or after is not None):
             return await self._getconn_writer(timeout, bool(read_only))
         if not read_only and core.barred() and (read_only is False or core.wanted.strict):
@@ -184,8 +184,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """Has this replica what is asked for?  At most a round trip for each."""
         core = self._core
         bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
+        gen = proves(conn.pgconn, core.topology, view, after, bound_s, late=core.proved_late)
         try:
-            return await conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
+            return await conn.wait(gen)
         except (role.RoleError, psycopg.Error):
             return False
 
@@ -234,9 +235,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
-    def reader(self) -> AsyncReader[ACT]:
-        """This pool for code that only reads: every checkout goes to a replica."""
-        return AsyncReader(self)
+    def reader(self) -> Self:
+        """This pool for code that only reads: a pool of the same class, whose every checkout goes
+        to a replica.  Closing it leaves this one open."""
+        return cast(Self, reader_of(self, AsyncReader))
 
     async def run(
         self,

@@ -3,6 +3,7 @@
 # long: one object, and what it decides with
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -27,6 +28,8 @@ from ...core.model import (
     Role,
     Topology,
 )
+from ...core.position import leads_to
+from ...core.topology import Promoted
 from ...errors import ConfigError, ResilientError
 from ...monitor.cluster import DEADLINE, Cluster
 from ...monitor.prober import ClusterListener
@@ -41,6 +44,7 @@ from ..classify import (
     server_refused,
     statement_failure,
 )
+from ..commit.facts import Witness
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
     CommitOutcomeUnknown,
@@ -56,9 +60,14 @@ from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
 from .tasks import renew
 
+logger = logging.getLogger("resilient.postgres")
+
 #: a maintenance task that found nobody to dial tries again after this long, in seconds,
 #: unless a new topology wakes it before
 RETRY_DELAY_S = 1.0
+#: a replica that couldn't prove a token, because this role isn't told its timeline, isn't asked
+#: again for so long, in seconds
+LATE_S = 1.0
 
 
 class PoolCore(ClusterListener):
@@ -104,6 +113,8 @@ class PoolCore(ClusterListener):
         #: what was learnt of its servers; a replica's pool has its owner's
         self.known = Knowledge(self.settings.commit_resolver)
         self._renewed_at = float("-inf")
+        #: replicas that aren't asked to prove a token until then
+        self._late: dict[Endpoint, float] = {}
         #: whom the present thread may dial: nothing else runs on it until it does
         self._granted = threading.local()
 
@@ -316,6 +327,14 @@ class PoolCore(ClusterListener):
         if why:
             raise (FencedPrimary if fenced else WrongRole)(why)
 
+    def met(self, endpoint: Endpoint, seen: Witness) -> None:
+        """A session's server says where its timeline began, if it was promoted in this run."""
+        at, shared = seen.incarnation, (self._owner or self).shared
+        if shared is not None and seen.received and at.recovered_lsn is not None:
+            shared.cluster.promoted(
+                Promoted(endpoint, at.system_id, at.started, at.timeline, at.recovered_lsn)
+            )
+
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
@@ -461,11 +480,28 @@ class PoolCore(ClusterListener):
         return bound_s is not None or after is not None
 
     def replicas_may_have(self, token: CausalToken) -> bool:
-        """Only on the token's own timeline, and in its cluster, does a replica's position prove
-        anything."""
+        """Only on a branch that the token lies on, and in its cluster, does a replica's position
+        prove anything."""
         topology = self.topology
         here = token.system_id in ("", topology.system_id)
-        return here and token.timeline is not None and token.timeline == topology.epoch
+        return here and leads_to(token, topology.epoch or 0, dict(topology.switches))
+
+    def proved_late(self, endpoint: Endpoint) -> None:
+        """A replica's timeline isn't told to this role: what it has is proved late."""
+        if not self._late:
+            logger.info(
+                "event=token.unproved endpoint=%s reason='this role is not told the timeline of a"
+                " standby (pg_read_all_stats): reads with a token go to the primary'",
+                endpoint,
+            )
+        self._late[endpoint] = time.monotonic() + LATE_S
+
+    def late(self, after: CausalToken | None) -> frozenset[object]:
+        """Replicas that had no proof for a token a moment ago: one asks them again later."""
+        if after is None or not self._late:
+            return frozenset()
+        now = time.monotonic()
+        return frozenset(endpoint for endpoint, until in list(self._late.items()) if now < until)
 
     def _in_flight(self, endpoint: Endpoint) -> int:
         pool = self.replicas.get(endpoint)

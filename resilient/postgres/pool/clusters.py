@@ -36,7 +36,7 @@ def attach(target: Target, settings: Settings) -> Shared:
     with _lock:
         shared = _shared.get(key)
         if shared is None:
-            prober = PgProber(target.params)
+            prober = PgProber(target.params, target.names)
             shared = _shared[key] = Shared(Cluster(target.names, settings, prober), prober, key)
             prober.gate = shared.cluster
         shared.users += 1

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import psycopg
 import psycopg_pool
@@ -26,7 +26,7 @@ from .._psycopg import (
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves
-from .reader import Reader
+from .reader import Reader, reader_of
 from .shell import deadline_in
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
@@ -113,7 +113,7 @@ class ResilientPool(SyncShell[CT]):
         if read_only is None and reads and core.bounded(max_staleness_s, after):
             read_only = True
         if read_only and (after is None or core.replicas_may_have(after)):
-            return self._getconn_reader(timeout, max_staleness_s, after)
+            return self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
         if reads and (read_only is False or after is not None):
             return self._getconn_writer(timeout, bool(read_only))
         if not read_only and core.barred() and (read_only is False or core.wanted.strict):
@@ -190,8 +190,9 @@ class ResilientPool(SyncShell[CT]):
         """Has this replica what is asked for?  At most a round trip for each."""
         core = self._core
         bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
+        gen = proves(conn.pgconn, core.topology, view, after, bound_s, late=core.proved_late)
         try:
-            return conn.wait(proves(conn.pgconn, core.topology, view, after, bound_s))
+            return conn.wait(gen)
         except (role.RoleError, psycopg.Error):
             return False
 
@@ -240,9 +241,10 @@ class ResilientPool(SyncShell[CT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
-    def reader(self) -> Reader[CT]:
-        """This pool for code that only reads: every checkout goes to a replica."""
-        return Reader(self)
+    def reader(self) -> Self:
+        """This pool for code that only reads: a pool of the same class, whose every checkout goes
+        to a replica.  Closing it leaves this one open."""
+        return cast(Self, reader_of(self, Reader))
 
     def run(
         self,

@@ -121,6 +121,7 @@ class Journal:
         "entries",
         "failed",
         "hazard",
+        "kept",
         "marked_at",
         "max_bytes",
         "max_statements",
@@ -145,6 +146,8 @@ class Journal:
         self.measured, self.due = 0, AT_ONCE
         self.blind = False
         self.replays = 0
+        #: what `keeping` has given back of it
+        self.kept: Any = None
         #: the caller was told that it failed
         self.failed = False
         #: it changed settings of the session
@@ -189,6 +192,7 @@ class Journal:
             self.written = None
             self.blind = self.sets = False
             self.replays = 0
+            self.kept = None
         self.failed = False
 
     def rule_out(self, why: str) -> None:

@@ -187,6 +187,10 @@ class Recorder:
         entry = None
         wire.sync_rep_warned = False
         while not (what.ends and wire.in_block):
+            if journal.kept is not None:
+                from .keeping import behind  # nobody else needs it
+
+                yield from behind(self.judge, pgq)
             status = wire.pgconn.transaction_status
             begin = rider = b""
             try:

@@ -284,10 +284,15 @@ class Replayer:
         """Settings of the session, then the transaction, each result compared."""
         journal = self.journal
         started = time.monotonic()
+        mark = journal.mark
         journal.unwritten()
         try:
             for entry in self.session.settings:
                 yield from self._again(entry, 0)
+            if journal.entries:
+                from .keeping import kept  # nobody else needs it
+
+                journal.kept = yield from kept(self.judge, mark, self.pause)
             for conflict in range(self.judge.pool.settings.retry_attempts):
                 if (yield from self._replay_once(conflict)):
                     break
@@ -330,7 +335,11 @@ class Replayer:
         """One statement once more.  Raises `TransactionReplayMismatch` when the caller has
         seen another result."""
         wire = self.wire
-        entry.send(wire.pgconn)
+        given = self.journal.kept
+        sent = entry if given is None else given.entry(entry)
+        if sent is None:  # its result stands
+            return
+        sent.send(wire.pgconn)
         results = yield from generators.execute(wire.pgconn)
         if entry.waiting:
             entry.results = results
@@ -343,6 +352,8 @@ class Replayer:
                 error = wire.error(result)
                 if wire.lost or says(error.sqlstate, Says.CONFLICT) or ended(error):
                     raise error
+        if given is not None:
+            found += given.reason(entry)
         telemetry.mismatched(wire.link.endpoint if wire.link else None, entry.shown, found)
         raise TransactionReplayMismatch(
             f"the transaction was done again on {wire.where}, and"
@@ -365,6 +376,7 @@ class Replayer:
         pgconn, pool = self.wire.pgconn, self.judge.pool
         seen = yield from witness(pgconn)
         if seen is not None:
+            pool.met(link.endpoint, seen)
             yield from losses.look_back(pgconn, seen, pool.place, link.endpoint)
         link.witness = seen or False
         if seen is not None:

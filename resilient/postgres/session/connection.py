@@ -22,7 +22,7 @@ from psycopg.abc import RV, PQGen
 from .._psycopg import BaseConnection
 from ..replay.recorder import STEPS
 from ..replay.replayer import Detour
-from .cursor import recording
+from .cursor import recorded
 from .dial import current_dial
 from .host import Gen
 from .keeper import Keeper
@@ -118,6 +118,14 @@ class Hooks(BaseConnection[Any]):
         return super()._start_query()
 
 
+def place_of_broken(conn: BaseConnection[Any]) -> Any:
+    """The pool whose place this connection takes, that has ended broken, and to which `close`
+    is to return it; psycopg's does nothing with such a connection, and the place is lost."""
+    pool: Any = getattr(conn, "_pool", None)
+    returns = conn.pgconn.status == _BAD and getattr(pool, "close_returns", False)
+    return pool if returns and not conn._closed else None
+
+
 # What `super()` finds: it would look it up anew for every statement.
 _cursor: Any = psycopg.Connection.cursor
 _async_cursor: Any = psycopg.AsyncConnection.cursor
@@ -129,9 +137,7 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
     if not TYPE_CHECKING:
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
-            cur = _cursor(self, *args, **kwargs)
-            cur.__class__ = recording(type(cur))
-            return cur
+            return recorded(self._resilient, _cursor(self, *args, **kwargs))
 
     def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
@@ -192,6 +198,14 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
             with tx:
                 yield tx
 
+    def close(self) -> None:
+        """As psycopg's; where that returns it to its pool, also one that has ended broken."""
+        pool = place_of_broken(self)
+        if pool is not None:
+            pool.putconn(self)
+            self._pool, self._closed = None, True
+        super().close()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -210,9 +224,7 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
     if not TYPE_CHECKING:
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
-            cur = _async_cursor(self, *args, **kwargs)
-            cur.__class__ = recording(type(cur))
-            return cur
+            return recorded(self._resilient, _async_cursor(self, *args, **kwargs))
 
     async def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
@@ -272,6 +284,14 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         else:
             async with tx:
                 yield tx
+
+    async def close(self) -> None:
+        """As psycopg's; where that returns it to its pool, also one that has ended broken."""
+        pool = place_of_broken(self)
+        if pool is not None:
+            await pool.putconn(self)
+            self._pool, self._closed = None, True
+        await super().close()
 
     async def __aexit__(
         self,

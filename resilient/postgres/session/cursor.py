@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,11 +16,16 @@ from psycopg import pq, sql
 from .._psycopg import BaseCursor, ServerCursorMixin
 from ..replay.journal import kept
 from ..replay.recorder import Recorder, entry_of
+from .classes import beneath, made_once
 from .host import Gen
+from .keeper import Keeper
 from .many import Batch, many
 from .pipeline import RecordingPipeline
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
+#: so many kinds of cursors a connection remembers
+MOST_CLASSES = 8
+
 _FATAL = pq.ExecStatus.FATAL_ERROR
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     SyncBase = psycopg.Cursor[Any]
     AsyncBase = psycopg.AsyncCursor[Any]
 else:
-    CursorBase, SyncBase, AsyncBase = BaseCursor, psycopg.Cursor, psycopg.AsyncCursor
+    CursorBase = SyncBase = AsyncBase = object
 
 
 def text_of(query: Any, conn: Any) -> bytes | None:
@@ -53,18 +57,18 @@ def recorder_of(cur: Any) -> Recorder | None:
     return found
 
 
-class NotingCursor:
-    """Mixed in front of a server-side cursor class: what it declares is known, not recorded."""
+class NotingCursor(CursorBase):
+    """Mixed into a server-side cursor class: what it declares is known, not recorded."""
 
     __slots__ = ()
 
     def _start_query(self, query: Any = None) -> Gen:
         recorder = recorder_of(self)
         if recorder is not None:
-            conn = self._conn  # type: ignore[attr-defined]
+            conn = self._conn
             recorder.noted = text_of(query, conn) if query is not None else b""
         try:
-            yield from super()._start_query(query)  # type: ignore[misc]
+            yield from super()._start_query(query)
         finally:
             if recorder is not None:
                 recorder.noted = None
@@ -185,22 +189,35 @@ class AsyncRecording(RecordingCursor, AsyncBase):
         return None
 
 
-@cache
+def recorded(keeper: Keeper, cur: Any) -> Any:
+    """The cursor, of a class that records."""
+    made, classes = type(cur), keeper.cursors
+    known = classes.get(made)
+    if known is None:
+        if len(classes) >= MOST_CLASSES:  # never the same: start over
+            classes.clear()
+        known = classes[made] = recording(made)
+    if known is not made:
+        cur.__class__ = known
+    return cur
+
+
 def recording(base: Any) -> Any:
-    """`base` with the hooks behind it; factories that are no such class as they are: what they
-    execute is not replayed."""
+    """A class like `base` whose statements are recorded; factories that are no such class as they
+    are: what they execute is not replayed."""
     if not isinstance(base, type) or issubclass(base, RecordingCursor | NotingCursor):
         return base
-    names = {name: getattr(base, name) for name in ("__module__", "__doc__", "__qualname__")}
-    names["__slots__"] = ()
+    return made_once(base, _recording)
+
+
+def _recording(base: type[Any]) -> type[Any]:
     if issubclass(base, ServerCursorMixin):
-        return type(base.__name__, (NotingCursor, base), names)
+        return beneath(base, NotingCursor)
     if issubclass(base, psycopg.AsyncCursor):
         hooks: type[Any] = AsyncRecording
     elif issubclass(base, psycopg.Cursor):
         hooks = SyncRecording
     else:
         return base
-    names["_resilient"] = base._maybe_prepare_gen  # `super()` looks it up along the classes
-    bases = (hooks,) if issubclass(hooks, base) else (base, hooks)
-    return type(base.__name__, bases, names)
+    # `super()` would look it up along the classes
+    return beneath(base, hooks, _resilient=base._maybe_prepare_gen)

@@ -14,12 +14,14 @@ from weakref import ref
 from psycopg import IsolationLevel, pq
 from psycopg.pq.abc import PGresult
 
+from ...core.model import Endpoint
 from ...monitor.sockets import Link
 from ...settings import Settings
 from .._psycopg import BaseConnection
 
 if TYPE_CHECKING:
     from .._psycopg import Prepare
+    from ..commit.facts import Witness
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
     from ..replay.journal import Entry
@@ -90,6 +92,9 @@ class PoolSide(Protocol):
 
     def crowded(self) -> bool:
         """Had the server that was dialled last no room?"""
+
+    def met(self, endpoint: Endpoint, seen: Witness) -> None:
+        """A session's server says where its timeline began."""
 
     def withdraw(self) -> bool:
         """May one more retry be made?"""

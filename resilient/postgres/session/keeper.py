@@ -37,6 +37,7 @@ class Keeper:
         "_before",
         "_recorder",
         "committer",
+        "cursors",
         "hooked",
         "host",
         "judge",
@@ -53,6 +54,8 @@ class Keeper:
         self._recorder: Recorder | None = None
         self.recorder: Recorder | None = None
         self.hooked = hooked
+        #: the classes of the cursors that it has made, and what became of them: they live as long
+        self.cursors: dict[type[Any], type[Any]] = {}
         self.lent = False
         #: while it is lent for reading: what its `read_only` was before, in a tuple
         self._before: tuple[bool | None] | None = None
