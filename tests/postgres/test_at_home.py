@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import psycopg
 import psycopg_pool
 import pytest
-from resilient.postgres.session.cursor import MOST_CLASSES
 
 from resilient import postgres
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres.session.cursor import MOST_CLASSES
 
 from .conftest import settings_of
 
