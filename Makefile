@@ -3,6 +3,7 @@
 
 SHELL := /bin/sh
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 #: which Python makes .venv; the newest that is found, unless it is given: make PYTHON=…
@@ -13,7 +14,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test differential soak bench-failover bench-continuity bench-http bench-scale \
+.PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-http bench-scale \
   bench-idle bench-overhead lint types peer-tests clean
 .DEFAULT_GOAL := help
 
@@ -25,6 +26,9 @@ drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='-
 
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 	@$(PY) -m tests.side_by_side $(ARGS)
+
+lowest: $(LOWEST)/.dev  ## the tests once more, with the lowest versions that pyproject.toml allows (ARGS=tests/replay)
+	@$(LOWEST)/bin/python -m tests.side_by_side $(ARGS)
 
 differential: $(VENV)/.dev  ## psycopg_pool, httpx2 and getaddrinfo beside ours, on the same servers (ARGS='--share 4': a part)
 	@$(PY) -m tests.side_by_side tests/differential $(ARGS)
@@ -68,7 +72,7 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	    -m "not slow" $(PEER_FILES) $(ARGS)
 
 clean:  ## remove .venv and what tools leave behind
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per set of extras: made again when pyproject.toml is newer.
@@ -89,4 +93,13 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 $(VENV)/.bench: $(VENV)/.python pyproject.toml
 	@echo "setting up $(VENV) for the benchmarks"
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+# A virtual environment of its own: pip would change the other one's versions to and fro.
+$(LOWEST)/.dev: pyproject.toml tools/lowest.py
+	@sh .ci/venv "$(LOWEST)" "$(PYTHON)"
+	@echo "setting up $(LOWEST) with the lowest versions"
+	@$(LOWEST)/bin/python tools/lowest.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@touch $@

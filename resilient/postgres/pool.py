@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
@@ -31,6 +31,7 @@ from .shell import deadline_in
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -245,7 +246,34 @@ class ResilientPool(SyncShell[CT]):
         """This pool for code that only reads: every checkout goes to a replica."""
         return Reader(self)
 
+    @overload
     def run(
+        self,
+        fn: Callable[Concatenate[CT, ...], T],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self,
+        fn: Callable[Concatenate[CT, ...], T],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self, fn: Callable[Concatenate[CT, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
         self,
         fn: Callable[..., T],
         /,

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
@@ -30,6 +30,7 @@ from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -239,7 +240,34 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """This pool for code that only reads: every checkout goes to a replica."""
         return AsyncReader(self)
 
+    @overload
     async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, fn: Callable[Concatenate[ACT, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    async def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
         self,
         fn: Callable[..., Awaitable[T]],
         /,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ..core.model import Topology
 from ._psycopg import ACT, CT
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .pool import ResilientPool
     from .pool_async import AsyncResilientPool
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -44,6 +45,21 @@ class Reader(Generic[CT]):
 
     def putconn(self, conn: CT) -> None:
         self._of.putconn(conn)
+
+    @overload
+    def run(
+        self,
+        fn: Callable[Concatenate[CT, ...], T],
+        /,
+        *args: Any,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self, fn: Callable[Concatenate[CT, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
 
     def run(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return self._of.run(fn, *args, read_only=True, **kwargs)
@@ -80,6 +96,21 @@ class AsyncReader(Generic[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         await self._of.putconn(conn)
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, fn: Callable[Concatenate[ACT, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
 
     async def run(self, fn: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
         return await self._of.run(fn, *args, read_only=True, **kwargs)
