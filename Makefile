@@ -15,7 +15,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-http bench-scale \
-  bench-idle bench-overhead lint types peer-tests clean
+  bench-idle bench-overhead generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,12 +54,18 @@ bench-idle: $(VENV)/.bench  ## what a pool asks of its servers at rest, by kind 
 bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--quick --round-trip-ms 0.5')
 	@$(PY) -m benchmarks.overhead $(ARGS)
 
+generate: $(VENV)/.dev  ## write the modules that are made from others, and the diagrams (ARGS=--check)
+	@$(PY) tools/async_to_sync.py $(ARGS)
+
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-types: $(VENV)/.dev  ## mypy --strict over the package
+types: $(VENV)/.dev  ## mypy --strict and pyright, over the package and over a user's program
 	@$(PY) -m mypy
+	@$(PY) -m mypy --config-file= --strict --python-version 3.11 tests/typing/service.py
+	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright; else \
+	  echo "pyright is left out: it fetches itself from npm's registry, which isn't reached"; fi
 
 peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (PSYCOPG=<checkout>)
 	@test -d "$(PSYCOPG)/tests/pool" || { \

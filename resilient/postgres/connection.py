@@ -102,12 +102,13 @@ class Dial:
     def admit(self, pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
         """Ask the server what it is, and judge the answer."""
         try:
-            self.seen = yield from self.guard(with_descriptor(pgconn, observe(pgconn)))
+            seen = yield from self.guard(with_descriptor(pgconn, observe(pgconn)))
         except RoleError as exc:
             if exc.kind not in (FailureKind.ERROR, FailureKind.CROWDED):
                 raise e.OperationalError(str(exc)) from exc
-            self.seen = Observation(Role.UNKNOWN)
-        self.judge(self.seen)
+            seen = Observation(Role.UNKNOWN)
+        self.seen = seen
+        self.judge(seen)
         self.link.connecting = False
 
 

@@ -167,7 +167,7 @@ class ResilientPool(SyncShell[CT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return self._getconn_writer(left_s, True)
-                conn = ResilientPool.getconn(self, left_s)
+                conn = ResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
                 return cast(CT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:

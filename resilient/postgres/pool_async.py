@@ -161,7 +161,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return await self._getconn_writer(left_s, True)
-                conn = await AsyncResilientPool.getconn(self, left_s)
+                conn = await AsyncResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
                 return cast(ACT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:

@@ -165,9 +165,9 @@ class RecoveryMixin(ProofMixin):
         self.pgconn = new
         fresh.pgconn = old
         old.finish()
-        self._link = fresh._link
+        link = self._link = fresh._link
         mine = weakref.ref(self)
-        self._link.committing = lambda: bool(getattr(mine(), "_committing", False))
+        link.committing = lambda: bool(getattr(mine(), "_committing", False))
         self._ride = self._may_ride()
         self._farewell, self._warned = None, ""
         self._told_read_only = False

@@ -42,10 +42,10 @@ def beside(pool: Any) -> Any:
     from . import public  # they are made of this
 
     kind = "ConnectionPool" if pool._keeps_idle else "NullConnectionPool"
-    if isinstance(pool, psycopg_pool.AsyncConnectionPool):
+    if issubclass(type(pool), psycopg_pool.AsyncConnectionPool):
         kind = f"Async{kind}"
     arguments = replica_arguments(pool, None)
-    made = getattr(public, kind)(
+    made: Any = getattr(public, kind)(
         pool.conninfo, settings=pool._core.settings, open=False, **arguments
     )
     made._core.purpose = WRITER
