@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
@@ -30,6 +30,7 @@ from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -160,7 +161,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return await self._getconn_writer(left_s, True)
-                conn = await AsyncResilientPool.getconn(self, left_s)
+                conn = await AsyncResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
                 return cast(ACT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
@@ -240,7 +241,34 @@ class AsyncResilientPool(AsyncShell[ACT]):
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
 
+    @overload
     async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, fn: Callable[Concatenate[ACT, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    async def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
         self,
         fn: Callable[..., Awaitable[T]],
         /,
