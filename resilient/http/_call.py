@@ -184,7 +184,9 @@ class Call:
         slot = self.origin.pick(now, self.tried, self.repeatable, prefer)
         if slot is None:
             raise _refusals.nobody(self) from self.trouble
-        return Attempt(self, slot, now)
+        attempt = Attempt(self, slot, now)
+        attempt.bound = slot is prefer
+        return attempt
 
     def rival(self, silent: Attempt, now: float) -> Attempt | None:
         """A hedge beside an attempt that stays silent; None when there may be none."""
@@ -195,7 +197,11 @@ class Call:
         if not self.origin.others(busy) or not self.origin.withdraw():
             return None
         slot = self.origin.pick(now, busy, False)
-        return None if slot is None or slot in busy else Attempt(self, slot, now)
+        if slot is None or slot in busy:
+            return None
+        rival = Attempt(self, slot, now)
+        rival.bound = True
+        return rival
 
     # -- how they end
 
