@@ -127,8 +127,8 @@ def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
                 # to go is gone before another takes its place.
                 with _bound_late(self):
                     gone = super()._assign_requests_to_connections()
-                for connection in gone:
-                    connection.close()
+                for one in gone:
+                    one.close()
                 return []
 
             def handle_request(self, request: Any) -> Any:
