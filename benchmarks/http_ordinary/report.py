@@ -39,7 +39,7 @@ COLUMNS = (
     Column("limits", "took_s", "at the limit: s", 0.03),
     Column("limits", "connections", "connections (4 allowed)", 0.0, 0),
     Column("vanishing", "late_s", "vanished name: s late", 0.5),
-    Column("refused", "ms", "refused: ms", 0.3, 1),
+    Column("refused", "ms", "refused: ms", 1.0, 1),
     Column("sdk", "late_s", "an SDK's long answer: s late", 0.05),
     Column("sdk", "computed", "computed", 0.0, 0),
     Column("quick", "us", "50 µs handler: µs", 0.0, 0),
