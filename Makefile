@@ -44,6 +44,7 @@ bench-continuity: $(VENV)/.bench  ## writers that never pause, beside the peers:
 
 bench-http: $(VENV)/.bench  ## failovers beside the peers, HTTP (ARGS='--quick')
 	@$(PY) -m benchmarks.http_failover $(ARGS)
+	@$(PY) -m benchmarks.http_ordinary $(ARGS)
 
 bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
 	@$(PY) -m benchmarks.scale $(ARGS)
