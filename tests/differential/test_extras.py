@@ -12,7 +12,7 @@ import pytest
 from resilient import errors
 from resilient.postgres import errors as pg_errors
 
-from .play import Play, Proxy, both, call
+from .play import CutAt, Play, Proxy, both, call
 
 pytestmark = pytest.mark.lab
 
@@ -103,6 +103,26 @@ async def test_the_token_of_a_primary_that_died(ours: Play) -> None:
             end = await ours.attempt(pool.causal_token)
     assert end.well or type(end.error) in PUBLIC, repr(end.error)
     assert end.well or isinstance(end.error, psycopg.OperationalError), end
+
+
+@pytest.mark.parametrize("how", ["reset", "killed", "crash", "kept silent"])
+async def test_a_token_whose_session_is_lost_meanwhile(ours: Play, how: str) -> None:
+    """It only reads: it is asked again."""
+    async with ours.pool(max_size=1) as pool:
+        async with both(pool.connection()) as conn:
+            await call(conn.execute(f"insert into marks values ({ours.n})"))
+            pid = conn.info.backend_pid
+            if how == "reset":  # in the middle of the answer
+                ours.proxy.add(CutAt(pid, direction="client", side="before", needle=b"lsn"))
+        if how == "killed":
+            ours.admin(f"select pg_terminate_backend({pid}, 2000)")
+        elif how == "crash":
+            ours.crash()
+        elif how == "kept silent":
+            ours.proxy.reset(pid)
+        end = await ours.attempt(pool.causal_token)
+    assert end.well, end
+    assert end.value.lsn > 0
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["healthy", "its session lost"])
