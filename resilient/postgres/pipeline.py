@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as e
+from psycopg import pq
 from psycopg._pipeline_base import BasePipeline
 
 from ..core.reaction import Sent
@@ -25,6 +26,9 @@ else:
     Base = object
 
 
+_BAD = pq.ConnStatus.BAD
+
+
 class RecordingPipeline(Base):
     """Mixed in front of psycopg's pipelines."""
 
@@ -32,6 +36,8 @@ class RecordingPipeline(Base):
         super().__init__(conn, *args, **kwargs)
         #: statements that are queued and not answered, in their order
         self.unanswered: deque[Entry] = deque()
+        #: what the end of the session has answered instead, with who waits for it
+        self._cut: list[tuple[Entry | None, Any]] = []
 
     def remember(self, entry: Entry) -> None:
         """A statement is queued."""
@@ -53,11 +59,19 @@ class RecordingPipeline(Base):
             super()._process_results(queued, results)
         except e.Error as exc:
             keep_farewell(self._conn, exc)
-            if journal is not None:
+            if self._over(exc):
+                self._cut.append((entry, queued))
+            elif journal is not None:
                 journal.hazard = journal.hazard or "a pipeline that failed"
             raise
         if entry is not None and journal is not None:
             journal.answered(entry, results)
+
+    def _over(self, exc: e.Error) -> bool:
+        """Is this no answer to a statement, but the end of the session?"""
+        conn: Any = self._conn
+        over = ended(exc) or conn._farewell is not None or self.pgconn.status == _BAD
+        return over and not said(exc)
 
     def _communicate_gen(self) -> Gen:
         return self._surviving(super()._communicate_gen())
@@ -79,8 +93,10 @@ class RecordingPipeline(Base):
 
     def _revive(self, conn: Any, exc: e.Error) -> Gen:
         """The block again on a new session, and the answers to whom they are due."""
-        entries = list(self.unanswered)
-        waiting = [queued for queued in self.result_queue if queued is not None]
+        entries = [entry for entry, _ in self._cut if entry is not None] + [*self.unanswered]
+        left = [queued for _, queued in self._cut] + [*self.result_queue]
+        waiting = [queued for queued in left if queued is not None]
+        self._cut.clear()
         if len(entries) != len(waiting):
             conn._journal.hazard = conn._journal.hazard or "a cursor that isn't the connection's"
         block = any(entry.query.startswith(b"BEGIN") for entry in conn._journal.entries)

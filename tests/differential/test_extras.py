@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -176,6 +177,34 @@ async def test_a_pipeline_that_is_struck(play: Play, when: str) -> None:
                 assert "pipeline mode" not in str(end), end
         end = await play.block(pool, "select 1")
         assert end.well, end
+
+
+async def test_a_pipeline_whose_server_is_restarted(ours: Play) -> None:
+    """57P01 is the answer to the statement under way, and the server isn't as it was."""
+
+    def restart() -> None:
+        asleep = "select 1 from pg_stat_activity where wait_event = 'PgSleep'"
+        while not ours.admin(asleep):
+            time.sleep(0.01)
+        for dbname in ("app", "led", "far", "postgres"):
+            ours.server.forget(dbname)
+        ours.server.stop("fast")
+        ours.server.start()
+
+    async def work() -> Any:
+        async with both(pool.connection()) as conn, both(conn.pipeline()):
+            await call(conn.execute(f"insert into marks values ({ours.n})"))
+            await call(conn.execute("select pg_sleep(0.7)"))
+            cursor = await call(conn.execute("select 3"))
+            return await call(cursor.fetchall())
+
+    async with ours.pool() as pool:
+        operator = threading.Thread(target=restart)
+        operator.start()
+        end = await ours.attempt(work)
+        operator.join()
+    assert end.value == [(3,)], end
+    assert ours.struck() == 1
 
 
 # -- mismatches are said aloud

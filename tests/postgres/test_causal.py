@@ -37,6 +37,7 @@ async def test_a_read_after_a_token_sees_the_commit(
     new_id: Callable[[], int],
     paused: Callable[[str], None],
 ) -> None:
+    """FAULTS 18."""
     near, far = lab.standbys
     await face.open(lab.dsn, settings_of(lab, zone=near.zone))
     try:
@@ -73,6 +74,7 @@ async def test_a_read_after_a_token_sees_the_commit(
 async def test_a_token_of_an_older_timeline_is_read_on_the_primary(
     lab: Lab, orders: str, face: Face
 ) -> None:
+    """FAULTS 51."""
     await face.open(lab.dsn, settings_of(lab, zone=lab.standbys[0].zone))
     try:
         await face.wait()

@@ -76,7 +76,8 @@ def judge(records: Iterable[Record], rows: Rows) -> Verdict:
         verdict.records += 1
         verdict.told[record.told] += 1
         if record.error:
-            verdict.errors[f"{record.kind}: {record.error.splitlines()[0][:150]}"] += 1
+            text = " / ".join(record.error.splitlines())
+            verdict.errors[f"{record.kind}: {text[:250]}"] += 1
         _one(verdict, record, effects.get(record.op, []))
     _balances(verdict, rows)
     _queue(verdict, rows)
