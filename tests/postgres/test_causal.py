@@ -38,6 +38,7 @@ async def test_a_read_after_a_token_sees_the_commit(
     new_id: Callable[[], int],
     paused: Callable[[str], None],
 ) -> None:
+    """FAULTS 18."""
     near, far = lab.standbys
     await face.open(lab.dsn, settings_of(lab, zone=near.zone))
     try:
@@ -102,6 +103,7 @@ async def test_a_token_of_before_a_failover_is_read_on_a_replica_that_has_it(
 async def test_a_token_of_an_older_timeline_is_read_on_the_primary(
     lab: Lab, orders: str, face: Face
 ) -> None:
+    """FAULTS 51."""
     await face.open(lab.dsn, settings_of(lab, zone=lab.standbys[0].zone))
     try:
         await face.wait()

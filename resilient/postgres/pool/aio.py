@@ -194,9 +194,18 @@ class AsyncResilientPool(AsyncShell[ACT]):
     async def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this task.  One round trip to the primary."""
-        async with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = await conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            async with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = await conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)

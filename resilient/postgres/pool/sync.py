@@ -200,9 +200,18 @@ class ResilientPool(SyncShell[CT]):
     def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this thread.  One round trip to the primary."""
-        with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
         home = getattr(conn, "_pool", None)
