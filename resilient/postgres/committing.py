@@ -14,6 +14,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
+from ..core.outcome import Incarnation
 from ..core.reaction import Action, Sent
 from . import ledger
 from .catalogue import Asked, reached
@@ -22,12 +23,14 @@ from .journal import Journal
 from .proofs import Gen
 from .resolving import ResolveMixin
 from .statements import traits
-from .witness import RIDER, Written
+from .witness import Written, flushed_in, told
 
 #: the ledger's table can't be used by this role: no privilege, gone, not as it should be
 UNUSABLE = frozenset({"42501", "42P01", "3F000", "42703", "42804"})
 #: somebody has dropped what we had prepared, or a pooler has lent us another session
 FORGOTTEN = frozenset({"26000", "42P05"})
+#: columns of the rider; behind a pooler there are more
+PLAIN_FIELDS = 3
 _READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
 
 _BAD = pq.ConnStatus.BAD
@@ -144,7 +147,7 @@ class CommitMixin(ResolveMixin):
         """The rider on its own: the last statement couldn't take it along."""
         if self.pgconn.transaction_status != _INTRANS:
             return
-        self.pgconn.send_query(RIDER)
+        self.pgconn.send_query(self._rider)
         (result,) = yield from generators.execute(self.pgconn)
         if result.status == _TUPLES:
             self._read_rider(result)
@@ -166,17 +169,22 @@ class CommitMixin(ResolveMixin):
 
     def _read_rider(self, result: PGresult) -> None:
         journal = self._journal
-        seen: Any = self._link.witness if self._link is not None else None
-        if journal is None or not seen:
+        link = self._link
+        seen: Any = link.witness if link is not None else None
+        if journal is None or link is None or not seen:
             return
         get = result.get_value
+        home, known = seen.incarnation, seen.flushed
+        if link.pooled:
+            home = _pooled_home(result) or (journal.written or (b"", b"", home))[2]
+            known = flushed_in(home, seen)
         flushed = get(0, 2)
         if flushed is not None:
-            seen.flushed.latest = flushed
+            known.latest = flushed
         if journal.written is None:
             xid, position = get(0, 0), get(0, 1)
             if xid and position:
-                journal.written = xid, position, seen.incarnation
+                journal.written = xid, position, home
                 journal.marked_at = time.monotonic()
             journal.blind = False
 
@@ -205,7 +213,8 @@ class CommitMixin(ResolveMixin):
         if self._sync_rep_warned:
             raise self._unconfirmed()
         if written is not None and link is not None:
-            link.witness.flushed.acknowledged(written)  # type: ignore[attr-defined]
+            known = flushed_in(written[2], link.witness)  # type: ignore[arg-type]
+            known.acknowledged(written)
         return result
 
     def _writes_token(self, journal: Journal, written: Written | None) -> bool:
@@ -262,3 +271,10 @@ class CommitMixin(ResolveMixin):
         if journal.sets:
             self._session.keep(journal.settings())
         journal.reset()
+
+
+def _pooled_home(result: PGresult) -> Incarnation | None:
+    """The server that has this transaction, behind a pooler; None: this wasn't asked, because the
+    transaction has been asked before."""
+    values = [result.get_value(0, column) for column in range(PLAIN_FIELDS, result.nfields)]
+    return told([None if value is None else value.decode() for value in values]) if values else None

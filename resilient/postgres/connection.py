@@ -181,6 +181,7 @@ class ResilientMixin(BaseConnection[Any]):
             or not self._autocommit
             or pgconn.transaction_status != pq.TransactionStatus.IDLE
             or pgconn.parameter_status(b"in_hot_standby") == b"on"
+            or (self._link is not None and self._link.pooled)  # it would be somebody else's
         ):
             return
         yield from self._send_setting(b"SET default_transaction_read_only TO on")

@@ -38,7 +38,7 @@ from .errors import (
 )
 from .journal import Entry, Journal, Session, difference
 from .proofs import Gen, ProofMixin
-from .witness import RIDER, Witness, witness
+from .witness import POOLED_RIDER, RIDER, Witness, witness
 
 logger = logging.getLogger("resilient.failover")
 
@@ -460,7 +460,12 @@ class RecoveryMixin(ProofMixin):
     def _may_ride(self) -> bytes:
         """The rider, for who may be asked it."""
         seen = self._witness()
-        return RIDER if seen is not None and seen.marks and self._asks else b""
+        return self._rider if seen is not None and seen.marks and self._asks else b""
+
+    @property
+    def _rider(self) -> bytes:
+        """What this session's server is asked for a transaction's id and position."""
+        return POOLED_RIDER if self._link is not None and self._link.pooled else RIDER
 
     def _meet_first(self) -> Gen:
         """`_meet`, where nothing was sent yet: on another session if this one is gone."""

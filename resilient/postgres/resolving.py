@@ -19,7 +19,16 @@ from . import ledger
 from .errors import CommitOutcomeUnknown, explained
 from .proofs import Gen
 from .recovery import RecoveryMixin, logger
-from .witness import CONFIRM, END_BACKEND, Written, ask, mark_of, witness, xid_status
+from .witness import (
+    CONFIRM,
+    END_BACKEND,
+    Written,
+    ask,
+    flushed_in,
+    mark_of,
+    witness,
+    xid_status,
+)
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
 UNCONFIRMED = "it is committed, and not acknowledged as durable"
@@ -155,9 +164,6 @@ class ResolveMixin(RecoveryMixin):
     def _resolve(self, exc: e.Error, written: Written | None) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
         mark = None if written is None else mark_of(written)
-        known = self._witness()
-        if mark is not None and known is not None and self._sync_rep_warned:
-            known.flushed.seen(mark.lsn)  # it was cut off behind the flush, see `core.outcome`
         deadline_at = self._deadline_at()
         limit = f" within {self._core.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
         verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")
@@ -175,7 +181,7 @@ class ResolveMixin(RecoveryMixin):
                     why = f"it may have reached {far}, which commits by itself"
                     verdict = Verdict(Outcome.UNKNOWN, why)
                     break
-                verdict = yield from self._hear_verdict(fresh, mark, deadline_at)
+                verdict = yield from self._hear_verdict(fresh, written, deadline_at)
             except BaseException as failure:
                 fresh.pgconn.finish()
                 if not isinstance(failure, e.Error | OSError):
@@ -198,10 +204,21 @@ class ResolveMixin(RecoveryMixin):
             fresh.pgconn.finish()
         raise self._unknown(str(exc), details=self._known(mark, verdict)) from exc
 
-    def _hear_verdict(self, fresh: Any, mark: Mark | None, deadline_at: float) -> Gen:
+    def _flush_position(self, mark: Mark) -> int:
+        """How far the mark's incarnation had flushed, as far as anybody knows.  A COMMIT whose
+        wait for standbys was ended is flushed, see `core.outcome`."""
+        seen = self._witness()
+        if seen is None:
+            return mark.lsn if self._sync_rep_warned else 0
+        known = flushed_in(mark.incarnation, seen)
+        if self._sync_rep_warned:
+            known.seen(mark.lsn)
+        return known.lsn
+
+    def _hear_verdict(self, fresh: Any, written: Written | None, deadline_at: float) -> Gen:
         """What one server says, while the COMMIT runs again and again; confirmed."""
         while True:
-            verdict = yield from self._verdict(fresh, mark)
+            verdict = yield from self._verdict(fresh, written)
             if verdict.outcome is Outcome.COMMITTED:
                 try:
                     yield from self._confirm(fresh, deadline_at)
@@ -213,8 +230,19 @@ class ResolveMixin(RecoveryMixin):
                 return verdict
             yield from self._pause(RUNNING_PAUSE_S)
 
-    def _verdict(self, fresh: Any, mark: Mark | None) -> Gen:
-        """One round of questions to the server behind `fresh`."""
+    def _verdict(self, fresh: Any, written: Written | None) -> Gen:
+        """One round of questions to the server behind `fresh`: behind a pooler in one transaction,
+        which goes on where it says that it is committed."""
+        if not fresh._link.pooled or self._token:
+            return (yield from self._one_verdict(fresh, written))
+        yield from ask(fresh.pgconn, b"BEGIN")
+        verdict = yield from self._one_verdict(fresh, written)
+        if verdict.outcome is not Outcome.COMMITTED:
+            yield from ask(fresh.pgconn, b"ROLLBACK")
+        return verdict
+
+    def _one_verdict(self, fresh: Any, written: Written | None) -> Gen:
+        mark = None if written is None else mark_of(written)
         seen = yield from witness(fresh.pgconn)
         if seen is None:
             return Verdict(Outcome.UNKNOWN, "the new primary doesn't tell its incarnation")
@@ -223,14 +251,14 @@ class ResolveMixin(RecoveryMixin):
         else:
             assert mark is not None
             status = yield from xid_status(fresh.pgconn, mark.xid)
-            known = self._witness()
-            flushed = known.flushed.lsn if known is not None else 0
+            flushed = self._flush_position(mark)
             verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
             if verdict.outcome is Outcome.UNKNOWN:
                 why = f"{verdict.reason} (RESILIENT_COMMIT_RESOLVER=ledger would know)"
                 verdict = Verdict(Outcome.UNKNOWN, why)
         if verdict.outcome is Outcome.RUNNING and mark is not None:
-            backend, xid = b"%d" % self._backend_pid, b"%d" % (mark.xid & 0xFFFFFFFF)
+            pid = 0 if fresh._link.pooled else self._backend_pid
+            backend, xid = b"%d" % pid, b"%d" % (mark.xid & 0xFFFFFFFF)
             yield from ask(fresh.pgconn, END_BACKEND, [backend, xid])
         return verdict
 
@@ -251,15 +279,17 @@ class ResolveMixin(RecoveryMixin):
         """A transaction that waits for standbys as the one before was told to."""
         told = [*self._session.settings, *(self._journal.entries if self._journal else ())]
         waits = [entry for entry in told if b"synchronous_commit" in entry.query.lower()]
-        if waits:
-            fresh.pgconn.send_query(b"BEGIN")
-            yield from generators.execute(fresh.pgconn)
+        as_one = bool(waits) or fresh._link.pooled
+        if as_one:
+            if fresh.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+                fresh.pgconn.send_query(b"BEGIN")
+                yield from generators.execute(fresh.pgconn)
             for entry in waits:
                 entry.send(fresh.pgconn)
                 yield from generators.execute(fresh.pgconn)
         fresh.pgconn.send_query(CONFIRM)
         (result,) = yield from generators.execute(fresh.pgconn)
-        if waits:
+        if as_one:
             fresh.pgconn.send_query(b"COMMIT")
             (result,) = yield from generators.execute(fresh.pgconn)
         return result
