@@ -211,6 +211,10 @@ class Cluster(Asking):
             self._refusals, wait_s = self._refusals.ask(endpoint, secret, time.monotonic())
         return wait_s
 
+    def refusing(self, endpoint: Endpoint) -> bool:
+        """Were credentials refused there last?"""
+        return self._refusals.refusing(endpoint)
+
     def refuses(self, endpoint: Endpoint, secret: Hashable) -> bool:
         """Has it refused, and isn't it time to ask again?"""
         return self._refusals.refusing(endpoint) and self.may_log_in(endpoint, secret) > 0

@@ -28,14 +28,16 @@ from .._dataclass import dataclass
 from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
-from . import bounded, loans, losses
+from . import bounded
 from .classify import connect_failure, credentials_refused
+from .commit import losses
+from .commit.facts import Witness
+from .pool import loans
 from .role import Questions, RoleError, question
 from .target import dial_params
-from .witness import Witness
 
 if TYPE_CHECKING:
-    from .base import PoolCore
+    from .pool.base import PoolCore
 
 logger = logging.getLogger("resilient.monitor")
 
