@@ -191,6 +191,12 @@ class Settings(BaseSettings):
         " auto: by the ledger where its table is",
         json_schema_extra=_tier(FREQ, "auto, lsn, ledger, off"),
     )
+    autocommit: Literal["bare", "block"] = Field(
+        "bare",
+        description="block: a write in autocommit travels in a transaction of its own, whose COMMIT"
+        " can be resolved; costs a round trip",
+        json_schema_extra=_tier(FREQ, "bare, block"),
+    )
     # -- infrequent
     probe_burst_interval_s: float = Field(
         0.05,

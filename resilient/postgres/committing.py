@@ -177,6 +177,7 @@ class CommitMixin(ResolveMixin):
             xid, position = get(0, 0), get(0, 1)
             if xid and position:
                 journal.written = xid, position, seen.incarnation
+                journal.marked = len(journal.entries) or 1  # 0 is the BEGIN that came with it
                 journal.marked_at = time.monotonic()
             journal.blind = False
 

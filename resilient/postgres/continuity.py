@@ -35,6 +35,7 @@ _IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS
 _UNKNOWN = pq.TransactionStatus.UNKNOWN
 _BAD = pq.ConnStatus.BAD
+_FATAL = pq.ExecStatus.FATAL_ERROR
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 #: codes that say of a statement in autocommit that it did nothing
@@ -204,6 +205,7 @@ class ContinuityMixin(MessageMixin):
             what = _of_client(cur, what)
         fmt = cur.format if binary is None else _FORMATS[binary]
         entry = None
+        wrapped = False
         self._sync_rep_warned = False
         while not (what.ends and self._in_block):
             if journal.kept is not None:
@@ -224,7 +226,11 @@ class ContinuityMixin(MessageMixin):
                     else:
                         if self._read_only_before is not None:
                             yield from self._tell_read_only()
-                        if what.calls or not what.reads:
+                        if self._wraps and _wrappable(what) and self._read_only_before is None:
+                            begin, wrapped = b"BEGIN", True
+                            if self._link is not None and self._link.witness is None:
+                                yield from self._meet()
+                        elif what.calls or not what.reads:
                             status = self._status_heard()
                 if begin or status != _IDLE or what.session:
                     entry = entry_of(cur, pgq, fmt)
@@ -244,6 +250,8 @@ class ContinuityMixin(MessageMixin):
                 if self._own(exc, sent):
                     if ended(exc):
                         self._end_with(exc)
+                    elif wrapped:
+                        yield from self._roll_back(journal)
                     else:
                         yield from self._refused(journal, entry, exc, begin)
                     raise exc.with_traceback(None) from None
@@ -257,6 +265,8 @@ class ContinuityMixin(MessageMixin):
                 continue
             if begin:
                 journal.entries.append(begun_by(begin))
+            if wrapped and entry is not None:
+                entry.waiting = True  # its caller has seen nothing of it yet
             if self._sync_rep_warned:
                 raise self._unconfirmed()
             after = self.pgconn.transaction_status
@@ -277,6 +287,8 @@ class ContinuityMixin(MessageMixin):
             break
         else:
             yield from self._commit_by_hand(cur)
+        if wrapped and entry is not None:
+            yield from self._commit_wrapped(cur, entry)
         cur._last_query = query
         if self._prepared._to_flush:
             yield from self._prepared.maintain_gen(self)
@@ -287,6 +299,19 @@ class ContinuityMixin(MessageMixin):
         exc, self._spoilt = self._spoilt, None
         self._ours_failed(exc)
         yield from self._redo(exc)
+
+    def _commit_wrapped(self, cur: Any, entry: Entry) -> Gen:
+        """A write in autocommit was answered, and its COMMIT is ours.  Its caller hasn't seen
+        anything: what it gave when it was done again is its result."""
+        answered = cur._results
+        yield from self._commit()
+        results = entry.results
+        if results is None or results is answered:
+            return
+        for result in results:
+            if result.status == _FATAL:  # and COMMIT has rolled it back
+                raise e.error_from_result(result, encoding=self.pgconn._encoding)
+        cur._set_results(results)
 
     def _status_heard(self) -> int:
         """The status before a write of its own is sent: one that goes to a session that has
@@ -407,6 +432,11 @@ class ContinuityMixin(MessageMixin):
             self._session.clear()
         if what.undoes:
             journal.undo(entry.query)
+
+
+def _wrappable(what: Traits) -> bool:
+    """May it write, and may it stand in a block?  CALL, DO and utilities may not."""
+    return what.rides and (what.calls or not what.reads) and not what.session
 
 
 def _of_client(cur: Any, what: Traits) -> Traits:

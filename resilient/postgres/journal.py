@@ -121,6 +121,7 @@ class Journal:
         "failed",
         "hazard",
         "kept",
+        "marked",
         "marked_at",
         "max_bytes",
         "max_statements",
@@ -141,6 +142,8 @@ class Journal:
         self.hazard = ""
         self.written: Written | None = None
         self.marked_at = 0.0
+        #: the number of the last entry that stands before its mark
+        self.marked = -1
         #: so many entries are in `size`; when there are so many it is time again
         self.measured, self.due = 0, AT_ONCE
         self.blind = False

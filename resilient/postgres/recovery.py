@@ -80,6 +80,8 @@ class RecoveryMixin(ProofMixin):
     _own_journal: Journal | None = None
     #: what the settings say
     _records = _asks = False
+    #: a write in autocommit travels in a block (RESILIENT_AUTOCOMMIT=block)
+    _wraps = False
     _resolver = "off"
     _detour: Detour | None = None
     #: the question that follows a statement until the block has written; empty: none does
@@ -103,6 +105,7 @@ class RecoveryMixin(ProofMixin):
             self._resolver = settings.commit_resolver
             self._asks = self._resolver != "off"
             self._records = settings.replay == "on" or self._asks
+            self._wraps = settings.autocommit == "block"
         self._struck = {}
         self._session.clear()  # the one before may have left it differently: nobody relies on it
         self._own_journal.earlier.clear()
