@@ -8,11 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from benchmarks.orm import orms
 from resilient.lab import Lab
 from resilient.lab.wire import WireProxy
 from resilient.postgres.parser import parser
 
-from . import orms
 from .kinds import INSERT, Armed, Kind
 from .test_cut_every_message import cut_at_every_message, owner
 
