@@ -228,8 +228,8 @@ class Client(httpx.Client):
     ) -> httpx.Response:
         token = FLOW.set(Flow(not stream))
         try:
-            return httpx.Client.send(
-                self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
+            return super().send(
+                request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
             FLOW.reset(token)

@@ -125,6 +125,12 @@ class Cluster(Asking):
         """What a new connection said of itself: as good as a probe's answer."""
         self._monitor.call(self._apply, core.Observed(endpoint, observation))
 
+    def promoted(self, event: core.Promoted) -> None:
+        """A session says where its server's timeline began."""
+        known = dict(self.topology.switches).get(event.timeline)
+        if known is None or known.lsn != event.lsn:
+            self._monitor.call(self._apply, event)
+
     def ask_now(self, endpoint: Endpoint) -> None:
         """There is news of an endpoint: probe it at once."""
 
@@ -204,6 +210,10 @@ class Cluster(Asking):
                 self._refusals = self._refusals.doubted(endpoint)
             self._refusals, wait_s = self._refusals.ask(endpoint, secret, time.monotonic())
         return wait_s
+
+    def refusing(self, endpoint: Endpoint) -> bool:
+        """Were credentials refused there last?"""
+        return self._refusals.refusing(endpoint)
 
     def refuses(self, endpoint: Endpoint, secret: Hashable) -> bool:
         """Has it refused, and isn't it time to ask again?"""

@@ -72,6 +72,7 @@ def demanding(fileno: int) -> bool:
     """Does what waits on the socket ask for more SCRAM iterations than any honest server does?
     Nobody could end that computation (RFC 5802, the `i` of server-first-message)."""
     sock = socket.socket(fileno=fileno)
+    sock.setblocking(False)  # libpq's is so; gevent's own wait for data unless told
     try:
         data = sock.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
@@ -109,6 +110,7 @@ class _Meter:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
         try:
             (unread,) = _INT.unpack(fcntl.ioctl(fileno, termios.FIONREAD, bytes(_INT.size)))
+            sock.setblocking(False)
             data = sock.recv(unread, socket.MSG_PEEK | socket.MSG_DONTWAIT) if unread else b""
         except OSError:
             return

@@ -95,6 +95,19 @@ def credentials_refused(sqlstate: str | None, text: str) -> bool:
     return any(words in text for words in _CREDENTIALS)
 
 
+def server_refused(sqlstate: str | None, text: str) -> bool:
+    """Does a server that is up refuse this login for what it is, not for the moment?"""
+    if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
+        return False
+    return "FATAL" in text or credentials_refused(sqlstate, text)
+
+
+def crowded_out(failure: BaseException | None) -> bool:
+    """Was there no room for a session?"""
+    sqlstate = getattr(failure, "sqlstate", None)
+    return connect_failure(sqlstate, str(failure)) is FailureKind.CROWDED
+
+
 def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind | None:
     """What a failed statement says of its endpoint; None when it is the application's own."""
     if sqlstate is not None:

@@ -22,19 +22,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import errors as e
 from psycopg import pq, waiting
+from psycopg.abc import PQGen
 
 from .._dataclass import dataclass
 from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
-from . import bounded, loans
+from . import bounded
 from .classify import connect_failure, credentials_refused
+from .commit import losses
+from .commit.facts import Witness
+from .pool import loans
 from .role import Questions, RoleError, question
 from .target import dial_params
-from .witness import Witness
 
 if TYPE_CHECKING:
-    from .base import PoolCore
+    from .pool.base import PoolCore
 
 logger = logging.getLogger("resilient.monitor")
 
@@ -110,7 +113,9 @@ class _Census:
 class PgProber(Prober):
     """Probes of one cluster.  Only touched on the monitor's loop, but for `params`."""
 
-    def __init__(self, params: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, params: tuple[tuple[str, str], ...], place: object = None) -> None:
+        #: the configured names, see `losses.place_of`
+        self.place = place
         #: connection parameters but those of the place; a pool replaces them when a secret
         #: or another setting changed
         self.params = params
@@ -191,7 +196,8 @@ class PgProber(Prober):
         known = isinstance(seen_by, Witness) and seen_by.marks
         flushed = seen_by.flushed.seen if known else None
         try:
-            gen = loan.watch(question(pgconn, _questions(loan.conn), flushed, hold_s, mine))
+            asked = question(pgconn, _questions(loan.conn), flushed, hold_s, mine)
+            gen = loan.watch(self._owing(pgconn, endpoint, asked))
             seen, held_s = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
         except (RoleError, loans.Abandoned, e.Error):
             return None
@@ -330,7 +336,7 @@ class PgProber(Prober):
         asks = beside is not None and self._census.due(endpoint)
         mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
         try:
-            gen = question(pgconn, None, None, 0.0, mine)
+            gen = self._owing(pgconn, endpoint, question(pgconn, None, None, 0.0, mine))
             seen, _ = await waiting.wait_async(gen, pgconn.socket, TICK_S)
         except RoleError as exc:
             pgconn.finish()
@@ -349,6 +355,15 @@ class PgProber(Prober):
         seen = replace(self._own_options(seen), begun_at=side.begun_at)
         self.told(endpoint, seen)
         return seen
+
+    def _owing(
+        self, pgconn: pq.abc.PGconn, endpoint: Endpoint, asked: PQGen[Answer]
+    ) -> PQGen[Answer]:
+        """The answer; and what came late is asked about, where it is this server that tells."""
+        answer = yield from asked
+        if losses.owed(self.place, answer.seen):
+            yield from losses.look_again(pgconn, self.place, endpoint)
+        return answer
 
     def told(self, endpoint: Endpoint, seen: Observation) -> None:
         """A session that was begun a moment ago says whether new ones may write, and whether a

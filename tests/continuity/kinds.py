@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from resilient.postgres.parser import parser
+from resilient.postgres.replay.parser import parser
 
 TABLES = """
 create table if not exists cuts (id bigint, n int, note text);

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.orm import orms
 from resilient.lab import Lab
 from resilient.lab.wire import WireProxy
-from resilient.postgres.parser import parser
+from resilient.postgres.replay.parser import parser
 
 from .kinds import INSERT, Armed, Kind
 from .test_cut_every_message import cut_at_every_message, owner

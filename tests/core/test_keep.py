@@ -15,7 +15,7 @@ from resilient.core.keep.proof import Sure, sure
 from resilient.core.keep.rewrite import Given, array, rewritten
 from resilient.core.keep.scan import Tokens
 from resilient.core.outcome import Incarnation, Mark
-from resilient.postgres.parser import parser
+from resilient.postgres.replay.parser import parser
 
 parse: Any = parser()
 needs_parser = pytest.mark.skipif(parse is None, reason="neither pgparse nor pglast is installed")

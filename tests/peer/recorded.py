@@ -16,7 +16,7 @@ import pytest
 
 from resilient.core.model import Endpoint
 from resilient.monitor.sockets import Link
-from resilient.postgres.derived import derive
+from resilient.postgres.session.derived import derive
 from resilient.settings import Settings
 
 SETTINGS = Settings()

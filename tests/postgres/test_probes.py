@@ -17,8 +17,8 @@ import pytest
 from resilient.core.outcome import Mark, Outcome, XidStatus, resolve
 from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
 from resilient.lab import Lab
-from resilient.postgres import loans
-from resilient.postgres.witness import Flushed
+from resilient.postgres.commit.facts import Flushed
+from resilient.postgres.pool import loans
 
 from .conftest import INSERT, Face, settings_of
 from .riding import Rides, SlowRoad, backends, in_app, sides, until

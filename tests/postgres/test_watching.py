@@ -14,7 +14,8 @@ import pytest
 from resilient.core.model import Role
 from resilient.lab import Lab
 from resilient.monitor.cluster import Cluster
-from resilient.postgres import loans, role
+from resilient.postgres import role
+from resilient.postgres.pool import loans
 from resilient.settings import Settings
 
 from .conftest import Face, settings_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from resilient.postgres.parser import parser
+from resilient.postgres.replay.parser import parser
 
 from .acts_kept import KEPT
 from .conftest import Perform

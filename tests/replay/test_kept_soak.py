@@ -7,7 +7,7 @@ import pytest
 from benchmarks.orm import orms
 from benchmarks.orm.workers import play
 from resilient.lab import Lab, LabOptions
-from resilient.postgres.parser import parser
+from resilient.postgres.replay.parser import parser
 from tests.postgres.conftest import settings_of
 
 pytestmark = [
