@@ -186,7 +186,7 @@ async def pool_through(proxy: WireProxy, shell: str, kind: Kind) -> AsyncIterato
     size = {} if shell.startswith("null") else {"min_size": 2}
     pool = getattr(postgres, names[shell])(
         f"host={host} port={port} user=app dbname=app",
-        settings=SETTINGS,
+        settings=SETTINGS.replace(**kind.settings),
         kwargs=dict(kind.options),
         max_size=4,
         open=False,

@@ -22,7 +22,7 @@ from ...core.keep.facts import Facts, Seen, Statement, Table
 from ...core.keep.forms import Insert, Refused, Select, call_of
 from ...core.keep.made import CURRENT_WORDS, Made
 from ...core.keep.proof import Sure, sure
-from ...core.keep.rewrite import Given, Rewritten
+from ...core.keep.rewrite import Rewritten
 from ...core.keep.tree import Parse, uncast
 from ...core.outcome import Mark
 from ...core.reach import names_of
@@ -54,15 +54,14 @@ _BINARY = pq.Format.BINARY
 
 
 class Kept:
-    """What is given back in one transaction.  `mark`: its position on the server before."""
+    """What is given back in one transaction.  `mark`: its position on the server before, behind
+    the statement with the number `marked`."""
 
-    def __init__(self, mark: Mark | None = None) -> None:
-        self.mark = mark
+    def __init__(self, mark: Mark | None = None, marked: int = -1) -> None:
+        self.mark, self.marked = mark, marked
         self.why: dict[int, str] = {}
         self.instead: dict[int, Entry | None] = {}
-        #: the transaction's time was given back: what comes behind gets it too
-        self.time: Given | None = None
-        self.timely = self.numbered = False
+        self.plan: Plan | None = None
 
     def entry(self, entry: Entry) -> Entry | None:
         """What is sent for a statement; None: nothing, its result stays."""
@@ -78,8 +77,7 @@ class Kept:
             entry = entries[number]
             self.instead[id(entry)] = None if made is None else with_values(entry, made)
         self.why = {id(entries[number]): why for number, why in plan.why.items()}
-        self.time, self.timely = plan.time, plan.timely
-        self.numbered = bool(plan.numbers)
+        self.plan = plan
 
 
 def kept(
@@ -88,7 +86,9 @@ def kept(
     """What of the transaction is given back on the connection's new, idle session."""
     journal = judge.journal
     before = journal.kept
-    found = Kept(mark or (before.mark if before is not None else None))
+    found = Kept(mark, journal.marked)
+    if mark is None and before is not None:  # a replay that was lost itself
+        found = Kept(before.mark, before.marked)
     entries = journal.entries
     makes = [entry for entry in entries if _MAKES.search(entry.query)]
     if not any(_seen(entry) for entry in makes):
@@ -98,7 +98,7 @@ def kept(
         found.why = {id(entry): MISSING for entry in makes}
         return found
     try:
-        plan = yield from _Questions(judge, entries, found.mark, parse, pause).plan()
+        plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
         logger.warning("step=kept reason=%r", str(exc))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
@@ -165,14 +165,14 @@ def behind(judge: Judge, pgq: Any) -> Gen:
     """A statement comes after values were given back: it gets the transaction's time as those
     before it, in place.  Raises `TransactionReplayMismatch` where it may tell another, or what a
     sequence gave last."""
-    known: Kept = judge.journal.kept
-    if not (known.timely or known.numbered) or not judge.wire.in_block:
+    plan: Plan | None = judge.journal.kept.plan
+    if plan is None or not (plan.timely or plan.numbers) or not judge.wire.in_block:
         return
     try:
-        if known.numbered and CURRENT_WORDS.search(pgq.query.decode("utf-8", "replace")):
+        if plan.numbers and CURRENT_WORDS.search(pgq.query.decode("utf-8", "replace")):
             raise Refused("numbers that were given back don't set currval and lastval")
-        if known.timely and (parse := parser()) is not None:
-            yield from _timed(judge, pgq, known.time, parse)
+        if plan.timely and (parse := parser()) is not None:
+            yield from _timed(judge, pgq, plan, parse)
     except e.OperationalError:
         if not judge.wire.lost:
             raise  # the statement will find the session gone
@@ -185,13 +185,13 @@ def behind(judge: Judge, pgq: Any) -> Gen:
         ) from None
 
 
-def _timed(judge: Judge, pgq: Any, time: Given | None, parse: Parse) -> Gen:
+def _timed(judge: Judge, pgq: Any, plan: Plan, parse: Parse) -> Gen:
     """Puts the transaction's time into psycopg's query."""
     if traits(pgq.query).plain:
         return
     entry = Entry(pgq.query, pgq.params, pgq.types, pgq.formats)
-    asked = _Questions(judge, [entry], None, parse)
-    made = later(asked.statements[0], (yield from asked.facts()), parse, time)
+    asked = _Questions(judge, [entry], Kept(), parse)
+    made = later(asked.statements[0], (yield from asked.facts()), parse, plan)
     if made is None:
         return
     if isinstance(pgq, PostgresClientQuery):
@@ -208,12 +208,13 @@ class _Questions:
         self,
         judge: Judge,
         entries: list[Entry],
-        mark: Mark | None,
+        kept: Kept,
         parse: Parse,
         pause: Callable[[float], Gen] | None = None,
     ) -> None:
-        self.wire, self.mark, self.parse, self.pause = judge.wire, mark, parse, pause
-        self.pgconn = judge.wire.pgconn
+        self.wire, self.pgconn = judge.wire, judge.wire.pgconn
+        self.parse, self.pause = parse, pause
+        self.mark, self.marked = kept.mark, kept.marked
         self.entries = entries
         self.statements = [statement_of(entry, parse) for entry in entries]
         self.forms = [form_of(statement) for statement in self.statements]
@@ -305,8 +306,16 @@ class _Questions:
 
     def _taken(self, plan: Plan, facts: Facts) -> Gen:
         """Of sequences whose numbers may be somebody's: why."""
-        unsure = self._unsure(plan)
-        refused = {
+        certain = self._certain()
+        clear = certain is Sure.ALL or (certain is Sure.MARKED and plan.last <= self.marked)
+        unsure = set() if clear else set(plan.numbers)
+        refused: dict[int, str] = {
+            oid: "the failover has lost what this transaction had written, and sequence"
+            f" {facts.sequences[oid].name} may have given it again"
+            for oid in unsure & plan.loose
+            if certain is Sure.LOST
+        }
+        refused |= {
             oid: f"sequence {facts.sequences[oid].name} may have given it to a session that keeps"
             " several (CACHE)"
             for oid in unsure
@@ -322,35 +331,13 @@ class _Questions:
                 refused |= dict.fromkeys(known, why)
         return refused
 
-    def _unsure(self, plan: Plan) -> set[int]:
-        """The sequences of which it isn't certain that they had passed the numbers before anybody
-        could use the new primary."""
+    def _certain(self) -> Sure:
+        """Had the sequences passed the numbers before anybody could use the new primary?"""
         seen = self.wire.facts
-        certain = Sure.NONE
-        if seen is not None:
-            flushed = self._flushed()
-            certain = sure(self.mark, seen.incarnation, seen.received, flushed)
-        if certain is Sure.ALL:
-            return set()
-        if certain is Sure.FIRST and plan.last <= self._first_to_write():
-            return set()
-        return set(plan.numbers)
-
-    def _flushed(self) -> int:
-        """How far the server before is known to have flushed."""
-        return 0 if self.mark is None else flushed_of(self.mark.incarnation)
-
-    def _first_to_write(self) -> int:
-        """The first statement that may have written: the mark is behind it, or behind an earlier
-        one."""
-        for number, form in enumerate(self.forms):
-            query = self.statements[number].query
-            if isinstance(form, Select):
-                if any(call.what is Made.SEQUENCE for call in form.calls):
-                    return number
-            elif not traits(query).plain:
-                return number
-        return -1
+        if seen is None or self.mark is None:
+            return Sure.NONE
+        flushed = flushed_of(self.mark.incarnation)
+        return sure(self.mark, seen.incarnation, seen.received, flushed)
 
     def _settled(self, oids: set[int], loose: frozenset[int], facts: Facts) -> Gen:
         """Waits for the transactions that may have taken numbers from the new primary.  Who has
