@@ -88,6 +88,8 @@ class Directory:
         self.users = 0
         self._lock = threading.RLock()
         self._records: dict[Key, Record] = {}
+        #: of all records, those that are ending included
+        self._tasks: set[asyncio.Task[None]] = set()
         self._monitor: thread.MonitorThread | None = None
         self._source: _addresses.AddressSource | None = None
         self._closed = False
@@ -229,6 +231,8 @@ class Directory:
         elif record.task is None:
             record.wake = asyncio.Event()
             record.task = asyncio.get_running_loop().create_task(self._keep(record))
+            self._tasks.add(record.task)
+            record.task.add_done_callback(self._tasks.discard)
         elif record.wake is not None:
             record.wake.set()
 
@@ -336,10 +340,12 @@ class Directory:
         return 0.0 if answer.partial else max(PAUSE_S, answer.ttl_s)
 
     async def _shut_down(self) -> None:
-        tasks = [record.task for record in self._records.values() if record.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = tuple(self._tasks)
+        for record in self._records.values():
+            if record.task is not None:  # the others are ending already
+                record.task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if self._source is not None:
             await self._source.close()
         for _ in range(3):  # a closed transport lets go of its socket one turn of the loop later

@@ -38,6 +38,7 @@ class ProbeClient(Protocol):
 
     async def get(self, path: str) -> int:
         """The status of a GET; `ProbeRefused`, or any other exception: lost."""
+        ...
 
     async def aclose(self) -> None: ...
 
@@ -82,7 +83,9 @@ class Prober:
         for task in self._tasks.values():
             self._end(task)
         self._tasks.clear()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        # not gather: it would pass a second cancellation on to those that are closing
+        if self._ending:
+            await asyncio.wait(self._ending)
 
 
 class EndpointProbe:
@@ -111,10 +114,11 @@ class EndpointProbe:
                 await self._pause()
         finally:
             try:
-                for task in tuple(self._flights):
+                for task in self._flights:
                     task.cancel()
-                await asyncio.gather(*self._flights, return_exceptions=True)
-            finally:  # the end of the loop cancels once more
+                if self._flights:
+                    await asyncio.wait(self._flights)
+            finally:
                 await client.aclose()
 
     def _due(self, now: float) -> float:

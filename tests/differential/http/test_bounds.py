@@ -1,4 +1,7 @@
-"""What the caller said of time and connections holds."""
+"""What the caller said of time and connections holds.
+
+FAULTS 58.
+"""
 
 from __future__ import annotations
 
