@@ -27,6 +27,7 @@ MAY_IMPORT["_logs"] = {"_parse"}
 MAY_IMPORT["_fields"] = {"_dataclass"}
 MAY_IMPORT["_given"] = {"_parse"}
 MAY_IMPORT["settings"] = {"_fields", "_given", "_parse", "_logs", "errors", "core"}
+MAY_IMPORT["state_diagrams"] = {"core"}
 MAY_IMPORT["settings_table"] = {"settings", "_fields", "_parse"}
 _BELOW = {"_dataclass", "_fields", "_parse", "_logs", "errors", "core", "settings"}
 MAY_IMPORT["dns"] = _BELOW

@@ -14,7 +14,7 @@ import pytest
 from resilient import postgres
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
-from resilient.postgres.session.waiting import MOST_CLASSES
+from resilient.postgres.session.cursor import MOST_CLASSES
 
 from .conftest import settings_of
 

@@ -16,6 +16,7 @@ import psycopg
 from psycopg import Notify, sql
 
 from ..._dataclass import dataclass
+from ..session.keeper import link_of
 from .loans import close
 
 #: pause before another try where dialling fails at once, in seconds
@@ -40,7 +41,7 @@ def _command(channel: str) -> sql.Composed:
 def over(pool: Any) -> None:
     """The pool is closed: its listeners end."""
     for conn in list(pool._listening):
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         if link is not None:
             link.abort("the pool was closed")
 
