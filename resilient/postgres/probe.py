@@ -24,6 +24,7 @@ from psycopg import errors as e
 from psycopg import pq, waiting
 
 from .._dataclass import dataclass
+from .._logs import Line
 from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
@@ -358,7 +359,7 @@ class PgProber(Prober):
             self._read_only = self._read_only ^ {endpoint}
         if seen.pooled and endpoint not in self._pooled:
             self._pooled = self._pooled | {endpoint}
-            logger.info("event=pooler.recognised endpoint=%s", endpoint)
+            logger.info("%s", Line(event="pooler.recognised", endpoint=endpoint.place))
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""

@@ -56,7 +56,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -105,7 +105,7 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -154,7 +154,7 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -203,7 +203,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),

@@ -10,7 +10,6 @@ on with the same generator.
 # long: the way from a lost session to the next, in one piece
 from __future__ import annotations
 
-import logging
 import time
 import weakref
 from typing import Any
@@ -19,7 +18,6 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGconn
 
-from .. import telemetry
 from ..core.model import Endpoint
 from ..core.reaction import Action, Sent
 from ..errors import ResilientError
@@ -39,8 +37,6 @@ from .errors import (
 from .journal import Entry, Journal, Session, difference
 from .proofs import Gen, ProofMixin
 from .witness import RIDER, Witness, witness
-
-logger = logging.getLogger("resilient.failover")
 
 #: a statement's own conflict with others, met during a replay: it is tried again
 CONFLICTS = frozenset({"40001", "40P01", "55P03"})
@@ -238,7 +234,7 @@ class RecoveryMixin(ProofMixin):
         self._core.note(self, exc)
         why = self._unreplayable()
         if why:
-            logger.warning("step=not-replayed reason=%r", why)
+            self._core.not_replayed(why)
             if fresh is not None:
                 fresh.pgconn.finish()
             if self._journal is not None:
@@ -385,11 +381,8 @@ class RecoveryMixin(ProofMixin):
         except BaseException:
             self.pgconn.finish()  # half a replay is nobody's transaction
             raise
-        logger.info(
-            "step=replayed endpoint=%s statements=%d seconds=%.4f",
-            *(self._link.endpoint if self._link else "-", len(journal.entries)),
-            time.monotonic() - started,
-        )
+        where = self._link.endpoint if self._link else None
+        self._core.replayed(where, len(journal.entries), time.monotonic() - started)
 
     def _redo(self, exc: e.Error) -> Gen:
         """The transaction once more, on the session that it was on: something of ours has made it
@@ -436,7 +429,8 @@ class RecoveryMixin(ProofMixin):
                 error = e.error_from_result(result, encoding=pgconn._encoding)
                 if self._lost or error.sqlstate in CONFLICTS or ended(error):
                     raise error
-        telemetry.mismatched(self._link.endpoint if self._link else None, entry.shown, found)
+        where = self._link.endpoint if self._link else None
+        self._core.mismatched(where, entry.shown, found)
         raise TransactionReplayMismatch(
             f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
             f" statement {number} gave another result than before: {found} ({entry.shown})"

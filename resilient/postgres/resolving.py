@@ -18,7 +18,7 @@ from ..core.reaction import Action, Sent
 from . import ledger
 from .errors import CommitOutcomeUnknown, explained
 from .proofs import Gen
-from .recovery import RecoveryMixin, logger
+from .recovery import RecoveryMixin
 from .witness import CONFIRM, END_BACKEND, Written, ask, mark_of, witness, xid_status
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
@@ -57,6 +57,8 @@ class ResolveMixin(RecoveryMixin):
             off = self._core.settings.commit_resolver == "off"
             why = "RESILIENT_COMMIT_RESOLVER=off" if off else "the connection isn't checked out"
             details = {"resolver": why}
+        if self._pool is not None:
+            self._core.resolved("unknown", str((details or {}).get("resolver", "")) or reason)
         return super()._unknown(reason, details)
 
     def _unconfirmed(self) -> CommitOutcomeUnknown:
@@ -138,7 +140,7 @@ class ResolveMixin(RecoveryMixin):
 
     def _not_committed(self, exc: e.Error, reason: str, fresh: Any = None) -> Gen:
         """It certainly did not commit: do it again, or say that it did not."""
-        logger.info("step=resolved outcome=not-committed reason=%r", reason)
+        self._core.resolved("not-committed", reason)
         try:
             self._strike(b"COMMIT", exc)
         except e.Error:
@@ -181,7 +183,7 @@ class ResolveMixin(RecoveryMixin):
                 fresh = None
                 verdict = Verdict(Outcome.UNKNOWN, f"the primary was lost too: {failure}")
         if verdict.outcome is Outcome.COMMITTED:
-            logger.info("step=resolved outcome=committed reason=%r", verdict.reason)
+            self._core.resolved("committed", verdict.reason)
             self._adopt(fresh)
             yield from self._restore()
             known = self._witness()
