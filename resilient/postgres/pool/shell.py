@@ -74,7 +74,7 @@ class Shell:
     _discard_task: type[Any]
     _arrange_task: type[Any]
 
-    def _start_core(self, settings: Settings | None) -> None:
+    def _start_core(self, settings: Settings | None, from_environment: bool = False) -> None:
         changed = weakref.WeakMethod(self._topology_changed)
 
         def tell(old: Topology, new: Topology) -> None:
@@ -84,6 +84,8 @@ class Shell:
 
         self._core = PoolCore(settings, tell)
         self._core.lender = weakref.ref(self)
+        if from_environment:
+            self._core.source = "RESILIENT_DATABASE_URL"
 
     @property
     def topology(self) -> Topology:

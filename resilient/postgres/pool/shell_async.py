@@ -97,7 +97,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 gave_up_at.set(core.topology.version)
                 if failure is not None and timeout is None:
                     raise failure from None
-                raise core.nobody(self._wanted, timeout) from failure
+                raise core.nobody_to_dial(self._wanted, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
                 warm = self._from_stock() if at is None else None
