@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import yaml
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision
-from resilient.postgres.base import PoolCore
+from resilient.postgres.pool.base import PoolCore
 
 from resilient._logs import Line
 from resilient.core.model import Endpoint

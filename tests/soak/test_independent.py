@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from resilient.postgres.ledger import DDL
+from resilient.postgres.commit.ledger import DDL
 
 from resilient.errors import CommitOutcomeUnknown
 from resilient.lab import POSTGRES_FAULTS, Lab, LabOptions
