@@ -1,8 +1,8 @@
 """What statements may reach, from their text: the names in it, and what kind of statement it is.
 
 The text decides nothing alone: operators, casts, views, row security and attribute notation call
-functions that it doesn't show.  It gives the names that `postgres.catalogue` looks up, and says
-of some statements that no catalogue could clear them.  Lexical rules: PostgreSQL manual 4.1.
+functions that it doesn't show.  It gives the names that `postgres.replay.catalogue` looks up, and
+says of some statements that no catalogue could clear them.  Lexical rules: PostgreSQL manual 4.1.
 """
 
 from __future__ import annotations

@@ -226,6 +226,7 @@ class Call:
             timed_out=timed_out,
             proved=attempt.stranded,
             nobody=attempt.nobody and self.patient and self.origin.movable,
+            settled=attempt.nobody and not self.origin.movable,
             lulls=self.lulls,
         )
         verdict = decide(failure, draw(), self._granted)

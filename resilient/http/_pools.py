@@ -7,15 +7,18 @@ The private names of the client and core libraries that this package needs are i
 here: a transport's `_pool`, a client's `_timeout`; a pool's `_network_backend`, `_ssl_context`,
 `_max_connections`, `_max_keepalive_connections`, `_keepalive_expiry`, `_http1`, `_http2`,
 `_retries`, `_local_address`, `_socket_options`, `_optional_thread_lock`, `_connections`,
-`_requests`, `_assign_requests_to_connections`; a connection's `_connection`; and in `_http2`
-those of its HTTP/2 side.  `missing` lists those that an installed version lacks; a test keeps it
-empty.
+`_requests`, `_assign_requests_to_connections`, `_close_connections`; a connection's
+`_connection`; and in `_http2` those of its HTTP/2 side.  `missing` lists those that an installed
+version lacks; a test keeps it empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any
+
+import anyio
 
 from . import _http2
 from ._attempt import CURRENT, Attempt, clock
@@ -37,6 +40,7 @@ _POOL = (
     "_connections",
     "_requests",
     "_assign_requests_to_connections",
+    "_close_connections",
 )
 
 
@@ -133,7 +137,24 @@ def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
                     _direct(request, attempt)
                 return super().handle_async_request(request)
 
+            async def _close_connections(self, closing: list[Any]) -> None:
+                await close_all(closing)
+
     return Pool
+
+
+async def close_all(connections: list[Any]) -> None:
+    """Close them, all of them: nobody else knows them any more.  asyncio's own cancellation,
+    which no shield of anyio's keeps away, is raised when that is done."""
+    error: BaseException | None = None
+    for connection in connections:
+        try:
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
+        except BaseException as exc:
+            error = exc
+    if error is not None:
+        raise error
 
 
 def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
@@ -149,6 +170,13 @@ def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
         local_address=plain._local_address,
         network_backend=backend,
         socket_options=plain._socket_options,
+    )
+
+
+def for_probes(library: Library, count: int, keepalive_s: float, like: Mapping[str, Any]) -> Any:
+    """A pool for health checks of at most `count` connections.  `like`: see `manner`."""
+    return _pool_type(library, blocking=False)(
+        max_connections=count, keepalive_expiry=keepalive_s, **like
     )
 
 

@@ -75,6 +75,7 @@ def demanding(fileno: int) -> bool:
     try:
         # the family isn't asked for
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
+        sock.setblocking(False)  # libpq's is so; gevent's own wait for data unless told
         data = sock.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return False
@@ -121,6 +122,7 @@ class _Meter:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
         try:
             (unread,) = _INT.unpack(fcntl.ioctl(fileno, termios.FIONREAD, bytes(_INT.size)))
+            sock.setblocking(False)
             data = sock.recv(unread, socket.MSG_PEEK | socket.MSG_DONTWAIT) if unread else b""
         except OSError:
             return

@@ -27,7 +27,7 @@ from resilient.lab.options import LabError
 from resilient.lab.ports import choose_port
 from resilient.lab.postgres import Member, ServerSettings
 from resilient.lab.processes import Spawner, dismiss, server_account, start_guard
-from resilient.postgres import ledger
+from resilient.postgres.commit import ledger
 
 ADDRESS = "127.0.0.1"
 CONF = """

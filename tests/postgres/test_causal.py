@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -68,6 +69,34 @@ async def test_a_read_after_a_token_sees_the_commit(
                     assert seen[1] == server
     finally:
         await face.close()
+
+
+@pytest.mark.lab
+async def test_a_token_of_before_a_failover_is_read_on_a_replica_that_has_it(
+    lab: Lab, orders: str, face: Face, new_id: Callable[[], int]
+) -> None:
+    """The new primary has said where its timeline began."""
+    lab.admin(lab.primary.zone, "grant pg_read_all_stats to app")
+    await face.open(lab.dsn, settings_of(lab, zone=None))
+    try:
+        await face.wait()
+        number = new_id()
+        await face.insert(number)
+        token = await face._call(face.pool.causal_token)
+        lab.inject("switchover").wait_done()
+        await face.insert(new_id())
+        assert token.timeline == face.pool.topology.epoch - 1
+        query = f"select count(*), host(inet_server_addr()) from orders where id = {number}"
+        for _ in range(500):
+            seen = await face.query(query, read_only=True, after=token)
+            assert seen[0] == 1
+            if seen[1] != lab.primary.address:
+                break
+            await asyncio.sleep(0.01)
+        assert seen[1] != lab.primary.address
+    finally:
+        await face.close()
+        lab.admin(lab.primary.zone, "revoke pg_read_all_stats from app")
 
 
 @pytest.mark.lab

@@ -21,8 +21,8 @@ import pytest
 from resilient.core.outcome import Mark, Outcome, Verdict, XidStatus, resolve
 from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
 from resilient.lab import Lab
+from resilient.postgres.commit.facts import RIDER, Witness, ask, witness, xid_status
 from resilient.postgres.role import lsn
-from resilient.postgres.witness import RIDER, Witness, ask, witness, xid_status
 
 from .held import cut_off, forget_settings, until
 from .stage import numbers

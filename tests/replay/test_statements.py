@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resilient.postgres.statements import traits
+from resilient.postgres.replay.statements import traits
 
 from .scanner import several_statements
 
