@@ -75,7 +75,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 await self._core.replicas.popitem()[1].close(timeout)
             await self._end_errands()
             while self._core.stock:
-                await self._close_connection(self._core.stock.popleft())
+                await self._close_connection(cast(ACT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
@@ -149,8 +149,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(ACT, self._make_read_only(conn))
-        return cast(ACT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -191,7 +191,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                     return await self._getconn_writer(left_s, True)
                 self._core.read_at(None)
                 conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
-                return cast(ACT, self._make_read_only(conn))
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
@@ -199,7 +199,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 if await self._proves(conn, view, after, max_staleness_s):
                     self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(ACT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):

@@ -76,7 +76,7 @@ class ResilientPool(SyncShell[CT]):
                 self._core.replicas.popitem()[1].close(timeout)
             self._end_errands()
             while self._core.stock:
-                self._close_connection(self._core.stock.popleft())
+                self._close_connection(cast(CT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
@@ -155,8 +155,8 @@ class ResilientPool(SyncShell[CT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(CT, self._make_read_only(conn))
-        return cast(CT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -197,7 +197,7 @@ class ResilientPool(SyncShell[CT]):
                     return self._getconn_writer(left_s, True)
                 self._core.read_at(None)
                 conn = ResilientPool._checkout(self, left_s, None, None, None)
-                return cast(CT, self._make_read_only(conn))
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
@@ -205,7 +205,7 @@ class ResilientPool(SyncShell[CT]):
                 if self._proves(conn, view, after, max_staleness_s):
                     self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(CT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
