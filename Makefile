@@ -14,7 +14,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-http bench-scale \
+.PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-orm bench-http bench-scale \
   bench-idle bench-overhead generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
@@ -42,8 +42,12 @@ bench-failover: $(VENV)/.bench  ## failovers beside the peers, PostgreSQL (ARGS=
 bench-continuity: $(VENV)/.bench  ## writers that never pause, beside the peers: lost, twice, ghosts (ARGS='--failovers 4'); resumes
 	@$(PY) -m benchmarks.continuity $(ARGS)
 
+bench-orm: $(VENV)/.bench  ## ORM transactions that think while a primary dies (ARGS='--replication async')
+	@$(PY) -m resilient.lab.namespace -- $(PY) -m benchmarks.orm $(ARGS)
+
 bench-http: $(VENV)/.bench  ## failovers beside the peers, HTTP (ARGS='--quick')
 	@$(PY) -m benchmarks.http_failover $(ARGS)
+	@$(PY) -m benchmarks.http_ordinary $(ARGS)
 
 bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
 	@$(PY) -m benchmarks.scale $(ARGS)

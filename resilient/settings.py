@@ -52,7 +52,7 @@ from .core.misspelt import is_injected, meant
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from ._given import CommitResolver, Dns, Given, Lease, OnOff
+    from ._given import AutocommitWrites, CommitResolver, Dns, Given, Lease, OnOff
 
 PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
@@ -128,6 +128,7 @@ def _one_of(*accepted: str) -> Kind:
 
 SWITCH = _one_of("on", "off")
 RESOLVER = _one_of("auto", "lsn", "ledger", "off")
+AUTOCOMMIT = _one_of("bare", "block")
 RESOLVES = _one_of("own", "system")
 LEASE = _one_of("none", "patroni")
 
@@ -191,6 +192,13 @@ class Settings:
         FREQ,
         "how the outcome of a COMMIT without a reply is found; auto: by the ledger where "
         "its table is",
+    )
+    autocommit: AutocommitWrites = _field(
+        "bare",
+        AUTOCOMMIT,
+        FREQ,
+        "block: a write in autocommit travels in a transaction of its own, whose COMMIT can be "
+        "resolved; costs a round trip",
     )
     # -- infrequent
     probe_burst_interval_s: float = _field(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from .. import telemetry
 from .._dataclass import dataclass
 from ..core.upstream_bounds import bounds
 from ..core.upstream_events import Failed, Succeeded
@@ -62,6 +63,7 @@ class Call:
 
     __slots__ = (
         "attempts",
+        "began_s",
         "connect_s",
         "deadline_s",
         "flow",
@@ -107,6 +109,7 @@ class Call:
         self.window_s = policy.window_s
         self.origin, self.request, self.send, self.once = origin, request, send, once
         self.attempts = self.seen = self.lulls = 0
+        self.began_s = now
         self.tried: tuple[Slot, ...] = ()
         #: a connection to another endpoint than the one whose turn it was
         self.parked: tuple[Slot, Any] | None = None
@@ -184,7 +187,9 @@ class Call:
         slot = self.origin.pick(now, self.tried, self.repeatable, prefer)
         if slot is None:
             raise _refusals.nobody(self) from self.trouble
-        return Attempt(self, slot, now)
+        attempt = Attempt(self, slot, now)
+        attempt.bound = slot is prefer
+        return attempt
 
     def rival(self, silent: Attempt, now: float) -> Attempt | None:
         """A hedge beside an attempt that stays silent; None when there may be none."""
@@ -195,7 +200,12 @@ class Call:
         if not self.origin.others(busy) or not self.origin.withdraw():
             return None
         slot = self.origin.pick(now, busy, False)
-        return None if slot is None or slot in busy else Attempt(self, slot, now)
+        if slot is None or slot in busy:
+            return None
+        telemetry.attempted(self.origin.host, "hedge")
+        rival = Attempt(self, slot, now)
+        rival.bound = True
+        return rival
 
     # -- how they end
 
@@ -231,6 +241,7 @@ class Call:
         )
         verdict = decide(failure, draw(), self._granted)
         if isinstance(verdict, Again):
+            telemetry.attempted(self.origin.host, f"{kind}")
             if kind is not Kind.UNSENT:
                 self._renew(now)
             return self._again(verdict)
@@ -270,6 +281,8 @@ class Call:
         """Nobody takes connections, which was no attempt: wait for somebody."""
         self.attempts -= 1
         self.tried = ()
+        if not self.lulls:
+            telemetry.attempted(self.origin.host, "nobody")
         self.lulls += 1
         self.trouble = exc
         left_s = self.somebody_s - now
@@ -311,6 +324,7 @@ class Call:
         if not time_left or not self.origin.others(tried) or not self.origin.withdraw():
             return True
         self.tried, self.passed_on = tried, True
+        telemetry.attempted(self.origin.host, "answer")
         self._renew(now)
         return False
 
@@ -335,8 +349,13 @@ class Call:
     def note(self, attempt: Attempt, status: int) -> dict[str, Any]:
         """What a response says in `extensions["resilient"]`; it goes to the caller now."""
         slot = attempt.slot
+        met = self.attempts > 1 or self.trouble is not None
         if self.origin.story is not None and status < 500:
+            met = True
             self.origin.flowing(slot, clock())
+        self.origin.handed_out(self.attempts)
+        if met:
+            self.origin.stories.resent(self.began_s, self.attempts - 1)
         if self.flow is not None:
             self.flow.slots[self.origin] = slot
         said = {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}

@@ -20,6 +20,7 @@ import tenacity
 
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
+from ...telemetry.records import Record
 from .. import role
 from .._psycopg import ACT
 from .attempts import Attempts
@@ -81,6 +82,16 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if getattr(self, "_core", None) is not None:
             self._core.detach(wait=False)
 
+    async def wait(self, timeout: float = 30.0) -> None:
+        """As psycopg_pool's; the error says what is in the way."""
+        try:
+            await super().wait(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, timeout)
+            if error is exc:
+                raise
+            raise error from self._core.last_failure or exc
+
     # -- checkouts
 
     async def getconn(
@@ -100,6 +111,22 @@ class AsyncResilientPool(AsyncShell[ACT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        began_s = time.monotonic()
+        try:
+            conn = await self._checkout(timeout, read_only, max_staleness_s, after)
+        except psycopg_pool.PoolTimeout:
+            self._core.gave_up(began_s)
+            raise
+        self._core.handed_out(conn, began_s)
+        return conn
+
+    async def _checkout(
+        self,
+        timeout: float | None,
+        read_only: bool | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> ACT:
         if self._core.reopen:
             self._core.reopen = False
             await self.open()
@@ -121,7 +148,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(ACT, self._make_read_only(conn))
         return cast(ACT, self._as_default(conn))
 
@@ -142,7 +169,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if self._writing is None:
             self._writing = beside(self)
             await self._writing.open()
-        conn = await self._writing.getconn(self.timeout if timeout is None else timeout)
+        limit_s = self.timeout if timeout is None else timeout
+        conn = await self._writing._checkout(limit_s, None, None, None)
         return cast(ACT, self._make_read_only(conn) if read_only else conn)
 
     async def _getconn_reader(
@@ -161,14 +189,16 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return await self._getconn_writer(left_s, True)
-                conn = await AsyncResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
+                self._core.read_at(None)
+                conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
                 return cast(ACT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
                 if await self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._core.read_at(view)
+                    self._on_checkout(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -194,18 +224,27 @@ class AsyncResilientPool(AsyncShell[ACT]):
     async def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this task.  One round trip to the primary."""
-        async with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = await conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            async with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = await conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
+        self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
         if home is not None and home is not self and (replica or home is self._writing):
             await home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 await self._untell(conn)
             await super().putconn(conn)
 
@@ -235,6 +274,11 @@ class AsyncResilientPool(AsyncShell[ACT]):
         finally:
             await self.putconn(conn)
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
+
+    @property
+    def failovers(self) -> tuple[Record, ...]:
+        """The last 20 failovers of this pool's cluster, oldest first; see `resilient.recorder`."""
+        return self._core.failovers
 
     @property
     def reader(self) -> Self:
@@ -306,7 +350,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         read_only: bool | None,
     ) -> T:
         if read_only and attempts.avoided:
+            began_s = time.monotonic()
             conn = await self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+            self._core.handed_out(conn, began_s)
         else:
             conn = await self.getconn(attempts.left_s(), read_only=read_only)
         try:

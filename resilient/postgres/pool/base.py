@@ -7,7 +7,6 @@ import logging
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,14 +30,21 @@ from ...core.model import (
 )
 from ...core.position import leads_to
 from ...core.topology import Promoted
-from ...errors import ResilientError
+from ...errors import ConfigError, ResilientError
 from ...monitor.cluster import DEADLINE, Cluster
 from ...monitor.prober import ClusterListener
 from ...monitor.sockets import Link
 from ...monitor.zone import own_zone
 from ...settings import Settings, from_environment
+from ...telemetry import instruments
 from .. import target
-from ..classify import connect_failure, credentials_refused, statement_failure
+from ..classify import (
+    connect_failure,
+    credentials_refused,
+    crowded_out,
+    server_refused,
+    statement_failure,
+)
 from ..commit.facts import Witness
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
@@ -50,10 +56,12 @@ from ..errors import (
     WrongRole,
     reason_of,
 )
-from ..replay.replayer import RecoveryMixin
-from ..session.connection import Dial
+from ..session.dial import Dial
+from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
+from .complaints import Complaints, advice, name_advice
 from .tasks import renew
+from .telling import Telling
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -65,16 +73,18 @@ RETRY_DELAY_S = 1.0
 LATE_S = 1.0
 
 
-class PoolCore(ClusterListener):
+class PoolCore(Telling, ClusterListener):
     """The decisions of one pool, and its hold on the cluster's monitor.
 
     `stock`: warm connections of a promoted replica, for whoever would dial otherwise.
     `parked`: maintenance tasks that wait for a topology under which they can work.
     """
 
+    # long: its state, named
     def __init__(self, settings: Settings | None, changed: Callable[[Topology, Topology], None]):
         self.settings = settings if settings is not None else from_environment()
         self.shared: clusters.Shared | None = None
+        self._had: clusters.Shared | None = None
         self.stock: deque[Any] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
@@ -105,6 +115,9 @@ class PoolCore(ClusterListener):
         self._attaching, self._detached = threading.Lock(), False
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
+        self.complaints = Complaints()
+        #: where the connection string is from, for who has to change it
+        self.source = "the pool's conninfo"
         #: what was learnt of its servers; a replica's pool has its owner's
         self.known = Knowledge(self.settings.commit_resolver)
         self._renewed_at = float("-inf")
@@ -112,13 +125,14 @@ class PoolCore(ClusterListener):
         self._late: dict[Endpoint, float] = {}
         #: whom the present thread may dial: nothing else runs on it until it does
         self._granted = threading.local()
+        instruments.observe(self)
 
     # -- the cluster
 
     def share(self, owner: PoolCore) -> None:
         """Use the owner's cluster (a replica's pool): it attaches and detaches."""
         self._owner = owner
-        self.known = owner.known
+        self.known, self.complaints = owner.known, owner.complaints
 
     @property
     def cluster(self) -> Cluster:
@@ -154,18 +168,20 @@ class PoolCore(ClusterListener):
         self._target = wanted
         if old is not None:
             clusters.detach(old)
+        self._said, self._stories = None, self.shared.cluster.stories
         self.shared.cluster.listen(self)
 
     def detach(self, wait: bool = True) -> None:
         with self._attaching:
             self._detached = True
             shared, self.shared = self.shared, None
+            self._had = shared
         if shared is not None:
             clusters.detach(shared, wait)
 
     def after_fork(self) -> None:
         """Forget the parent's cluster and what belonged to its threads."""
-        self._target, self._parsed = None, ("", {})
+        self._target, self._parsed, self._had = None, ("", {}), None
         self._detached, self._attaching = False, threading.Lock()
         self._lock = threading.Lock()
         self.stock.clear()
@@ -210,7 +226,10 @@ class PoolCore(ClusterListener):
 
     def dialled(self, dial: Dial, connected: bool) -> None:
         """A worker's dial is over."""
-        self.cluster.dialled(dial.endpoint, time.monotonic() - dial.began_at, connected)
+        took_s = time.monotonic() - dial.began_at
+        self.cluster.dialled(dial.endpoint, took_s, connected)
+        if connected:
+            self.made(took_s)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
@@ -239,12 +258,12 @@ class PoolCore(ClusterListener):
 
     def misplaced(self, conn: Any) -> bool:
         """Isn't it for what the pool is for any more?"""
-        link = getattr(conn, "_link", None) if self.read_from else None
+        link = link_of(conn) if self.read_from else None
         return link is not None and self.wanted.misplaced(self.topology, link.endpoint)
 
     def on_replica(self, conn: Any) -> bool:
         """Is this connection of the pool's own one to a replica?"""
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         view = self.topology.find(link.endpoint) if link is not None else None
         if view is None or link is None:
             return False
@@ -255,6 +274,32 @@ class PoolCore(ClusterListener):
         """The writer is there and takes no writes by default: who insists on them waits."""
         writer = self.topology.writer
         return writer is not None and writer.read_only
+
+    @property
+    def place(self) -> object:
+        """The configured names that it follows.  A copy of the cluster elsewhere has the same
+        system id; what is missing there isn't lost."""
+        shared = (self._owner or self).shared
+        return shared.key[0] if shared is not None else None
+
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        """Is the server up, and doesn't let this user or database in any more?  Whoever ends
+        sessions there wants them to stay away; one that shuts down or starts says so instead."""
+        writer = self.topology.writer
+        if writer is not None and writer.endpoint != link.endpoint:
+            return False
+        if isinstance(refusal, ResilientError):  # it wasn't asked: somebody else just was
+            return bool(self.cluster.refusing(link.endpoint))
+        sqlstate = refusal.sqlstate if isinstance(refusal, psycopg.Error) else None
+        return server_refused(sqlstate, str(refusal))
+
+    def crowded(self) -> bool:
+        """Had the server that was dialled last no room?"""
+        return crowded_out(self.last_failure)
+
+    def cut_at(self, when_s: float, link: Link, why: str) -> None:
+        """Shut its socket down at a monotonic time, unless it has connected by then."""
+        self.cluster.at(when_s, link, why)
 
     # -- dialling
 
@@ -307,6 +352,7 @@ class PoolCore(ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
+        self.complaints.failed(self, dial.endpoint, exc)
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
         if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
             self.cluster.log_in_refused(dial.endpoint, self._secret)
@@ -322,14 +368,19 @@ class PoolCore(ClusterListener):
 
     def connected(self, conn: Any, dial: Dial) -> None:
         """A dial has ended well.  A class that replaces `connect` may have gone around it."""
-        if getattr(conn, "_link", None) is None:
-            conn._link = dial.link
+        keeper = keeper_of(conn)
+        if keeper is None:
+            if hasattr(conn, ATTRIBUTE):
+                raise ConfigError(f"a connection has its own {ATTRIBUTE!r}, which is the library's")
+            keeper = conn._resilient = Keeper(conn, hooked=False)
+        if keeper.link is None:
+            keeper.wire.attach(dial.link)
             dial.link.bind(conn.pgconn.socket)
             dial.link.connecting = False
-        mine = weakref.ref(conn)
-        dial.link.committing = lambda: bool(getattr(mine(), "_committing", False))
+        keeper.belongs(self)
         self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
         self.cluster.reconnected(dial.endpoint)
+        self.complaints.connected(dial.endpoint)
 
     @staticmethod
     def final(exc: BaseException) -> bool:
@@ -344,14 +395,17 @@ class PoolCore(ClusterListener):
 
     def note(self, conn: Any, exc: BaseException) -> FailureKind | None:
         """A statement failed on a checkout: evidence, unless it is the application's own."""
-        link = getattr(conn, "_link", None)
+        keeper = keeper_of(conn)
+        if keeper is None or (isinstance(exc, psycopg.Error) and keeper.judge.own_failure(exc)):
+            return None
+        return self.lost(keeper.link, exc, conn.broken)
+
+    def lost(self, link: Link | None, exc: BaseException, broken: bool) -> FailureKind | None:
+        """A session has failed with something that isn't the application's own."""
         if link is None or not isinstance(exc, psycopg.Error) or self.shared is None:
             return None
         if isinstance(exc, TransactionReplayMismatch):
             return None  # the server did as it was told
-        if isinstance(conn, RecoveryMixin) and conn.own_failure(exc):
-            return None
-        broken = conn.broken
         kind = statement_failure(exc.sqlstate, broken, str(exc))
         if kind is not None and kind is not FailureKind.REJECTED:
             self.cluster.report(link, kind, brief(exc))
@@ -360,9 +414,10 @@ class PoolCore(ClusterListener):
     def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
-        link = getattr(conn, "_link", None)
-        if kind is not None and isinstance(conn, RecoveryMixin):
-            conn.tell_why(exc, recovers=True)
+        keeper = keeper_of(conn)
+        link = keeper.link if keeper is not None else None
+        if kind is not None and keeper is not None:
+            keeper.judge.tell_why(exc, dealt=True)
         if isinstance(exc, CommitOutcomeUnknown):
             return kind  # whatever cut it: it may have taken effect, and says so
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
@@ -372,8 +427,8 @@ class PoolCore(ClusterListener):
 
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
         """A pool's timeout, with the reasons when nobody could be had."""
-        wanted = self.wanted
-        if self.shared is None or wanted.places(self.topology):
+        wanted, shared = self.wanted, self._last_shared
+        if shared is None or wanted.places(shared.cluster.topology):
             return exc
         if isinstance(exc, ResilientError):
             return exc
@@ -381,7 +436,8 @@ class PoolCore(ClusterListener):
 
     def nobody(self, wanted: Wanted, since_s: float | None = None) -> NoEndpointAvailable:
         """The error that says why, endpoint by endpoint."""
-        topology = self.topology
+        shared = self._last_shared
+        topology = shared.cluster.topology if shared is not None else Topology()
         intent = wanted.intent(topology)
         reasons = {
             str(view.endpoint): topology.conflict
@@ -390,13 +446,34 @@ class PoolCore(ClusterListener):
             or "saturated"
             for view in topology.endpoints
         }
-        names = self.shared.cluster.name_errors() if self.shared else {}
+        names = self.name_errors()
         waited = f" after {since_s:.2f} sec" if since_s is not None else ""
+        text = " ".join(f"{name}: {why}" for name, why in reasons.items())
+        fix = name_advice(self.source) if names else advice(text, self.source)
         return NoEndpointAvailable(
-            f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}",
+            f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}"
+            f"{f'; {fix}' if fix else ''}",
             topology=topology,
             reasons=reasons | names,
         )
+
+    def name_errors(self) -> dict[str, str]:
+        """Configured names that don't resolve → why."""
+        shared = self._last_shared
+        return shared.cluster.name_errors() if shared is not None else {}
+
+    @property
+    def _last_shared(self) -> clusters.Shared | None:
+        """Of a pool that `wait` has closed, what it had."""
+        core = self._owner or self
+        return core.shared or core._had
+
+    def nobody_to_dial(self, wanted: Wanted, timeout: float | None) -> NoEndpointAvailable:
+        """`nobody`; a worker's is told."""
+        error = self.nobody(wanted, timeout)
+        if timeout is None:
+            self.complaints.nobody(self, error, wanted.intent(self.topology).value)
+        return error
 
     # -- the retry budget of this pool
 
@@ -410,6 +487,7 @@ class PoolCore(ClusterListener):
         with self._lock:
             made, self._first_attempts = self._first_attempts, 0
             self._budget, granted = self._budget.deposit(made, now).try_withdraw()
+        self.retried(granted)
         return granted
 
     # -- routing

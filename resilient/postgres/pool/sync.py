@@ -19,6 +19,7 @@ import tenacity
 
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
+from ...telemetry.records import Record
 from .. import role
 from .._psycopg import (
     CT,
@@ -87,6 +88,16 @@ class ResilientPool(SyncShell[CT]):
                 self._end_errands()
             self._core.detach(wait=False)
 
+    def wait(self, timeout: float = 30.0) -> None:
+        """As psycopg_pool's; the error says what is in the way."""
+        try:
+            super().wait(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, timeout)
+            if error is exc:
+                raise
+            raise error from self._core.last_failure or exc
+
     # -- checkouts
 
     def getconn(
@@ -106,6 +117,22 @@ class ResilientPool(SyncShell[CT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        began_s = time.monotonic()
+        try:
+            conn = self._checkout(timeout, read_only, max_staleness_s, after)
+        except psycopg_pool.PoolTimeout:
+            self._core.gave_up(began_s)
+            raise
+        self._core.handed_out(conn, began_s)
+        return conn
+
+    def _checkout(
+        self,
+        timeout: float | None,
+        read_only: bool | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> CT:
         if self._core.reopen:
             self._core.reopen = False
             self.open()
@@ -127,7 +154,7 @@ class ResilientPool(SyncShell[CT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(CT, self._make_read_only(conn))
         return cast(CT, self._as_default(conn))
 
@@ -148,7 +175,8 @@ class ResilientPool(SyncShell[CT]):
         if self._writing is None:
             self._writing = beside(self)
             self._writing.open()
-        conn = self._writing.getconn(self.timeout if timeout is None else timeout)
+        limit_s = self.timeout if timeout is None else timeout
+        conn = self._writing._checkout(limit_s, None, None, None)
         return cast(CT, self._make_read_only(conn) if read_only else conn)
 
     def _getconn_reader(
@@ -167,14 +195,16 @@ class ResilientPool(SyncShell[CT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return self._getconn_writer(left_s, True)
-                conn = ResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
+                self._core.read_at(None)
+                conn = ResilientPool._checkout(self, left_s, None, None, None)
                 return cast(CT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
                 if self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._core.read_at(view)
+                    self._on_checkout(conn)
                     return cast(CT, self._make_read_only(conn))
                 pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -200,18 +230,27 @@ class ResilientPool(SyncShell[CT]):
     def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this thread.  One round trip to the primary."""
-        with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
+        self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         replica = isinstance(home, ReplicaPool) and home.owner() is self
         if home is not None and home is not self and (replica or home is self._writing):
             home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 self._untell(conn)
             super().putconn(conn)
 
@@ -241,6 +280,11 @@ class ResilientPool(SyncShell[CT]):
         finally:
             self.putconn(conn)
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
+
+    @property
+    def failovers(self) -> tuple[Record, ...]:
+        """The last 20 failovers of this pool's cluster, oldest first; see `resilient.recorder`."""
+        return self._core.failovers
 
     @property
     def reader(self) -> Self:
@@ -312,7 +356,9 @@ class ResilientPool(SyncShell[CT]):
         read_only: bool | None,
     ) -> T:
         if read_only and attempts.avoided:
+            began_s = time.monotonic()
             conn = self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+            self._core.handed_out(conn, began_s)
         else:
             conn = self.getconn(attempts.left_s(), read_only=read_only)
         try:
