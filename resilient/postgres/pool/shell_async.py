@@ -158,7 +158,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
                     raise
             await asyncio.sleep(pause_s)
-        return fresh
+        return fresh  # pyright: ignore[reportReturnType]  # the loop never runs dry
 
     async def _untell(self, conn: ACT) -> None:
         """It was lent for reading, and its server told so: others may write."""

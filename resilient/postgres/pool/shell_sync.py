@@ -163,7 +163,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
                     raise
             time.sleep(pause_s)
-        return fresh
+        return fresh  # pyright: ignore[reportReturnType]  # the loop never runs dry
 
     def _untell(self, conn: CT) -> None:
         """It was lent for reading, and its server told so: others may write."""
