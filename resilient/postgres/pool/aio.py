@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -25,6 +26,7 @@ from .. import role
 from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
+from .listening import Gap, listen_async, over
 from .proof import proves
 from .reader import AsyncReader, reader_of
 from .shell import deadline_in
@@ -40,6 +42,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
+
+    @cached_property
+    def _listening(self) -> WeakSet[Any]:
+        return WeakSet()
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -69,6 +75,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
+            over(self)
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
@@ -285,6 +292,14 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
+
+    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
+        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
+        missing, after it listens again.  It has a session of its own, to the writer, for as long
+        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
+        a session that ends or can't be had, which it goes on from.
+        """
+        return listen_async(self, channels)
 
     @overload
     async def run(
