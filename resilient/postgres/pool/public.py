@@ -65,7 +65,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -114,7 +114,7 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -163,7 +163,7 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -212,7 +212,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),

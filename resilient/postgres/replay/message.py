@@ -148,7 +148,8 @@ class Sender:
         transaction, pg_stat_activity shows what was sent last."""
         wire = self.wire
         known = query in wire.names
-        if rider is not RIDER or new or (not known and len(wire.names) >= MOST_RIDERS):
+        full = len(wire.names) >= MOST_RIDERS
+        if rider is not RIDER or new or (full and not known):
             wire.pgconn.send_query_params(tagged(rider, query), None)
             return b""
         text = rider if known else tagged(rider, query)
