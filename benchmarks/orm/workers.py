@@ -1,7 +1,8 @@
 """Threads that run ORM transactions, failovers among them, and the judgement of what came of it.
 
-A transaction is *struck* when the primary dies between its first statement and its end.  It goes on
-when its caller hears nothing of that.  What a caller was told (ids, times) has to be what is there.
+A transaction is *struck* when it has a connection before the next primary serves, and ends after
+the fault.  It goes on when its caller hears nothing of that.  What a caller was told (ids, times)
+has to be what is there.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def play(
     with psycopg.connect(f"{lab.dsn} target_session_attrs=read-write", autocommit=True) as conn:
         conn.execute(orms.TABLES.encode())
         conn.execute("truncate orm_orders, orm_lines, orm_stock")
-    strikes: list[float] = []
+    strikes: list[tuple[float, float]] = []
     pool = postgres.ConnectionPool(
         lab.dsn, settings=settings, min_size=threads, max_size=threads + 2, open=False
     )
@@ -137,7 +138,7 @@ def play(
                 fault = faults[number % len(faults)]
                 run = lab.inject(fault, promote_after_s=PROMOTE_S, dns_after_s=0)
                 run.wait_done()
-                strikes.append(run.fault_at)
+                strikes.append((run.fault_at, run.writable_at or run.fault_at))
                 lab.rejoin()
             workers.all_back(time.monotonic())
         finally:
@@ -147,11 +148,11 @@ def play(
     return judged(lab, workers.done, strikes)
 
 
-def judged(lab: Lab, done: list[Done], strikes: list[float]) -> Result:
+def judged(lab: Lab, done: list[Done], strikes: list[tuple[float, float]]) -> Result:
     """What became of them, and whether what their callers were told is there."""
     result = Result(transactions=len(done))
     for one in done:
-        struck = any(one.began_at < at < one.ended_at for at in strikes)
+        struck = any(one.began_at < new and one.ended_at > old for old, new in strikes)
         result.struck += struck
         (result.ends if struck else result.elsewhere)[one.end] += 1
         result.duplicates += "UniqueViolation" in one.end or "duplicate key" in one.text

@@ -154,6 +154,18 @@ class Sequence:
     readable: bool = True
     usable: bool = True
 
+    def behind(self, value: int) -> bool:
+        """Will it give this yet?"""
+        last = self.last
+        return last is None or (last < value if self.increment > 0 else last > value)
+
+    def steps(self, value: int) -> int:
+        """So many numbers are to be drawn until it has passed this; at least one while it is
+        behind, where it has given nothing yet."""
+        if not self.behind(value):
+            return 0
+        return 1 if self.last is None else -(-(value - self.last) // self.increment)
+
 
 def passed(sequence: Sequence, value: int) -> str:
     """Why `value` may still be given to somebody else; empty when the sequence has passed it."""
@@ -161,9 +173,7 @@ def passed(sequence: Sequence, value: int) -> str:
         return f"this role may not read sequence {sequence.name} (GRANT USAGE)"
     if sequence.cycles:
         return f"sequence {sequence.name} begins anew when it is at its end (CYCLE)"
-    last = sequence.last
-    up = sequence.increment > 0
-    if last is None or (last < value if up else last > value):
+    if sequence.behind(value):
         return f"sequence {sequence.name} has not passed {value} on the new primary"
     return ""
 

@@ -5,22 +5,25 @@ Asked on the new session before the transaction begins there; what may be given 
 tell, the statements are sent as they were, and a mismatch says why.
 """
 
+# long: one transaction's questions, in one piece
 from __future__ import annotations
 
 import logging
 import re
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 
+from ..._logs import Line
 from ...core.keep.block import Plan, decide, form_of, later
 from ...core.keep.facts import Facts, Seen, Statement, Table
 from ...core.keep.forms import Insert, Refused, Select, call_of
-from ...core.keep.made import CURRENT_WORDS, Made
+from ...core.keep.made import CURRENT_WORDS, Made, Sequence
 from ...core.keep.proof import Sure, sure
 from ...core.keep.rewrite import Rewritten
 from ...core.keep.tree import Parse, uncast
@@ -41,6 +44,8 @@ logger = logging.getLogger("resilient.failover")
 #: those who may have taken a number from the new primary, and not used it yet, are waited for so
 #: long, in seconds: where a table's key tells afterwards, and where nothing does
 SETTLE_S, SETTLE_LOOSE_S, SETTLE_PAUSE_S = 0.03, 1.0, 0.01
+#: a sequence that is further behind stays so
+MOST_DRAWN, FAR = 10_000, 2**63
 #: a statement that may have given what a database makes up
 _MAKES = re.compile(
     rb"\breturning\b|\b(?:nextval|currval|lastval|now|clock_timestamp|statement_timestamp"
@@ -100,12 +105,12 @@ def kept(
     try:
         plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
-        logger.warning("step=kept reason=%r", str(exc))
+        logger.warning("%s", Line(step="kept", reason=str(exc)))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
         return found
     found.use(plan, entries)
     if found.instead:
-        logger.info("step=kept statements=%d", len(found.instead))
+        logger.info("%s", Line(step="kept", statements=len(found.instead)))
     return found
 
 
@@ -215,25 +220,56 @@ class _Questions:
         self.wire, self.pgconn = judge.wire, judge.wire.pgconn
         self.parse, self.pause = parse, pause
         self.mark, self.marked = kept.mark, kept.marked
+        #: of sequences that were behind: the numbers that are ours now
+        self.drawn: dict[int, set[int]] = {}
+        self.behind: dict[int, set[int]] = {}
         self.entries = entries
         self.statements = [statement_of(entry, parse) for entry in entries]
         self.forms = [form_of(statement) for statement in self.statements]
 
     def plan(self) -> Gen:
         self._not_elsewhere()
-        for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", b"SET LOCAL jit = off"):
+        facts = yield from self._within(b"READ ONLY", self.facts())
+        hoped = decide(self.statements, _hopeful(facts), self.parse)
+        for oid, values in hoped.numbers.items():
+            if any(map(facts.sequences[oid].behind, values)):
+                # Rolled back, which waits for no standby: numbers are drawn for good.
+                draw = self._draw(facts.sequences[oid], values)
+                yield from self._within(b"READ WRITE", draw)
+        if self.drawn:
+            sequences = ask.sequences(self.pgconn, set(facts.sequences))
+            known = yield from self._within(b"READ ONLY", sequences)
+            facts = replace(facts, sequences=known)
+        plan = decide(self.statements, facts, self.parse)
+        refused = yield from self._within(b"READ ONLY", self._taken(plan, facts))
+        if refused:
+            plan = decide(self.statements, replace(facts, taken=refused), self.parse)
+        return plan
+
+    def _within(self, mode: bytes, questions: Gen) -> Gen:
+        """Questions, in a transaction that is none of the caller's."""
+        for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED " + mode, b"SET LOCAL jit = off"):
             yield from ask.rows(self.pgconn, step)
         try:
-            facts = yield from self.facts()
-            plan = decide(self.statements, facts, self.parse)
-            refused = yield from self._taken(plan, facts)
-            if refused:
-                facts = self._with(facts, refused)
-                plan = decide(self.statements, facts, self.parse)
+            return (yield from questions)
         finally:
             if self.pgconn.status != pq.ConnStatus.BAD:
                 yield from ask.rows(self.pgconn, b"ROLLBACK")
-        return plan
+
+    def _draw(self, sequence: Sequence, values: set[int]) -> Gen:
+        """A failover has thrown the sequence back: what it would give again is drawn from it, so
+        that nobody else gets it.  (`setval` would throw back whoever was quicker.)"""
+        far = max(values) if sequence.increment > 0 else min(values)
+        self.behind[sequence.oid] = {value for value in values if sequence.behind(value)}
+        drawn: set[int] = set()
+        while sequence.usable and len(drawn) < MOST_DRAWN and (steps := sequence.steps(far)):
+            if steps > MOST_DRAWN:
+                break
+            numbers = yield from ask.drawn(self.pgconn, sequence.oid, steps)
+            drawn.update(numbers)
+            sequence = replace(sequence, last=numbers[-1])
+        if drawn:
+            self.drawn[sequence.oid] = drawn
 
     def _not_elsewhere(self) -> None:
         """OIDs are those of a copy: another cluster has others."""
@@ -241,13 +277,6 @@ class _Questions:
         there, here = mark and mark.incarnation.system_id, now and now.incarnation.system_id
         if there and here and there != here:
             raise ask.Unanswered("the new primary is another cluster")
-
-    @staticmethod
-    def _with(facts: Facts, refused: dict[int, str]) -> Facts:
-        return Facts(
-            *(facts.tables, facts.functions, facts.sequences, facts.sequence_named, facts.arrays),
-            *(facts.named, facts.shadowed, facts.time, facts.current, refused),
-        )
 
     # -- facts
 
@@ -308,7 +337,9 @@ class _Questions:
         """Of sequences whose numbers may be somebody's: why."""
         certain = self._certain()
         clear = certain is Sure.ALL or (certain is Sure.MARKED and plan.last <= self.marked)
-        unsure = set() if clear else set(plan.numbers)
+        theirs = plan.numbers.items()
+        others = {oid for oid, values in theirs if values - self.drawn.get(oid, set())}
+        unsure = set() if clear else others
         refused: dict[int, str] = {
             oid: "the failover has lost what this transaction had written, and sequence"
             f" {facts.sequences[oid].name} may have given it again"
@@ -321,6 +352,10 @@ class _Questions:
             for oid in unsure
             if facts.sequences[oid].cache > 1
         }
+        for oid in set(self.drawn) & set(plan.numbers):
+            behind = self.behind.get(oid, set()) - self.drawn[oid]
+            if behind:
+                refused[oid] = f"somebody has drawn it from sequence {facts.sequences[oid].name}"
         refused |= yield from self._settled(unsure - set(refused), plan.loose, facts)
         for oid, column, values in plan.keys:
             table: Table = facts.tables[oid]
@@ -374,6 +409,15 @@ def sequences_of(form: Insert | Select) -> list[str | int]:
         return [call.sequence for call in form.calls if call.what is Made.SEQUENCE]
     calls = [call_of(uncast(item)) for row in form.items for item in row]
     return [call.sequence for call in calls if call is not None and call.what is Made.SEQUENCE]
+
+
+def _hopeful(facts: Facts) -> Facts:
+    """As if no sequence were behind: what would be given back then?"""
+    sequences = {
+        oid: replace(each, last=FAR if each.increment > 0 else -FAR)
+        for oid, each in facts.sequences.items()
+    }
+    return replace(facts, sequences=sequences)
 
 
 def _dotted(schema: str, table: str) -> str:
