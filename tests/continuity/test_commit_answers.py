@@ -20,6 +20,7 @@ from resilient.lab import Lab
 from resilient.postgres import ConnectionPool
 from resilient.postgres.commit import ledger
 from resilient.settings import Settings
+from tests.replay.held import until
 
 pytestmark = pytest.mark.lab
 
@@ -148,3 +149,46 @@ def test_a_procedure_that_commits_on_its_way_and_is_ended(lab: Lab, dsn: str) ->
             conn.execute(f"do $$ begin {body}; end $$")
         thread.join()
     assert rows(lab) == 1
+
+
+def test_a_shutdown_that_ends_the_wait_for_standbys_proves_the_flush(lab: Lab) -> None:
+    """They have received it, none has said so, and nobody has asked how far it was flushed."""
+    dsn = f"{lab.dsn} target_session_attrs=read-write"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("create table if not exists answers (id int)")
+        conn.execute("truncate answers")
+    lab.admin(None, "alter role app set synchronous_commit = 'remote_apply'")
+    settings = Settings(deadline_s=20, commit_resolver="lsn", probe_interval_s=20)
+    failed: list[Exception] = []
+
+    def write(pool: ConnectionPool[Any]) -> None:
+        try:
+            with pool.connection() as conn:
+                conn.execute("insert into answers values (1)")
+        except Exception as exc:
+            failed.append(exc)
+
+    try:
+        with ConnectionPool(lab.dsn, settings=settings, min_size=1, max_size=1) as pool:
+            pool.wait(10)
+            standbys = lab.standbys
+            end = lab.primary.execute("select pg_current_wal_flush_lsn()::text")[0][0]
+            there = f"select pg_last_wal_replay_lsn() >= '{end}'"
+            until(lambda: all(standby.execute(there) == [(True,)] for standby in standbys))
+            for standby in standbys:
+                standby.execute("select pg_wal_replay_pause()")
+            writer = threading.Thread(target=write, args=(pool,))
+            writer.start()
+            waits = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
+            until(lambda: lab.primary.execute(waits) == [(1,)])
+            run = lab.inject("switchover", promote_after_s=0.1, dns_after_s=0)
+            run.wait_writable()
+            for standby in standbys:
+                if not standby.is_primary():
+                    standby.execute("select pg_wal_replay_resume()")
+            run.wait_done()
+            writer.join(30)
+        assert not failed, failed[0]
+        assert rows(lab) == 1
+    finally:
+        lab.admin(None, "alter role app reset synchronous_commit")

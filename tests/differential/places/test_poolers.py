@@ -130,7 +130,7 @@ async def test_what_a_transaction_was_written_on_is_asked_in_it(
                     "insert into orders values (%s) returning host(inet_server_addr())", (number,)
                 ).fetchone()
                 assert row is not None
-                return row[0], conn._journal.written[2].timeline  # type: ignore[attr-defined]
+                return row[0], conn._resilient.judge.journal.written[2].timeline  # type: ignore[attr-defined]
 
             with ours.pool.connection() as conn:
                 server, timeline = write(conn, -40)
