@@ -31,7 +31,8 @@ HEAD = """\
 
 Generated: `python -m tests.faults.table --write`. A test stands in a row because its docstring
 names the row; several cases of one test are one line, with the worst result of them. All of them
-need real servers but those that say *in virtual time*; what isn't installed is skipped.
+need real servers but those that say *in virtual time*; what isn't installed is skipped, and
+*not run* says that nobody has run it for this page yet.
 
 | row | fault | test | result |
 |---|---|---|---|
