@@ -10,10 +10,11 @@ from typing import Literal, Protocol, TypedDict
 
 from ._parse import NameServer, ZoneMap
 
-__all__ = ["CommitResolver", "Dns", "Given", "Lease", "OnOff"]
+__all__ = ["AutocommitWrites", "CommitResolver", "Dns", "Given", "Lease", "OnOff"]
 
 OnOff = Literal["on", "off"]
 CommitResolver = Literal["auto", "lsn", "ledger", "off"]
+AutocommitWrites = Literal["bare", "block"]
 Dns = Literal["own", "system"]
 Lease = Literal["none", "patroni"]
 
@@ -51,6 +52,7 @@ class Given(TypedDict, total=False):
     retry_budget: Number
     replay: OnOff
     commit_resolver: CommitResolver
+    autocommit: AutocommitWrites
     probe_burst_interval_s: Number
     connect_rate: Number
     retry_budget_floor: Number

@@ -52,7 +52,7 @@ from .core.misspelt import is_injected, meant
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from ._given import CommitResolver, Dns, Given, Lease, OnOff
+    from ._given import AutocommitWrites, CommitResolver, Dns, Given, Lease, OnOff
 
 PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
@@ -128,6 +128,7 @@ def _one_of(*accepted: str) -> Kind:
 
 SWITCH = _one_of("on", "off")
 RESOLVER = _one_of("auto", "lsn", "ledger", "off")
+AUTOCOMMIT = _one_of("bare", "block")
 RESOLVES = _one_of("own", "system")
 LEASE = _one_of("none", "patroni")
 
@@ -191,6 +192,13 @@ class Settings:
         FREQ,
         "how the outcome of a COMMIT without a reply is found; auto: by the ledger where "
         "its table is",
+    )
+    autocommit: AutocommitWrites = _field(
+        "bare",
+        AUTOCOMMIT,
+        FREQ,
+        "block: a write in autocommit travels in a transaction of its own, whose COMMIT can be "
+        "resolved; costs a round trip",
     )
     # -- infrequent
     probe_burst_interval_s: float = _field(
@@ -331,7 +339,7 @@ class Settings:
         self._cross_checks()
         _check_environment(self.strict == "on")
         for odd in self._oddities():
-            _warn_once(odd)
+            warn_once(odd)
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -429,15 +437,16 @@ def unknown_variables() -> dict[str, str | None]:
 def _check_environment(strict: bool) -> None:
     for name, other in unknown_variables().items():
         if other is None:
-            _warn_once(f"{name} is set, and no such setting is known to this version")
+            warn_once(f"{name} is set, and no such setting is known to this version")
             continue
         text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
         if strict:
             raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
-        _warn_once(text)
+        warn_once(text)
 
 
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """A warning about the configuration; the same one only once in a process."""
     if text not in _warned:
         _warned.add(text)
         logger.warning("%s", text)

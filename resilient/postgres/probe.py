@@ -371,7 +371,11 @@ class PgProber(Prober):
             self._read_only = self._read_only ^ {endpoint}
         if seen.pooled and endpoint not in self._pooled:
             self._pooled = self._pooled | {endpoint}
-            logger.info("event=pooler.recognised endpoint=%s", endpoint)
+            logger.info(
+                "event=pooler.recognised endpoint=%s off='prepared names of ours, answers to probes"
+                " that are kept back, read_only=True in autocommit'",
+                endpoint,
+            )
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""

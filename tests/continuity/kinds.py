@@ -6,6 +6,7 @@ connection when the cut may come.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,10 +16,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from resilient.postgres.replay.parser import parser
+
 TABLES = """
 create table if not exists cuts (id bigint, n int, note text);
 create table if not exists cuts_unique (id bigint primary key);
 create sequence if not exists cuts_sequence;
+create table if not exists cuts_serial (id bigserial primary key);
 truncate cuts, cuts_unique;
 """
 INSERT = "insert into cuts values (%s, %s, %s)"
@@ -52,6 +56,7 @@ class Kind:
     ends: tuple[str, ...] = ("well",)
     #: for the pool's connections
     options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class Abandoned(Exception):
@@ -150,6 +155,23 @@ async def autocommit(pool: Any, number: int, armed: Armed) -> None:
     async with both(pool.connection()) as conn:
         armed(conn)
         await call(conn.execute(INSERT, (number, 1, "autocommit")))
+
+
+async def autocommit_in_blocks(pool: Any, number: int, armed: Armed) -> None:
+    """Each write by itself; what it gave is its own, however often it was sent."""
+    async with both(pool.connection()) as conn:
+        armed(conn)
+        cursor = await call(conn.execute("insert into cuts_serial values (default) returning id"))
+        (id_,) = await call(cursor.fetchone())
+        assert cursor.rowcount == 1
+        with contextlib.suppress(psycopg.errors.UniqueViolation):
+            await call(conn.execute("insert into cuts_serial values (%s)", (id_,)))
+            raise AssertionError("a key twice")
+        status = psycopg.pq.TransactionStatus
+        assert conn.info.transaction_status in (status.IDLE, status.UNKNOWN)
+        insert = "insert into cuts select %s, count(*), 'blocks' from cuts_serial where id = %s"
+        await call(conn.execute(insert, (number, id_)))
+        await call(conn.execute("select 1"))
 
 
 async def autocommit_read(pool: Any, number: int, armed: Armed) -> None:
@@ -380,6 +402,7 @@ KINDS: dict[str, Kind] = {
     "autocommit-block": Kind(autocommit_block, WELL, _AUTOCOMMIT),
     # A lost reply of a statement that is its own transaction: nothing is known of it.
     "autocommit": Kind(autocommit, OR_UNKNOWN, _AUTOCOMMIT),
+    "autocommit-in-blocks": Kind(autocommit_in_blocks, WELL, _AUTOCOMMIT, {"autocommit": "block"}),
     # What was copied, and where a server's cursor stood, is gone with the session.
     "copy": Kind(copy, ANY),
     "server-side": Kind(server_side, ANY),
@@ -387,6 +410,6 @@ KINDS: dict[str, Kind] = {
     "hand-made": Kind(hand_made, ANY),
     "hand-made-many": Kind(hand_made_many, ANY),
     "hand-made-in-pipeline": Kind(hand_made_in_pipeline, ANY),
-    # The caller has seen a number that can't be drawn again.
-    "sequence-seen": Kind(sequence_seen, OR_REFUSED),
+    # The caller has seen a number, which isn't drawn again.
+    "sequence-seen": Kind(sequence_seen, WELL if parser() else OR_REFUSED),
 }

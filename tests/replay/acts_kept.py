@@ -56,6 +56,7 @@ create table kept_slug (id bigserial primary key, act text,
  slug text generated always as (act || '-' || id) stored);
 create sequence kept_orders;
 create table kept_restart (id bigserial primary key, act text);
+create table kept_far (id bigserial primary key, act text);
 create table kept_key (id bigserial primary key, act text);
 create table kept_current (id bigserial primary key, act text, parent bigint);
 create view kept_view as select * from kept_key;
@@ -372,16 +373,38 @@ async def a_trigger_that_tells_the_time(s: Scene, conn: Any) -> None:
     await s.do(conn.execute, "insert into kept_timed (act) values (%s)", (s.key,))
 
 
-@refused("has not passed")
-async def a_sequence_that_is_behind(s: Scene, conn: Any) -> None:
-    """Somebody has wound it back: it would give the number again."""
+@KEPT.act
+async def a_sequence_that_is_behind(s: Scene) -> None:
+    """It would give the number again, as after a failover that has lost it: it gives it to us."""
     query = "insert into kept_restart (act) values (%s) returning id"
-    (number,) = (await rows(s, conn, query, s.key))[0]
+    async with s.block() as conn:
+        (number,) = (await rows(s, conn, query, s.key))[0]
+        await flushed(s)
+
+        async def change() -> None:
+            async with s.block() as other:
+                again = "alter sequence kept_restart_id_seq restart"
+                await s.do(other.execute, again)
+
+        s.after_strike = change
+        await s.failover(settled=True)
+        await s.insert(conn, 1)
+        (another,) = (await rows(s, conn, query, s.key + "+"))[0]
+    assert another > number
+    assert await now_there(s, "select id from kept_restart where act = %(act)s") == [(number,)]
+
+
+@refused("has not passed")
+async def a_sequence_that_is_far_behind(s: Scene, conn: Any) -> None:
+    query = "insert into kept_far (act) values (%s) returning id"
+    async with s.block() as other:
+        far = f"alter sequence kept_far_id_seq restart with {1_000_000 * (1 + s.is_async)}"
+        await s.do(other.execute, far)
+    await rows(s, conn, query, s.key)
 
     async def change() -> None:
         async with s.block() as other:
-            again = f"alter sequence kept_restart_id_seq restart with {number + 1}"
-            await s.do(other.execute, again)
+            await s.do(other.execute, "alter sequence kept_far_id_seq restart with 7")
 
     s.after_strike = change
 

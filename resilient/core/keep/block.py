@@ -17,8 +17,8 @@ from .made import CURRENT_WORDS, TIME_WORDS, Column, Default, Made, default_of, 
 from .rewrite import Given, Rewritten, rewritten, timed
 from .tree import Node, Parse, body, kind, strings, uncast, walk
 
-#: the type `timestamp with time zone`
-TIMESTAMPTZ = 1184
+#: the types `timestamp with time zone` and `timestamp`
+TIMESTAMPTZ, TIMESTAMP = 1184, 1114
 _TIME_LITERALS = frozenset(("now", "today", "tomorrow", "yesterday"))
 _WRITES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
@@ -26,9 +26,9 @@ _WRITES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 @dataclass(frozen=True, slots=True)
 class Plan:
     """By the statements' numbers: `instead`, what is sent (None: nothing, its result is known);
-    `why`, why it is sent as it is.  `time`: the transaction's, for what comes behind; `timely`: it
-    was given back.  `numbers`: of each sequence what was given back; `keys`: of tables and columns
-    the values that nobody may have."""
+    `why`, why it is sent as it is.  `time`: the transaction's, for what comes behind, and `local`,
+    the same without its zone; `timely`: it was given back.  `numbers`: of each sequence what was
+    given back; `keys`: of tables and columns the values that nobody may have."""
 
     instead: dict[int, Rewritten | None]
     why: dict[int, str]
@@ -40,6 +40,7 @@ class Plan:
     loose: frozenset[int] = frozenset()
     #: the last statement that gets numbers; -1: none does
     last: int = -1
+    local: Given | None = None
 
 
 @dataclass(slots=True)
@@ -70,11 +71,11 @@ def decide(statements: list[Statement], facts: Facts, parse: Parse) -> Plan:
     return _Block(statements, facts, parse).plan()
 
 
-def later(statement: Statement, facts: Facts, parse: Parse, time: Given | None) -> Rewritten | None:
+def later(statement: Statement, facts: Facts, parse: Parse, before: Plan) -> Rewritten | None:
     """What is sent for a statement of a block in which the transaction's time was given back;
     None: the statement as it is.  Raises `Refused` where it may tell another time."""
     block = _Block([statement], facts, parse)
-    block.time = time
+    block.time, block.local = before.time, before.local
     block.everywhere()
     return block.rewritten(statement, block.gives.get(0), True)
 
@@ -88,6 +89,7 @@ class _Block:
         self.why: dict[int, str] = {}
         self.gives: dict[int, _Give] = {}
         self.time: Given | None = None
+        self.local: Given | None = None
         #: of each sequence, and of all (0), the number that was given last
         self.latest: dict[int, int] = {}
 
@@ -113,7 +115,7 @@ class _Block:
                 self.everywhere()
             except Refused as exc:
                 self._drop(lambda give: give.times, str(exc))
-                timely, self.time = False, None
+                timely, self.time, self.local = False, None, None
         return self._made(timely)
 
     def _drop(self, which: object, why: str) -> None:
@@ -220,8 +222,7 @@ class _Block:
             self._may_be_given(give, table, column)
             if default.what is Made.TIME:
                 give.times = True
-                if default.exact and seen.types[at] == TIMESTAMPTZ:
-                    self._told(seen, at)
+                self._told_by(default, seen, at)
             elif default.what is Made.SEQUENCE:
                 sequence = self._sequence(call, statement) if call else column.sequence
                 known = [integer(cell, seen.binary[at]) for cell in cells if cell is not None]
@@ -259,7 +260,8 @@ class _Block:
                 self._own(call)
                 if call.name in ("currval", "lastval"):
                     raise Refused(f"{call.name}() in an INSERT")
-                return Default(call.what, call.exact), place, call
+                exact = call.exact
+                return Default(call.what, exact, "", exact), place, call
         return None
 
     @staticmethod
@@ -305,6 +307,14 @@ class _Block:
         value = seen.cell(0, at)
         if value is not None:
             self.time = self.time or Given("", (value,), TIMESTAMPTZ, 0, seen.binary[at])
+
+    def _told_by(self, default: Default, seen: Seen, at: int) -> None:
+        """A column that it is the default of tells it."""
+        value = seen.cell(0, at)
+        if default.exact and seen.types[at] == TIMESTAMPTZ:
+            self._told(seen, at)
+        elif default.local and seen.types[at] == TIMESTAMP and value is not None:
+            self.local = self.local or Given("", (value,), TIMESTAMP, 0, seen.binary[at])
 
     def _timely(self) -> bool:
         """Has the caller seen it?"""
@@ -371,11 +381,14 @@ class _Block:
                 raise Refused(default.why)
             if default.what is not Made.TIME:
                 continue
-            if not default.exact or self.time is None or not column.insertable:
+            time = self.time if default.cast else None
+            if time is None and default.local:
+                time = self.local
+            if time is None or not column.insertable:
                 raise Refused(f"the default of {column.name!r} tells the transaction's time")
             _not_in_conflict(form, column.name)
-            cells, binary = self.time.cells, self.time.binary
-            given = Given(column.name, cells, TIMESTAMPTZ, 0, binary, place, each=True)
+            cells, type_oid, binary = time.cells, time.type_oid, time.binary
+            given = Given(column.name, cells, type_oid, 0, binary, place, each=True)
             if give is None:
                 give = self.gives[number] = _Give(form, [], True, False, implied, [], [])
             give.times = True
@@ -416,7 +429,7 @@ class _Block:
                 self.why[number] = str(exc)
                 if timely:  # everywhere, or nowhere
                     self._drop(lambda give: give.times, str(exc))
-                    self.time = None
+                    self.time = self.local = None
                     return self._made(False)
                 continue
             if made is not None or (give is not None and isinstance(give.form, Select)):
@@ -433,7 +446,8 @@ class _Block:
         }
         time = self.time if timely else None
         last = max((at for at, give in self.gives.items() if give.numbers), default=-1)
-        return Plan(instead, self.why, time, timely, numbers, keys, frozenset(loose), last)
+        local = self.local if timely else None
+        return Plan(instead, self.why, time, timely, numbers, keys, frozenset(loose), last, local)
 
     def rewritten(self, statement: Statement, give: _Give | None, timely: bool) -> Rewritten | None:
         if give is not None and isinstance(give.form, Select):

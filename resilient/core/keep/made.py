@@ -47,6 +47,13 @@ CURRENT_WORDS = re.compile(r"\b(?:currval|lastval)\b", re.I)
 #: casts between the integers, which a serial column's default has around its nextval
 _INTEGER_CASTS = frozenset((480, 714))
 _NEXTVAL = 1574
+#: `timestamp(timestamptz)`, and what else assigning a `timestamptz` to a column calls
+_TO_LOCAL = 2027
+_TIME_CASTS = {_TO_LOCAL: "timestamp", 1178: "date", 2019: "time", 1388: "timetz"} | {
+    1967: "timestamptz(n)",
+    1961: "timestamp(n)",
+}
+_CALLS = ("{FUNCEXPR ", "{SQLVALUEFUNCTION ")
 _FUNCTION_ID = re.compile(r":(?:funcid|opfuncid) (\d+)")
 _TIME_NODE = re.compile(r"\{SQLVALUEFUNCTION :op ([0-8]) ")
 _EXACT_NODE = re.compile(r"\{SQLVALUEFUNCTION :op 3 ")
@@ -86,11 +93,14 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Default:
     """What a column gets that isn't given.  `what` None: the same again, as far as anybody
-    knows.  `exact`: the transaction's time and nothing else.  `why`: not to be given back."""
+    knows.  `exact`: the transaction's time and nothing else; `cast`: that, made the column's type;
+    `local`: by way of `timestamp` at most.  `why`: not to be given back."""
 
     what: Made | None = None
     exact: bool = False
     why: str = ""
+    cast: bool = False
+    local: bool = False
 
 
 def default_of(column: Column, functions: dict[int, Function]) -> Default:
@@ -112,11 +122,17 @@ def default_of(column: Column, functions: dict[int, Function]) -> Default:
         return Default(why=f"the default of {column.name!r} calls {odd[0]}()")
     time = _TIME_NODE.search(column.tree) or any(each.name in TELL_TIME for each in known)
     if time:
-        exact = len(called) <= 1 and (
-            _EXACT_NODE.match(column.tree) is not None
-            or (len(called) == 1 and known[0].name in EXACT_TIME)
+        told = [each for each in known if each.name in TELL_TIME]
+        one = len(told) == 1 and told[0].name in EXACT_TIME and not _TIME_NODE.search(column.tree)
+        one |= (
+            not told
+            and len(_TIME_NODE.findall(column.tree)) == 1
+            and (_EXACT_NODE.search(column.tree) is not None)
         )
-        return Default(Made.TIME, exact)
+        casts = [each.oid for each in known if each not in told]
+        cast = one and column.tree.startswith(_CALLS) and set(casts) <= _TIME_CASTS.keys()
+        local = cast and bool(casts) and casts[-1] == _TO_LOCAL
+        return Default(Made.TIME, cast and not casts, "", cast, local)
     made = any(each.name in VALUES for each in known)
     return Default(Made.VALUE) if made else Default()
 
@@ -138,6 +154,18 @@ class Sequence:
     readable: bool = True
     usable: bool = True
 
+    def behind(self, value: int) -> bool:
+        """Will it give this yet?"""
+        last = self.last
+        return last is None or (last < value if self.increment > 0 else last > value)
+
+    def steps(self, value: int) -> int:
+        """So many numbers are to be drawn until it has passed this; at least one while it is
+        behind, where it has given nothing yet."""
+        if not self.behind(value):
+            return 0
+        return 1 if self.last is None else -(-(value - self.last) // self.increment)
+
 
 def passed(sequence: Sequence, value: int) -> str:
     """Why `value` may still be given to somebody else; empty when the sequence has passed it."""
@@ -145,9 +173,7 @@ def passed(sequence: Sequence, value: int) -> str:
         return f"this role may not read sequence {sequence.name} (GRANT USAGE)"
     if sequence.cycles:
         return f"sequence {sequence.name} begins anew when it is at its end (CYCLE)"
-    last = sequence.last
-    up = sequence.increment > 0
-    if last is None or (last < value if up else last > value):
+    if sequence.behind(value):
         return f"sequence {sequence.name} has not passed {value} on the new primary"
     return ""
 

@@ -20,19 +20,23 @@ from ..outcome import Incarnation, Mark
 class Sure(StrEnum):
     """Of which numbers of a block it is certain."""
 
+    LOST = "lost"  # what it had written isn't in the new primary's history
     NONE = "none"
-    FIRST = "first"  # of its first statement that writes
+    MARKED = "marked"  # of those up to its mark
     ALL = "all"
 
 
 def sure(mark: Mark | None, now: Incarnation | None, received: bool, flushed_lsn: int) -> Sure:
-    """`mark`: the block's, taken behind its first statement that wrote.  `now`: the new primary.
-    `received`, `flushed_lsn`: as in `outcome`."""
+    """`mark`: the block's, taken behind a statement of its.  `now`: the new primary.  `received`,
+    `flushed_lsn`: as in `outcome`."""
     if mark is None or now is None or not now.system_id:
         return Sure.NONE
     then = mark.incarnation
     if now == then:
         return Sure.ALL
-    promoted = now.system_id == then.system_id and now.timeline == then.timeline + 1 and received
-    there = now.recovered_lsn is not None and mark.lsn <= min(now.recovered_lsn, flushed_lsn)
-    return Sure.FIRST if promoted and there else Sure.NONE
+    if now.system_id != then.system_id or now.recovered_lsn is None:
+        return Sure.NONE
+    if now.timeline in (then.timeline, then.timeline + 1) and mark.lsn > now.recovered_lsn:
+        return Sure.LOST
+    promoted = now.timeline == then.timeline + 1 and received
+    return Sure.MARKED if promoted and mark.lsn <= flushed_lsn else Sure.NONE

@@ -13,6 +13,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
+from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import explained
@@ -21,9 +22,11 @@ from ..replay.statements import traits
 from ..session.host import Gen
 from ..session.wire import ended
 from . import ledger
-from .facts import RIDER, Written
+from .facts import Written, flushed_in, told
 from .resolver import Resolver
 
+#: columns of the rider; behind a pooler there are more
+PLAIN_FIELDS = 3
 _READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
 
 _BAD = pq.ConnStatus.BAD
@@ -202,7 +205,7 @@ class Committer:
         if wire.sync_rep_warned:
             raise self.judge.unconfirmed()
         if written is not None and (seen := wire.facts) is not None:
-            seen.flushed.acknowledged(written)
+            flushed_in(written[2], seen).acknowledged(written)
         return result
 
     # -- the question that a lost COMMIT is resolved by
@@ -218,7 +221,7 @@ class Committer:
         pgconn = wire.pgconn
         if pgconn.transaction_status != _INTRANS:
             return
-        pgconn.send_query(RIDER)
+        pgconn.send_query(wire.rider)
         (result,) = yield from generators.execute(pgconn)
         if result.status == _TUPLES:
             self.read_rider(result)
@@ -244,12 +247,16 @@ class Committer:
         if seen is None:
             return
         get = result.get_value
+        home, known = seen.incarnation, seen.flushed
+        if self.wire.pooled:
+            home = _pooled_home(result) or (self.journal.written or (b"", b"", home))[2]
+            known = flushed_in(home, seen)
         flushed = get(0, 2)
         if flushed is not None:
-            seen.flushed.latest = flushed
+            known.latest = flushed
         if self.journal.written is None:
             xid, position = get(0, 0), get(0, 1)
-            self.journal.wrote((xid, position, seen.incarnation) if xid and position else None)
+            self.journal.wrote((xid, position, home) if xid and position else None)
 
     # -- the token
 
@@ -305,3 +312,10 @@ class Committer:
         except e.OperationalError:
             return  # the next use finds the session gone
         self.judge.pool.known.learnt(asked if not found.effect else [])
+
+
+def _pooled_home(result: PGresult) -> Incarnation | None:
+    """The server that has this transaction, behind a pooler; None: this wasn't asked, because the
+    transaction has been asked before."""
+    values = [result.get_value(0, column) for column in range(PLAIN_FIELDS, result.nfields)]
+    return told([None if value is None else value.decode() for value in values]) if values else None

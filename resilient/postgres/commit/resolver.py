@@ -19,7 +19,16 @@ from ..replay.proofs import only_read, reached_far
 from ..replay.replayer import Fresh, Replayer, logger
 from ..session.host import Gen
 from . import ledger
-from .facts import CONFIRM, END_BACKEND, Written, ask, mark_of, witness, xid_status
+from .facts import (
+    CONFIRM,
+    END_BACKEND,
+    Written,
+    ask,
+    flushed_in,
+    mark_of,
+    witness,
+    xid_status,
+)
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
 UNCONFIRMED = "it is committed, and not acknowledged as durable"
@@ -143,9 +152,6 @@ class Resolver:
     def _resolve(self, exc: e.Error, written: Written | None) -> Gen:
         """Ask the fenced primary, until it tells or the deadline passes."""
         mark = None if written is None else mark_of(written)
-        known = self.wire.facts
-        if mark is not None and known is not None and self.wire.sync_rep_warned:
-            known.flushed.seen(mark.lsn)  # it was cut off behind the flush, see `core.outcome`
         deadline_at = self.replayer.deadline_at()
         limit = f" within {self.judge.pool.settings.deadline_s:g} s (RESILIENT_DEADLINE_S)"
         verdict = Verdict(Outcome.UNKNOWN, f"no primary could be asked{limit}")
@@ -163,7 +169,7 @@ class Resolver:
                     why = f"it may have reached {far}, which commits by itself"
                     verdict = Verdict(Outcome.UNKNOWN, why)
                     break
-                verdict = yield from self._hear_verdict(fresh, mark, deadline_at)
+                verdict = yield from self._hear_verdict(fresh, written, deadline_at)
             except BaseException as failure:
                 fresh.finish()
                 if not isinstance(failure, e.Error | OSError):
@@ -190,10 +196,21 @@ class Resolver:
         if known is not None and written is not None:
             known.flushed.acknowledged(written)
 
-    def _hear_verdict(self, fresh: Fresh, mark: Mark | None, deadline_at: float) -> Gen:
+    def _flush_position(self, mark: Mark) -> int:
+        """How far the mark's incarnation had flushed, as far as anybody knows.  A COMMIT whose
+        wait for standbys was ended is flushed, see `core.outcome`."""
+        warned, seen = self.wire.sync_rep_warned, self.wire.facts
+        if seen is None:
+            return mark.lsn if warned else 0
+        known = flushed_in(mark.incarnation, seen)
+        if warned:
+            known.seen(mark.lsn)
+        return known.lsn
+
+    def _hear_verdict(self, fresh: Fresh, written: Written | None, deadline_at: float) -> Gen:
         """What one server says, while the COMMIT runs again and again; confirmed."""
         while True:
-            verdict = yield from self._verdict(fresh, mark)
+            verdict = yield from self._verdict(fresh, written)
             if verdict.outcome is Outcome.COMMITTED:
                 try:
                     yield from self._confirm(fresh, deadline_at)
@@ -205,8 +222,19 @@ class Resolver:
                 return verdict
             yield from self.replayer.pause(RUNNING_PAUSE_S)
 
-    def _verdict(self, fresh: Fresh, mark: Mark | None) -> Gen:
-        """One round of questions to the server behind `fresh`."""
+    def _verdict(self, fresh: Fresh, written: Written | None) -> Gen:
+        """One round of questions to the server behind `fresh`: behind a pooler in one transaction,
+        which goes on where it says that it is committed."""
+        if not fresh.wire.pooled or self.token:
+            return (yield from self._one_verdict(fresh, written))
+        yield from ask(fresh.wire.pgconn, b"BEGIN")
+        verdict = yield from self._one_verdict(fresh, written)
+        if verdict.outcome is not Outcome.COMMITTED:
+            yield from ask(fresh.wire.pgconn, b"ROLLBACK")
+        return verdict
+
+    def _one_verdict(self, fresh: Fresh, written: Written | None) -> Gen:
+        mark = None if written is None else mark_of(written)
         seen = yield from witness(fresh.wire.pgconn)
         if seen is None:
             return Verdict(Outcome.UNKNOWN, "the new primary doesn't tell its incarnation")
@@ -215,14 +243,14 @@ class Resolver:
         else:
             assert mark is not None
             status = yield from xid_status(fresh.wire.pgconn, mark.xid)
-            known = self.wire.facts
-            flushed = known.flushed.lsn if known is not None else 0
+            flushed = self._flush_position(mark)
             verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
             if verdict.outcome is Outcome.UNKNOWN:
                 why = f"{verdict.reason} (RESILIENT_COMMIT_RESOLVER=ledger would know)"
                 verdict = Verdict(Outcome.UNKNOWN, why)
         if verdict.outcome is Outcome.RUNNING and mark is not None:
-            backend, xid = b"%d" % self.backend_pid, b"%d" % (mark.xid & 0xFFFFFFFF)
+            pid = 0 if fresh.wire.pooled else self.backend_pid
+            backend, xid = b"%d" % pid, b"%d" % (mark.xid & 0xFFFFFFFF)
             yield from ask(fresh.wire.pgconn, END_BACKEND, [backend, xid])
         return verdict
 
@@ -244,17 +272,19 @@ class Resolver:
         """A transaction that waits for standbys as the one before was told to."""
         told = [*self.session.settings, *self.journal.entries]
         waits = [entry for entry in told if b"synchronous_commit" in entry.query.lower()]
-        if waits:
-            fresh.wire.pgconn.send_query(b"BEGIN")
-            yield from generators.execute(fresh.wire.pgconn)
+        pgconn, as_one = fresh.wire.pgconn, bool(waits) or fresh.wire.pooled
+        if as_one:
+            if pgconn.transaction_status == pq.TransactionStatus.IDLE:
+                pgconn.send_query(b"BEGIN")
+                yield from generators.execute(pgconn)
             for entry in waits:
-                entry.send(fresh.wire.pgconn)
-                yield from generators.execute(fresh.wire.pgconn)
-        fresh.wire.pgconn.send_query(CONFIRM)
-        (result,) = yield from generators.execute(fresh.wire.pgconn)
-        if waits:
-            fresh.wire.pgconn.send_query(b"COMMIT")
-            (result,) = yield from generators.execute(fresh.wire.pgconn)
+                entry.send(pgconn)
+                yield from generators.execute(pgconn)
+        pgconn.send_query(CONFIRM)
+        (result,) = yield from generators.execute(pgconn)
+        if as_one:
+            pgconn.send_query(b"COMMIT")
+            (result,) = yield from generators.execute(pgconn)
         return result
 
     def _known(self, mark: Mark | None, verdict: Verdict) -> dict[str, object]:

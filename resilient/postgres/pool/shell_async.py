@@ -339,7 +339,8 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
 
     async def _getconn_unchecked(self, timeout: float) -> ACT:
         if not self._spares():
-            return await psycopg_pool.AsyncConnectionPool._getconn_unchecked(self, timeout)
+            plain: Any = psycopg_pool.AsyncConnectionPool
+            return cast(ACT, await plain._getconn_unchecked(self, timeout))
         conn = await super()._getconn_unchecked(timeout)
         self._restock()
         return conn

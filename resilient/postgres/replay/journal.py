@@ -122,6 +122,7 @@ class Journal:
         "failed",
         "hazard",
         "kept",
+        "marked",
         "marked_at",
         "max_bytes",
         "max_statements",
@@ -142,6 +143,8 @@ class Journal:
         self.hazard = ""
         self.written: Written | None = None
         self.marked_at = 0.0
+        #: the number of the last entry that stands before its mark
+        self.marked = -1
         #: so many entries are in `size`; when there are so many it is time again
         self.measured, self.due = 0, AT_ONCE
         self.blind = False
@@ -233,6 +236,7 @@ class Journal:
         """The server was asked, and told; None: it has written nothing yet."""
         if written is not None:
             self.written = written
+            self.marked = len(self.entries) or 1  # 0 is the BEGIN that came with it
             self.marked_at = time.monotonic()
         self.blind = False
 

@@ -85,6 +85,9 @@ FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid,
 LATERAL (SELECT pg_catalog.has_sequence_privilege(s.seqrelid, 'USAGE, SELECT') OFFSET 0) m (may)
 WHERE s.seqrelid = ANY ($1::oid[])"""
 
+DRAW = b"""\
+SELECT pg_catalog.nextval($1::oid::regclass) FROM pg_catalog.generate_series(1, $2::int)"""
+
 #: transactions that have taken numbers, and aren't over
 TAKERS = b"""\
 SELECT relation, pg_catalog.concat(virtualtransaction, ' ', pid) FROM pg_catalog.pg_locks
@@ -209,6 +212,12 @@ def sequences(pgconn: PGconn, oids: Iterable[int]) -> PQGen[dict[int, Numbers]]:
         )
         for oid, name, last, increment, cache, cycles, may, use in found
     }
+
+
+def drawn(pgconn: PGconn, oid: int, count: int) -> PQGen[list[int]]:
+    """The next numbers of a sequence, which nobody else gets then."""
+    found = yield from rows(pgconn, DRAW, b"%d" % oid, b"%d" % count)
+    return [int(number) for (number,) in found]
 
 
 def taken(pgconn: PGconn, table: Table, column: str, values: Sequence[int]) -> PQGen[bool]:

@@ -5,12 +5,14 @@ Asked on the new session before the transaction begins there; what may be given 
 tell, the statements are sent as they were, and a mismatch says why.
 """
 
+# long: one transaction's questions, in one piece
 from __future__ import annotations
 
 import logging
 import re
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 from psycopg import errors as e
@@ -20,9 +22,9 @@ from psycopg.pq.abc import PGresult
 from ...core.keep.block import Plan, decide, form_of, later
 from ...core.keep.facts import Facts, Seen, Statement, Table
 from ...core.keep.forms import Insert, Refused, Select, call_of
-from ...core.keep.made import CURRENT_WORDS, Made
+from ...core.keep.made import CURRENT_WORDS, Made, Sequence
 from ...core.keep.proof import Sure, sure
-from ...core.keep.rewrite import Given, Rewritten
+from ...core.keep.rewrite import Rewritten
 from ...core.keep.tree import Parse, uncast
 from ...core.outcome import Mark
 from ...core.reach import names_of
@@ -41,6 +43,8 @@ logger = logging.getLogger("resilient.failover")
 #: those who may have taken a number from the new primary, and not used it yet, are waited for so
 #: long, in seconds: where a table's key tells afterwards, and where nothing does
 SETTLE_S, SETTLE_LOOSE_S, SETTLE_PAUSE_S = 0.03, 1.0, 0.01
+#: a sequence that is further behind stays so
+MOST_DRAWN, FAR = 10_000, 2**63
 #: a statement that may have given what a database makes up
 _MAKES = re.compile(
     rb"\breturning\b|\b(?:nextval|currval|lastval|now|clock_timestamp|statement_timestamp"
@@ -54,15 +58,14 @@ _BINARY = pq.Format.BINARY
 
 
 class Kept:
-    """What is given back in one transaction.  `mark`: its position on the server before."""
+    """What is given back in one transaction.  `mark`: its position on the server before, behind
+    the statement with the number `marked`."""
 
-    def __init__(self, mark: Mark | None = None) -> None:
-        self.mark = mark
+    def __init__(self, mark: Mark | None = None, marked: int = -1) -> None:
+        self.mark, self.marked = mark, marked
         self.why: dict[int, str] = {}
         self.instead: dict[int, Entry | None] = {}
-        #: the transaction's time was given back: what comes behind gets it too
-        self.time: Given | None = None
-        self.timely = self.numbered = False
+        self.plan: Plan | None = None
 
     def entry(self, entry: Entry) -> Entry | None:
         """What is sent for a statement; None: nothing, its result stays."""
@@ -78,8 +81,7 @@ class Kept:
             entry = entries[number]
             self.instead[id(entry)] = None if made is None else with_values(entry, made)
         self.why = {id(entries[number]): why for number, why in plan.why.items()}
-        self.time, self.timely = plan.time, plan.timely
-        self.numbered = bool(plan.numbers)
+        self.plan = plan
 
 
 def kept(
@@ -88,7 +90,9 @@ def kept(
     """What of the transaction is given back on the connection's new, idle session."""
     journal = judge.journal
     before = journal.kept
-    found = Kept(mark or (before.mark if before is not None else None))
+    found = Kept(mark, journal.marked)
+    if mark is None and before is not None:  # a replay that was lost itself
+        found = Kept(before.mark, before.marked)
     entries = journal.entries
     makes = [entry for entry in entries if _MAKES.search(entry.query)]
     if not any(_seen(entry) for entry in makes):
@@ -98,7 +102,7 @@ def kept(
         found.why = {id(entry): MISSING for entry in makes}
         return found
     try:
-        plan = yield from _Questions(judge, entries, found.mark, parse, pause).plan()
+        plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
         logger.warning("step=kept reason=%r", str(exc))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
@@ -165,14 +169,14 @@ def behind(judge: Judge, pgq: Any) -> Gen:
     """A statement comes after values were given back: it gets the transaction's time as those
     before it, in place.  Raises `TransactionReplayMismatch` where it may tell another, or what a
     sequence gave last."""
-    known: Kept = judge.journal.kept
-    if not (known.timely or known.numbered) or not judge.wire.in_block:
+    plan: Plan | None = judge.journal.kept.plan
+    if plan is None or not (plan.timely or plan.numbers) or not judge.wire.in_block:
         return
     try:
-        if known.numbered and CURRENT_WORDS.search(pgq.query.decode("utf-8", "replace")):
+        if plan.numbers and CURRENT_WORDS.search(pgq.query.decode("utf-8", "replace")):
             raise Refused("numbers that were given back don't set currval and lastval")
-        if known.timely and (parse := parser()) is not None:
-            yield from _timed(judge, pgq, known.time, parse)
+        if plan.timely and (parse := parser()) is not None:
+            yield from _timed(judge, pgq, plan, parse)
     except e.OperationalError:
         if not judge.wire.lost:
             raise  # the statement will find the session gone
@@ -185,13 +189,13 @@ def behind(judge: Judge, pgq: Any) -> Gen:
         ) from None
 
 
-def _timed(judge: Judge, pgq: Any, time: Given | None, parse: Parse) -> Gen:
+def _timed(judge: Judge, pgq: Any, plan: Plan, parse: Parse) -> Gen:
     """Puts the transaction's time into psycopg's query."""
     if traits(pgq.query).plain:
         return
     entry = Entry(pgq.query, pgq.params, pgq.types, pgq.formats)
-    asked = _Questions(judge, [entry], None, parse)
-    made = later(asked.statements[0], (yield from asked.facts()), parse, time)
+    asked = _Questions(judge, [entry], Kept(), parse)
+    made = later(asked.statements[0], (yield from asked.facts()), parse, plan)
     if made is None:
         return
     if isinstance(pgq, PostgresClientQuery):
@@ -208,31 +212,63 @@ class _Questions:
         self,
         judge: Judge,
         entries: list[Entry],
-        mark: Mark | None,
+        kept: Kept,
         parse: Parse,
         pause: Callable[[float], Gen] | None = None,
     ) -> None:
-        self.wire, self.mark, self.parse, self.pause = judge.wire, mark, parse, pause
-        self.pgconn = judge.wire.pgconn
+        self.wire, self.pgconn = judge.wire, judge.wire.pgconn
+        self.parse, self.pause = parse, pause
+        self.mark, self.marked = kept.mark, kept.marked
+        #: of sequences that were behind: the numbers that are ours now
+        self.drawn: dict[int, set[int]] = {}
+        self.behind: dict[int, set[int]] = {}
         self.entries = entries
         self.statements = [statement_of(entry, parse) for entry in entries]
         self.forms = [form_of(statement) for statement in self.statements]
 
     def plan(self) -> Gen:
         self._not_elsewhere()
-        for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", b"SET LOCAL jit = off"):
+        facts = yield from self._within(b"READ ONLY", self.facts())
+        hoped = decide(self.statements, _hopeful(facts), self.parse)
+        for oid, values in hoped.numbers.items():
+            if any(map(facts.sequences[oid].behind, values)):
+                # Rolled back, which waits for no standby: numbers are drawn for good.
+                draw = self._draw(facts.sequences[oid], values)
+                yield from self._within(b"READ WRITE", draw)
+        if self.drawn:
+            sequences = ask.sequences(self.pgconn, set(facts.sequences))
+            known = yield from self._within(b"READ ONLY", sequences)
+            facts = replace(facts, sequences=known)
+        plan = decide(self.statements, facts, self.parse)
+        refused = yield from self._within(b"READ ONLY", self._taken(plan, facts))
+        if refused:
+            plan = decide(self.statements, replace(facts, taken=refused), self.parse)
+        return plan
+
+    def _within(self, mode: bytes, questions: Gen) -> Gen:
+        """Questions, in a transaction that is none of the caller's."""
+        for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED " + mode, b"SET LOCAL jit = off"):
             yield from ask.rows(self.pgconn, step)
         try:
-            facts = yield from self.facts()
-            plan = decide(self.statements, facts, self.parse)
-            refused = yield from self._taken(plan, facts)
-            if refused:
-                facts = self._with(facts, refused)
-                plan = decide(self.statements, facts, self.parse)
+            return (yield from questions)
         finally:
             if self.pgconn.status != pq.ConnStatus.BAD:
                 yield from ask.rows(self.pgconn, b"ROLLBACK")
-        return plan
+
+    def _draw(self, sequence: Sequence, values: set[int]) -> Gen:
+        """A failover has thrown the sequence back: what it would give again is drawn from it, so
+        that nobody else gets it.  (`setval` would throw back whoever was quicker.)"""
+        far = max(values) if sequence.increment > 0 else min(values)
+        self.behind[sequence.oid] = {value for value in values if sequence.behind(value)}
+        drawn: set[int] = set()
+        while sequence.usable and len(drawn) < MOST_DRAWN and (steps := sequence.steps(far)):
+            if steps > MOST_DRAWN:
+                break
+            numbers = yield from ask.drawn(self.pgconn, sequence.oid, steps)
+            drawn.update(numbers)
+            sequence = replace(sequence, last=numbers[-1])
+        if drawn:
+            self.drawn[sequence.oid] = drawn
 
     def _not_elsewhere(self) -> None:
         """OIDs are those of a copy: another cluster has others."""
@@ -240,13 +276,6 @@ class _Questions:
         there, here = mark and mark.incarnation.system_id, now and now.incarnation.system_id
         if there and here and there != here:
             raise ask.Unanswered("the new primary is another cluster")
-
-    @staticmethod
-    def _with(facts: Facts, refused: dict[int, str]) -> Facts:
-        return Facts(
-            *(facts.tables, facts.functions, facts.sequences, facts.sequence_named, facts.arrays),
-            *(facts.named, facts.shadowed, facts.time, facts.current, refused),
-        )
 
     # -- facts
 
@@ -305,13 +334,27 @@ class _Questions:
 
     def _taken(self, plan: Plan, facts: Facts) -> Gen:
         """Of sequences whose numbers may be somebody's: why."""
-        unsure = self._unsure(plan)
-        refused = {
+        certain = self._certain()
+        clear = certain is Sure.ALL or (certain is Sure.MARKED and plan.last <= self.marked)
+        theirs = plan.numbers.items()
+        others = {oid for oid, values in theirs if values - self.drawn.get(oid, set())}
+        unsure = set() if clear else others
+        refused: dict[int, str] = {
+            oid: "the failover has lost what this transaction had written, and sequence"
+            f" {facts.sequences[oid].name} may have given it again"
+            for oid in unsure & plan.loose
+            if certain is Sure.LOST
+        }
+        refused |= {
             oid: f"sequence {facts.sequences[oid].name} may have given it to a session that keeps"
             " several (CACHE)"
             for oid in unsure
             if facts.sequences[oid].cache > 1
         }
+        for oid in set(self.drawn) & set(plan.numbers):
+            behind = self.behind.get(oid, set()) - self.drawn[oid]
+            if behind:
+                refused[oid] = f"somebody has drawn it from sequence {facts.sequences[oid].name}"
         refused |= yield from self._settled(unsure - set(refused), plan.loose, facts)
         for oid, column, values in plan.keys:
             table: Table = facts.tables[oid]
@@ -322,35 +365,13 @@ class _Questions:
                 refused |= dict.fromkeys(known, why)
         return refused
 
-    def _unsure(self, plan: Plan) -> set[int]:
-        """The sequences of which it isn't certain that they had passed the numbers before anybody
-        could use the new primary."""
+    def _certain(self) -> Sure:
+        """Had the sequences passed the numbers before anybody could use the new primary?"""
         seen = self.wire.facts
-        certain = Sure.NONE
-        if seen is not None:
-            flushed = self._flushed()
-            certain = sure(self.mark, seen.incarnation, seen.received, flushed)
-        if certain is Sure.ALL:
-            return set()
-        if certain is Sure.FIRST and plan.last <= self._first_to_write():
-            return set()
-        return set(plan.numbers)
-
-    def _flushed(self) -> int:
-        """How far the server before is known to have flushed."""
-        return 0 if self.mark is None else flushed_of(self.mark.incarnation)
-
-    def _first_to_write(self) -> int:
-        """The first statement that may have written: the mark is behind it, or behind an earlier
-        one."""
-        for number, form in enumerate(self.forms):
-            query = self.statements[number].query
-            if isinstance(form, Select):
-                if any(call.what is Made.SEQUENCE for call in form.calls):
-                    return number
-            elif not traits(query).plain:
-                return number
-        return -1
+        if seen is None or self.mark is None:
+            return Sure.NONE
+        flushed = flushed_of(self.mark.incarnation)
+        return sure(self.mark, seen.incarnation, seen.received, flushed)
 
     def _settled(self, oids: set[int], loose: frozenset[int], facts: Facts) -> Gen:
         """Waits for the transactions that may have taken numbers from the new primary.  Who has
@@ -387,6 +408,15 @@ def sequences_of(form: Insert | Select) -> list[str | int]:
         return [call.sequence for call in form.calls if call.what is Made.SEQUENCE]
     calls = [call_of(uncast(item)) for row in form.items for item in row]
     return [call.sequence for call in calls if call is not None and call.what is Made.SEQUENCE]
+
+
+def _hopeful(facts: Facts) -> Facts:
+    """As if no sequence were behind: what would be given back then?"""
+    sequences = {
+        oid: replace(each, last=FAR if each.increment > 0 else -FAR)
+        for oid, each in facts.sequences.items()
+    }
+    return replace(facts, sequences=sequences)
 
 
 def _dotted(schema: str, table: str) -> str:

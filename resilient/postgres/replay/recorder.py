@@ -36,6 +36,7 @@ from .statements import KNOWN, Traits, traits
 _IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS
 _UNKNOWN = pq.TransactionStatus.UNKNOWN
+_FATAL = pq.ExecStatus.FATAL_ERROR
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
@@ -47,7 +48,8 @@ class Recorder:
     `for_reading`: it was lent for that, and an autocommit session is told so.  `answered_before`:
     what failed had been answered before.  `noted`: the text of the statement that is started, where
     its cursor tells.  `remembers`: it is recorded when it is put into its pipeline.  `deferring`:
-    its BEGIN isn't its own to send.
+    its BEGIN isn't its own to send.  `wraps`: a write in autocommit travels in a block
+    (RESILIENT_AUTOCOMMIT=block).
     """
 
     __slots__ = (
@@ -64,6 +66,7 @@ class Recorder:
         "sender",
         "session",
         "wire",
+        "wraps",
     )
 
     def __init__(self, committer: Committer) -> None:
@@ -79,6 +82,7 @@ class Recorder:
         self.answered_before = False
         self.noted: bytes | None = None
         self.remembers = self.deferring = False
+        self.wraps = False
 
     @property
     def stranded(self) -> bool:
@@ -185,6 +189,7 @@ class Recorder:
             what = _of_client(cur, what)
         fmt = cur.format if binary is None else _FORMATS[binary]
         entry = None
+        wrapped = False
         wire.sync_rep_warned = False
         while not (what.ends and wire.in_block):
             if journal.kept is not None:
@@ -205,7 +210,11 @@ class Recorder:
                     else:
                         if self.for_reading:
                             yield from self.tell_read_only()
-                        if what.calls or not what.reads:
+                        if self.wraps and not self.for_reading and _wrappable(what):
+                            begin, wrapped = b"BEGIN", True
+                            if self.replayer.unmet:
+                                yield from self.replayer.meet()
+                        elif what.calls or not what.reads:
                             status = self._status_heard()
                 if begin or status != _IDLE or what.session:
                     entry = entry_of(cur, pgq, fmt)
@@ -225,6 +234,8 @@ class Recorder:
                 if self.judge.surfaces(exc, sent):
                     if ended(exc):
                         self.judge.end_with(exc)
+                    elif wrapped:
+                        yield from self.roll_back()
                     else:
                         yield from self._refused(entry, exc, begin)
                     raise exc.with_traceback(None) from None
@@ -238,6 +249,8 @@ class Recorder:
                 continue
             if begin:
                 journal.begins(begun_by(begin))
+            if wrapped and entry is not None:
+                entry.waiting = True  # its caller has seen nothing of it yet
             if wire.sync_rep_warned:
                 raise self.judge.unconfirmed()
             after = wire.pgconn.transaction_status
@@ -256,6 +269,8 @@ class Recorder:
             break
         else:
             yield from self._commit_by_hand(cur)
+        if wrapped and entry is not None:
+            yield from self._commit_wrapped(cur, entry)
         cur._last_query = query
         yield from host.tidy()
 
@@ -265,6 +280,19 @@ class Recorder:
         assert exc is not None
         self.committer.ours_failed(exc)
         yield from self.replayer.redo(exc)
+
+    def _commit_wrapped(self, cur: Any, entry: Entry) -> Gen:
+        """A write in autocommit was answered, and its COMMIT is ours.  Its caller hasn't seen
+        anything: what it gave when it was done again is its result."""
+        answered = cur._results
+        yield from self.committer.commit()
+        results = entry.results
+        if results is None or results is answered:
+            return
+        for result in results:
+            if result.status == _FATAL:  # and COMMIT has rolled it back
+                raise self.wire.error(result)
+        cur._set_results(results)
 
     def _status_heard(self) -> int:
         """The status before a write of its own is sent: one that goes to a session that has
@@ -371,6 +399,11 @@ class Recorder:
             journal.reset()
             return
         journal.add(entry, results, not rode and what.writes)
+
+
+def _wrappable(what: Traits) -> bool:
+    """May it write, and may it stand in a block?  CALL, DO and utilities may not."""
+    return what.rides and (what.calls or not what.reads) and not what.session
 
 
 def _of_client(cur: Any, what: Traits) -> Traits:

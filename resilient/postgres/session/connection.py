@@ -203,7 +203,7 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         pool = place_of_broken(self)
         if pool is not None:
             pool.putconn(self)
-            self._pool, self._closed = None, True
+            self._pool = None
         super().close()
 
     def __exit__(
@@ -290,7 +290,7 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         pool = place_of_broken(self)
         if pool is not None:
             await pool.putconn(self)
-            self._pool, self._closed = None, True
+            self._pool = None
         await super().close()
 
     async def __aexit__(

@@ -151,6 +151,7 @@ class RecordingCursor(CursorBase):
 
         def _resilient(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
             """One statement, by psycopg alone: the base class's own `_maybe_prepare_gen`."""
+            raise NotImplementedError
 
 
 class SyncRecording(RecordingCursor, SyncBase):

@@ -18,6 +18,7 @@ from psycopg import pq
 
 from ...core.model import Endpoint, FailureKind, Observation, Role
 from ...monitor.sockets import Link
+from ..bounded import TooMuch, answer, unbearable
 from ..role import RoleError, observe, with_descriptor
 
 #: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
@@ -64,6 +65,9 @@ class Dial:
                 if self.link.condemned:
                     gen.close()
                     raise e.OperationalError(f"connecting abandoned: {self.link.condemned}")
+                if why := unbearable(item[0]):
+                    gen.close()
+                    raise TooMuch(why)
                 item = gen.send(ready)
         except StopIteration as stop:
             return stop.value
@@ -87,7 +91,9 @@ class Dial:
     def admit(self, pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
         """Ask the server what it is, and judge the answer."""
         try:
-            self.seen = yield from self.guard(with_descriptor(pgconn, observe(pgconn)))
+            self.seen = yield from self.guard(
+                with_descriptor(pgconn, answer(pgconn, observe(pgconn)))
+            )
         except RoleError as exc:
             if exc.kind not in (FailureKind.ERROR, FailureKind.CROWDED):
                 raise e.OperationalError(str(exc)) from exc

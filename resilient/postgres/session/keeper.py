@@ -87,6 +87,7 @@ class Keeper:
             self.committer.mode = settings.commit_resolver
             self.committer.replayer.asks = settings.commit_resolver != "off"
             recorder = self._recorder = Recorder(self.committer)
+            recorder.wraps = settings.autocommit == "block"
         if self.committer.replayer.asks or settings.replay == "on":
             judge.recording = True
             self.recorder = recorder

@@ -28,6 +28,9 @@ else:
     Base = object
 
 
+_BAD = pq.ConnStatus.BAD
+
+
 class RecordingPipeline(Base):
     """Mixed in front of psycopg's pipelines."""
 
@@ -36,6 +39,8 @@ class RecordingPipeline(Base):
         self._resilient: Keeper = conn._resilient
         #: statements that are queued and not answered, in their order
         self._unanswered: deque[Entry] = deque()
+        #: what the end of the session has answered instead, with who waits for it
+        self._cut: list[tuple[Entry | None, Any]] = []
 
     def remember(self, entry: Entry) -> None:
         """A statement is queued."""
@@ -53,11 +58,19 @@ class RecordingPipeline(Base):
             super()._process_results(queued, results)
         except e.Error as exc:
             keep_farewell(self._resilient.wire, exc)
-            if recorder is not None:
+            if self._over(exc):
+                self._cut.append((entry, queued))
+            elif recorder is not None:
                 recorder.journal.rule_out("a pipeline that failed")
             raise
         if entry is not None and recorder is not None:
             recorder.journal.answered(entry, results)
+
+    def _over(self, exc: e.Error) -> bool:
+        """Is this no answer to a statement, but the end of the session?"""
+        over = ended(exc) or self._resilient.wire.farewell is not None
+        over = over or self.pgconn.status == _BAD
+        return over and not said(exc)
 
     def _communicate_gen(self) -> Gen:
         return self._surviving(super()._communicate_gen())
@@ -80,8 +93,10 @@ class RecordingPipeline(Base):
 
     def _revive(self, recorder: Recorder, exc: e.Error) -> Gen:
         """The block again on a new session, and the answers to whom they are due."""
-        entries = list(self._unanswered)
-        waiting = [queued for queued in self.result_queue if queued is not None]
+        entries = [entry for entry, _ in self._cut if entry is not None] + [*self._unanswered]
+        left = [queued for _, queued in self._cut] + [*self.result_queue]
+        waiting = [queued for queued in left if queued is not None]
+        self._cut.clear()
         if len(entries) != len(waiting):
             recorder.journal.rule_out("a cursor that isn't the connection's")
         block = any(entry.query.startswith(b"BEGIN") for entry in recorder.journal.entries)

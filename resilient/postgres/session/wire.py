@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ...errors import ResilientError
 from ...monitor.sockets import Link
-from ..commit.facts import RIDER, Witness
+from ..commit.facts import POOLED_RIDER, RIDER, Witness
 from .host import Gen
 
 #: the server's function that warns of a commit without its standbys; no translation changes
@@ -103,6 +103,16 @@ class Wire:
     # -- how it stands
 
     @property
+    def pooled(self) -> bool:
+        """Is it behind a pooler, where each transaction may meet another server?"""
+        return self.link is not None and self.link.pooled
+
+    @property
+    def rider(self) -> bytes:
+        """What its server is asked for a transaction's id and position."""
+        return POOLED_RIDER if self.pooled else RIDER
+
+    @property
     def lost(self) -> bool:
         """The session is gone, or what comes from it now is no acknowledgement."""
         link = self.link
@@ -183,7 +193,7 @@ class Wire:
     def rides(self, asks: bool) -> None:
         """From here on the rider follows statements, where it may be asked."""
         seen = self.facts
-        self.ride = RIDER if asks and seen is not None and seen.marks else b""
+        self.ride = self.rider if asks and seen is not None and seen.marks else b""
 
     def forget_names(self) -> None:
         """What was prepared may be gone: it gets new names."""
@@ -236,6 +246,7 @@ class Wire:
             or not autocommit
             or pgconn.transaction_status != _IDLE
             or pgconn.parameter_status(b"in_hot_standby") == b"on"
+            or self.pooled  # it would be somebody else's
         ):
             return
         yield from self.setting(b"SET default_transaction_read_only TO on")
