@@ -339,7 +339,7 @@ class Settings:
         self._cross_checks()
         _check_environment(self.strict == "on")
         for odd in self._oddities():
-            _warn_once(odd)
+            warn_once(odd)
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -437,15 +437,16 @@ def unknown_variables() -> dict[str, str | None]:
 def _check_environment(strict: bool) -> None:
     for name, other in unknown_variables().items():
         if other is None:
-            _warn_once(f"{name} is set, and no such setting is known to this version")
+            warn_once(f"{name} is set, and no such setting is known to this version")
             continue
         text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
         if strict:
             raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
-        _warn_once(text)
+        warn_once(text)
 
 
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """A warning about the configuration; the same one only once in a process."""
     if text not in _warned:
         _warned.add(text)
         logger.warning("%s", text)

@@ -313,6 +313,10 @@ class Origin:
             return self._least(candidates)
         return slot
 
+    def equal(self, route: Route) -> Slot | None:
+        """The endpoint with this route, if a first attempt may go there as well as anywhere."""
+        return next((slot for slot in self._ready if slot.route is route), None)
+
     @staticmethod
     def _least(candidates: tuple[Slot, ...]) -> Slot:
         if len(candidates) == 1:

@@ -38,6 +38,7 @@ class ProbeClient(Protocol):
 
     async def get(self, path: str) -> int:
         """The status of a GET; `ProbeRefused`, or any other exception: lost."""
+        ...
 
     async def aclose(self) -> None: ...
 

@@ -1,3 +1,4 @@
+# Made from resilient/http/_httpx2.py by `make generate`: change that one.
 """The same four drop-ins on httpx: its constructors with `settings`, and nothing else of weight.
 
 Proxied requests (`proxy=`, `mounts=`, the environment's), Unix sockets and a user's own

@@ -33,7 +33,7 @@ from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topol
 from ..core.pace import Pacing
 from ..core.refusals import Refusals
 from ..settings import Settings
-from . import fences, thread
+from . import fences, thread, zone
 from .asking import Asking
 from .lease import LeaseWatch
 from .names import NameWatch, literals
@@ -98,6 +98,7 @@ class Cluster(Asking):
         self._by_endpoint: dict[Endpoint, list[int]] = {}
         self._probe_number = 0
         self._closing = False
+        self._zones_judged = False
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
@@ -323,6 +324,7 @@ class Cluster(Asking):
             waker()
         self._names.topology_changed(new)
         self._lease.topology_changed(new)
+        self._zones_judged = self._zones_judged or zone.judged(self.settings, new)
         keep = frozenset(view.endpoint for view in new.endpoints)
         if any(view.endpoint not in keep for view in old.endpoints):
             self._spawn(self._prober.prune(keep))

@@ -18,7 +18,7 @@ import socket
 import time
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from psycopg import errors as e
 from psycopg import pq, waiting
@@ -34,10 +34,8 @@ from .commit import losses
 from .commit.facts import Witness
 from .pool import loans
 from .role import Questions, RoleError, question
+from .session.keeper import link_of
 from .target import dial_params
-
-if TYPE_CHECKING:
-    from .pool.base import PoolCore
 
 logger = logging.getLogger("resilient.monitor")
 
@@ -114,7 +112,7 @@ class PgProber(Prober):
     """Probes of one cluster.  Only touched on the monitor's loop, but for `params`."""
 
     def __init__(self, params: tuple[tuple[str, str], ...], place: object = None) -> None:
-        #: the configured names, see `losses.place_of`
+        #: the configured names, see `PoolCore.place`
         self.place = place
         #: connection parameters but those of the place; a pool replaces them when a secret
         #: or another setting changed
@@ -160,7 +158,7 @@ class PgProber(Prober):
             # Nobody writes: behind this address may be another server by now, or a new session
             # of the same one may.
             return None
-        pools = cast("list[PoolCore]", listeners)
+        pools = cast("list[loans.Lender]", listeners)
         sessions = sum(loans.sessions(core, endpoint) for core in pools)
         if any(loans.keeps(core, endpoint) for core in pools):
             self._beside.pop(endpoint, None)
@@ -191,10 +189,10 @@ class PgProber(Prober):
         self._slow.discard(endpoint)
         late_at = time.monotonic() + loans.LATE_S
         late = asyncio.get_running_loop().call_later(loans.LATE_S, loan.late)
-        pgconn, seen_by = loan.conn.pgconn, loan.conn._link.witness
+        pgconn, seen_by = loan.conn.pgconn, loan.link.witness
         # The session lives in the incarnation that the witness names: it can't outlive it.
-        known = isinstance(seen_by, Witness) and seen_by.marks
-        flushed = seen_by.flushed.seen if known else None
+        known = seen_by if isinstance(seen_by, Witness) and seen_by.marks else None
+        flushed = known.flushed.seen if known else None
         try:
             asked = question(pgconn, _questions(loan.conn), flushed, hold_s, mine)
             gen = loan.watch(self._owing(pgconn, endpoint, asked))
@@ -209,8 +207,8 @@ class PgProber(Prober):
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
-        seen = replace(seen, begun_at=loan.conn._link.begun_at)
-        loan.conn._link.observed = seen
+        seen = replace(seen, begun_at=loan.link.begun_at)
+        loan.link.observed = seen
         if not seen.system_id and endpoint in self._open:
             return None
         if seen.read_only != (endpoint in self._read_only) and seen.role is Role.PRIMARY:
@@ -373,7 +371,11 @@ class PgProber(Prober):
             self._read_only = self._read_only ^ {endpoint}
         if seen.pooled and endpoint not in self._pooled:
             self._pooled = self._pooled | {endpoint}
-            logger.info("event=pooler.recognised endpoint=%s", endpoint)
+            logger.info(
+                "event=pooler.recognised endpoint=%s off='prepared names of ours, answers to probes"
+                " that are kept back, read_only=True in autocommit'",
+                endpoint,
+            )
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""
@@ -436,8 +438,8 @@ class PgProber(Prober):
 
 def _questions(conn: Any) -> Questions | None:
     """What a pool's connection has prepared for us; None: it prepares nothing."""
-    link = conn._link
-    if conn._prepared.prepare_threshold is None or link.pooled:
+    link = link_of(conn)
+    if conn._prepared.prepare_threshold is None or link is None or link.pooled:
         return None
     link.questions = link.questions or Questions()
     return cast(Questions, link.questions)

@@ -47,6 +47,17 @@ def finished(failover: Failover, system: Mapping[str, str] = DATABASE) -> None:
     emit(failover, system)
 
 
+def attempted(host: str, why: str) -> None:
+    """An HTTP request gets another attempt, a hedge, or waits for an endpoint: a count.  Call it
+    from the caller's thread or task."""
+    from .otel import count_attempt
+
+    try:
+        count_attempt(host, why)
+    except Exception:  # a meter's: the request goes on all the same
+        logger.exception("counting an attempt failed")
+
+
 def mismatched(endpoint: Endpoint | None, statement: str, found: str) -> None:
     """A transaction was done again, and gave its caller something else than before: a line, and a
     count."""

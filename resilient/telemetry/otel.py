@@ -1,4 +1,5 @@
-"""A finished failover as one OpenTelemetry span, a counter and a histogram; lost commits, counted.
+"""A finished failover as one OpenTelemetry span, a counter and a histogram; lost commits and
+further attempts of HTTP requests, counted.
 
 There is no semantic convention for failovers: names are `resilient.*`, reusing
 `server.address`, `server.port`, `network.peer.address`, `error.type` and
@@ -65,6 +66,18 @@ def count_mismatch(endpoint: Endpoint | None) -> None:
     """A transaction that was done again on this endpoint gave other results."""
     where = {} if endpoint is None else {"server.address": endpoint.name or endpoint.address}
     _mismatches().add(1, {**DATABASE, **where})
+
+
+def count_attempt(host: str, why: str) -> None:
+    """One more attempt of an HTTP request to this host, beside its first; `why`: for what."""
+    _attempts().add(1, {"server.address": host, "resilient.attempt.reason": why})
+
+
+@cache
+def _attempts() -> metrics.Counter:
+    return metrics.get_meter("resilient").create_counter(
+        "resilient.http.attempts", unit="{attempt}"
+    )
 
 
 @cache

@@ -156,7 +156,7 @@ async def test_a_late_acknowledgement_is_asked_about_without_any_session(
             await asyncio.to_thread(until, lambda: received_all(lab))
             cutting = cut_off(lab)
             await asyncio.to_thread(cutting.__enter__)
-            known = conn._link.witness.flushed
+            known = conn._resilient.link.witness.flushed
             known.acknowledged = late.append
         known.acknowledged = known.marks.append
         writer.acked[number] = position

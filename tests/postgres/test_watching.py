@@ -196,11 +196,11 @@ async def marked(face: Face) -> list[Any]:
     if face.is_async:
         async with face.pool.connection(timeout=10) as conn:
             await conn.execute("insert into orders values (0)")
-            assert conn._journal.mark is not None
+            assert conn._resilient.judge.journal.mark is not None
             await conn.rollback()
             return [conn]
     with face.pool.connection(timeout=10) as conn:
         conn.execute("insert into orders values (0)")
-        assert conn._journal.mark is not None
+        assert conn._resilient.judge.journal.mark is not None
         conn.rollback()
         return [conn]

@@ -1,233 +1,287 @@
-"""COMMIT: sent once; when its reply is lost, `resolving` finds out what became of it.
+"""COMMIT: sent once; when its reply is lost, `resolver` finds out what became of it.
 
 What is gathered for that before the COMMIT is the journal's mark (`COMMIT_RESOLVER=lsn`), or a
-token that is written with it (`ledger`).
+token that is written with it (`ledger`).  Where nothing is recorded, nothing can be found out:
+the same COMMIT, and the same word of what isn't known.
 """
 
 from __future__ import annotations
 
 import re
-import time
-from typing import Any
 
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
-from ...core.reaction import Action, Sent
+from ...core.outcome import Incarnation
+from ...core.reaction import Sent
+from ...core.sqlstates import Says, says
 from ..errors import explained
 from ..replay.catalogue import Asked, reached
-from ..replay.journal import Journal
-from ..replay.proofs import Gen
 from ..replay.statements import traits
+from ..session.host import Gen
+from ..session.wire import ended
 from . import ledger
-from .facts import RIDER, Written
-from .resolving import ResolveMixin
+from .facts import Written, flushed_in, told
+from .resolver import Resolver
 
-#: the ledger's table can't be used by this role: no privilege, gone, not as it should be
-UNUSABLE = frozenset({"42501", "42P01", "3F000", "42703", "42804"})
-#: somebody has dropped what we had prepared, or a pooler has lent us another session
-FORGOTTEN = frozenset({"26000", "42P05"})
+#: columns of the rider; behind a pooler there are more
+PLAIN_FIELDS = 3
 _READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
 
 _BAD = pq.ConnStatus.BAD
-_IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS
 _TUPLES = pq.ExecStatus.TUPLES_OK
-_FATAL = pq.ExecStatus.FATAL_ERROR
+_COMMAND = pq.ExecStatus.COMMAND_OK
 
 
-class CommitMixin(ResolveMixin):
-    """The end of a recorded transaction."""
+class Committer:
+    """The end of a transaction.
 
-    #: the last one was written although the transaction had no id
-    _told = False
-    #: this COMMIT goes without one
-    _tokenless = False
+    `mode`: the setting COMMIT_RESOLVER.  `told`: the last token was written although the
+    transaction had no id.  `tokenless`: this COMMIT goes without one.
+    """
 
-    def _commit(self) -> Gen:
+    __slots__ = (
+        "host",
+        "journal",
+        "judge",
+        "mode",
+        "replayer",
+        "resolver",
+        "session",
+        "tokenless",
+        "told",
+        "wire",
+    )
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.replayer = resolver.replayer
+        self.judge = resolver.judge
+        self.host = resolver.host
+        self.wire = resolver.wire
+        self.journal = resolver.journal
+        self.session = resolver.session
+        self.mode = "off"
+        self.told = False
+        self.tokenless = False
+
+    def commit(self) -> Gen:
         """COMMIT of a recorded transaction; returns once it is durable, or raises."""
-        journal = self._journal
-        assert journal is not None
+        journal, judge = self.journal, self.judge
         result = None
         while True:
             sent = False
             try:
                 if not journal.fresh:
-                    self._hear_end()
-                if journal.blind and journal.written is None and self._marks:
+                    self.wire.hear_end()
+                if journal.blind and journal.written is None and self.resolver.marks:
                     yield from self._ask_rider()
                 self._announce()
                 sent = True
-                result = yield from self._send_commit(journal)
+                result = yield from self._send()
             except ledger.Refused as refused:
                 yield from self._without_token(refused)
                 continue
             except e.Error as failure:
-                exc = self._heard(failure)
-                found = self._reaction(exc, Sent.COMMIT if sent else Sent.BLOCK)
-                if found.action in (Action.SURFACE, Action.RERUN):
-                    self._give_up()
+                exc = judge.heard(failure)
+                if judge.surfaces(exc, Sent.COMMIT if sent else Sent.BLOCK):
+                    judge.give_up()
                     if not journal.failed:
                         journal.reset()  # the server refused it: the application's own
                     raise exc from None
                 if not sent:
-                    if not (yield from self._recover(exc, Sent.BLOCK)):
+                    if not (yield from self.replayer.recover(exc, Sent.BLOCK)):
                         raise exc from None
-                elif (yield from self._commit_lost(exc)):
+                elif (yield from self.resolver.lost(exc)):
                     break
                 continue
             break
-        self._tokenless = False
-        told = journal.asked() if self._told and self._core.known.may_learn() else []
-        self._committed(journal)
-        if told and not self._session.settings and self.pgconn.status != _BAD:
-            yield from self._learn(told)
+        self.tokenless = False
+        asked = journal.asked() if self.told and judge.pool.known.may_learn() else []
+        if journal.sets:
+            self.session.keep(journal.settings())
+        journal.reset()
+        if asked and not self.session.settings and self.wire.pgconn.status != _BAD:
+            yield from self._learn(asked)
         return result
+
+    def commit_unrecorded(self) -> Gen:
+        """COMMIT of what nobody has recorded: done, refused, or unknown."""
+        wire = self.wire
+        # What the server said before we ask: a session that has ended takes no COMMIT, and
+        # then it is certain that nothing was committed.
+        while wire.link is not None and wire.link.readable(0):
+            wire.pgconn.consume_input()
+        wire.committing = True
+        try:
+            result = yield from self._answer()
+        except e.OperationalError as exc:
+            refused = says(exc.sqlstate, Says.NOT_COMMITTED) and ended(exc)
+            if refused or wire.pgconn.status != _BAD:
+                raise
+            raise self.judge.unknown(str(exc)) from exc
+        finally:
+            wire.committing = False
+        if why := self._void():
+            raise self.judge.unknown(why)
+        return result
+
+    def roll_back(self) -> Gen:
+        """ROLLBACK.  A server that is gone isn't waited for: closing rolls back as well."""
+        link = self.wire.link
+        if link is None:
+            return (yield from self.host.command(b"ROLLBACK"))
+        if link.condemned:
+            self.wire.pgconn.finish()
+            raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.condemned}")
+        link.expendable = True
+        try:
+            return (yield from self.host.command(b"ROLLBACK"))
+        finally:
+            link.expendable = False
+
+    def _void(self) -> str:
+        """Why an answer is no acknowledgement: its socket was shut down because a higher epoch was
+        seen, and what was still in its buffer doesn't count."""
+        link = self.wire.link
+        return link.condemned if link and link.aborted and not self.host.read_only else ""
+
+    def _answer(self) -> Gen:
+        """Send COMMIT; its first answer decides.
+
+        A server that has committed may still serve a termination before it is ready again
+        (the log line of a slow statement is such a place): what follows the first answer
+        says nothing about the COMMIT.
+        """
+        pgconn = self.wire.pgconn
+        if pgconn.status == _BAD and (self.host.closed or not self.judge.recording):
+            raise e.OperationalError("the connection is closed")
+        pgconn.send_query(b"COMMIT")
+        results = yield from generators.execute(pgconn)
+        if not results:
+            raise e.InternalError("no answer to COMMIT")
+        first = results[0]
+        if first.status != _COMMAND:
+            raise self.wire.error(first)
+        return first
 
     def _announce(self) -> None:
         """From here on a COMMIT is under way: its answer is waited for, unless it can't count.  A
         session that was lost or cut before takes none."""
-        self._committing = True
-        link = self._link
+        wire = self.wire
+        wire.committing = True
+        link = wire.link
         if link is not None and link.aborted:
-            self._committing = False
+            wire.committing = False
             raise e.OperationalError(f"not committed there: {link.condemned}")
-        if self.pgconn.status == _BAD:
-            self._committing = False
+        if wire.pgconn.status == _BAD:
+            wire.committing = False
             raise e.OperationalError("the connection was lost before COMMIT")
 
-    def _hear_end(self) -> None:
-        """A session that has ended takes no COMMIT: then it is certain that there is none."""
-        link = self._link
-        while link is not None and link.readable(0):
-            self._hear()
+    def _send(self) -> Gen:
+        wire, resolver, written = self.wire, self.resolver, self.journal.written
+        if wire.pgconn.transaction_status != _INTRANS:
+            written = None
+        wire.committing = True
+        wire.sync_rep_warned = False
+        resolver.token = b""
+        self.told = False
+        resolver.backend_pid = wire.pgconn.backend_pid
+        try:
+            if self._writes_token(written):
+                self.told = written is None
+                resolver.token = ledger.new_token()
+                answers = yield from ledger.commit(wire, resolver.token, self.named)
+                resolver.token = b""
+                result = ledger.told(wire, answers)
+            else:
+                result = yield from self._answer()
+        finally:
+            wire.committing = False
+        if why := self._void():
+            raise e.OperationalError(why)
+        if wire.sync_rep_warned:
+            raise self.judge.unconfirmed()
+        if written is not None and (seen := wire.facts) is not None:
+            flushed_in(written[2], seen).acknowledged(written)
+        return result
 
-    def _hear(self) -> None:
-        """Read what the server said unasked.  Raises when it ended the session."""
-        pgconn = self.pgconn
-        pgconn.consume_input()
-        pgconn.is_busy()  # has it looked at
-        if self._farewell is not None:
-            pgconn.finish()  # the end of the stream may be on its way yet
-            raise self._farewell
-        if pgconn.status == _BAD:
-            raise e.OperationalError("the server closed the connection")
+    # -- the question that a lost COMMIT is resolved by
 
-    def _send_own(
-        self,
-        name: bytes,
-        query: bytes,
-        params: list[bytes] | None = None,
-        types: Any = None,
-        kind: bytes = b"",
-    ) -> bytes:
-        """Put a statement of ours into the message.  Not empty: it is prepared with it, and
-        known by this name once that is answered; `kind`: what its name begins with there.  Behind
-        a pooler, names are nobody's."""
-        pgconn = self.pgconn
-        pooled = self._link is not None and self._link.pooled
-        named = self._prepared.prepare_threshold is not None and self._core.known.names_last
-        if pooled or not named:
-            pgconn.send_query_params(query, params, param_types=types)
-            return b""
-        known = self._own_names.get(name)
-        if known is not None:
-            pgconn.send_query_prepared(known, params)
-            return b""
-        known = b"%s_%d_%d" % (kind or name, self._forgotten, len(self._own_names))
-        pgconn.send_prepare(known, query, param_types=types)
-        pgconn.send_query_prepared(known, params)
-        return known
+    @property
+    def named(self) -> bool:
+        """May something of ours be prepared?"""
+        return self.host.prepares and self.judge.pool.known.names_last
 
     def _ask_rider(self) -> Gen:
         """The rider on its own: the last statement couldn't take it along."""
-        if self.pgconn.transaction_status != _INTRANS:
+        wire = self.wire
+        pgconn = wire.pgconn
+        if pgconn.transaction_status != _INTRANS:
             return
-        self.pgconn.send_query(RIDER)
-        (result,) = yield from generators.execute(self.pgconn)
+        pgconn.send_query(wire.rider)
+        (result,) = yield from generators.execute(pgconn)
         if result.status == _TUPLES:
-            self._read_rider(result)
-        elif self.pgconn.status == _BAD:
+            self.read_rider(result)
+        elif pgconn.status == _BAD:
             raise e.OperationalError("the connection was lost")
         else:
-            exc = e.error_from_result(result, encoding=self.pgconn._encoding)
-            self._ours_failed(exc)
-            self._ride, self._silenced = b"", True
-            yield from self._redo(exc)
+            exc = wire.error(result)
+            self.ours_failed(exc)
+            wire.ride, wire.silenced = b"", True
+            yield from self.replayer.redo(exc)
 
-    def _ours_failed(self, exc: e.Error) -> None:
+    def ours_failed(self, exc: e.Error) -> None:
         """A statement of ours was refused."""
-        if exc.sqlstate in FORGOTTEN:
-            self._forget_names()
-            self._core.known.names_fail(exc)
+        if says(exc.sqlstate, Says.FORGOTTEN):
+            self.wire.forget_names()
+            self.judge.pool.known.names_fail(exc)
         else:
-            self._ride = b""
+            self.wire.ride = b""
 
-    def _read_rider(self, result: PGresult) -> None:
-        journal = self._journal
-        seen: Any = self._link.witness if self._link is not None else None
-        if journal is None or not seen:
+    def read_rider(self, result: PGresult) -> None:
+        """What the rider tells: id and position, and how far the server has flushed."""
+        seen = self.wire.facts
+        if seen is None:
             return
         get = result.get_value
+        home, known = seen.incarnation, seen.flushed
+        if self.wire.pooled:
+            home = _pooled_home(result) or (self.journal.written or (b"", b"", home))[2]
+            known = flushed_in(home, seen)
         flushed = get(0, 2)
         if flushed is not None:
-            seen.flushed.latest = flushed
-        if journal.written is None:
+            known.latest = flushed
+        if self.journal.written is None:
             xid, position = get(0, 0), get(0, 1)
-            if xid and position:
-                journal.written = xid, position, seen.incarnation
-                journal.marked = len(journal.entries) or 1  # 0 is the BEGIN that came with it
-                journal.marked_at = time.monotonic()
-            journal.blind = False
+            self.journal.wrote((xid, position, home) if xid and position else None)
 
-    def _send_commit(self, journal: Journal) -> Gen:
-        pgconn, written = self.pgconn, journal.written
-        if pgconn.transaction_status != _INTRANS:
-            written = None
-        self._committing = True
-        self._sync_rep_warned = False
-        self._token = b""
-        self._told = False
-        self._backend_pid = pgconn.backend_pid
-        try:
-            if self._writes_token(journal, written):
-                self._told = written is None
-                result = yield from ledger.commit(self, journal)
-            else:
-                result = yield from self._commit_answer()
-        finally:
-            self._committing = False
-        link = self._link
-        if link is not None and link.aborted and not self._read_only:
-            # Its socket was shut down because a higher epoch was seen: what was still in its
-            # buffer is no acknowledgement.
-            raise e.OperationalError(link.condemned)
-        if self._sync_rep_warned:
-            raise self._unconfirmed()
-        if written is not None and link is not None:
-            link.witness.flushed.acknowledged(written)  # type: ignore[attr-defined]
-        return result
+    # -- the token
 
-    def _writes_token(self, journal: Journal, written: Written | None) -> bool:
+    def _writes_token(self, written: Written | None) -> bool:
         """Does a token go with this COMMIT?  Where the ledger is, with each that isn't proved to
         have only read."""
-        seen = self._witness()
-        if self._resolver == "auto":
-            kept = seen is not None and seen.ledger is True and self._core.known.ledger_works
-        else:
-            kept = self._resolver == "ledger"
-        if written is None and seen is not None and seen.ledger is not True:
+        mode = self.mode
+        if mode not in ("auto", "ledger"):
             return False
-        if not kept or self._tokenless or self.pgconn.transaction_status != _INTRANS:
+        seen = self.wire.facts
+        there = seen is not None and seen.ledger is True
+        if mode == "auto" and not (there and self.judge.pool.known.ledger_works):
             return False
-        return written is not None or self._may_have_told(journal)
+        if written is None and seen is not None and not there:
+            return False
+        if self.tokenless or self.wire.pgconn.transaction_status != _INTRANS:
+            return False
+        return written is not None or self._may_have_told()
 
-    def _may_have_told(self, journal: Journal) -> bool:
+    def _may_have_told(self) -> bool:
         """It has no id; may it have done what leaves none, where it could write a token?"""
-        if self._read_only or any(_READ_ONLY.search(entry.query) for entry in journal.entries):
+        journal = self.journal
+        if self.host.read_only or any(_READ_ONLY.search(entry.query) for entry in journal.entries):
             return False
-        proved = self._core.known.proved
+        proved = self.judge.pool.known.proved
         return journal.unseen or any(
             asked not in proved and not traits(asked[0]).plain for asked in journal.asked()
         )
@@ -235,31 +289,33 @@ class CommitMixin(ResolveMixin):
     def _without_token(self, refused: ledger.Refused) -> Gen:
         """The ledger took no token: the transaction is done again, to be committed without."""
         error = refused.error
-        if error.sqlstate in FORGOTTEN:
-            self._ours_failed(error)
-            yield from self._redo(error)
+        if says(error.sqlstate, Says.FORGOTTEN):
+            self.ours_failed(error)
+            yield from self.replayer.redo(error)
             return
-        if error.sqlstate in UNUSABLE:
-            if self._resolver == "ledger":
+        if says(error.sqlstate, Says.UNUSABLE):
+            if self.mode == "ledger":
                 raise explained(
                     error,
                     f"RESILIENT_COMMIT_RESOLVER=ledger writes to {ledger.TABLE} with each COMMIT:"
                     f" GRANT INSERT ON {ledger.TABLE}, USAGE ON SCHEMA resilient, or set it to"
                     " auto; see `resilient install-ledger`",
                 )
-            self._core.known.ledger_fails(error)
-        self._tokenless = True
-        yield from self._redo(error)
+            self.judge.pool.known.ledger_fails(error)
+        self.tokenless = True
+        yield from self.replayer.redo(error)
 
     def _learn(self, asked: list[Asked]) -> Gen:
         """Blocks like the one that has just committed need no token, if they only read."""
         try:
-            found = yield from reached(self.pgconn, asked)
+            found = yield from reached(self.wire.pgconn, asked)
         except e.OperationalError:
             return  # the next use finds the session gone
-        self._core.known.learnt(asked if not found.effect else [])
+        self.judge.pool.known.learnt(asked if not found.effect else [])
 
-    def _committed(self, journal: Journal) -> None:
-        if journal.sets:
-            self._session.keep(journal.settings())
-        journal.reset()
+
+def _pooled_home(result: PGresult) -> Incarnation | None:
+    """The server that has this transaction, behind a pooler; None: this wasn't asked, because the
+    transaction has been asked before."""
+    values = [result.get_value(0, column) for column in range(PLAIN_FIELDS, result.nfields)]
+    return told([None if value is None else value.decode() for value in values]) if values else None

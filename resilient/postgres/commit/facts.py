@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -56,16 +56,27 @@ SELECT x, CASE WHEN x IS NOT NULL THEN
 FROM (SELECT pg_catalog.pg_current_xact_id_if_assigned() AS x OFFSET 0) q"""
 RIDER_NAME = b"_resilient_rider"
 
+#: behind a pooler, where each transaction may meet another server: the same, and who says so
+POOLED_RIDER = (
+    RIDER.replace(b"\nFROM", b",\n%s\nFROM")
+    % b"""\
+ (SELECT system_identifier FROM pg_catalog.pg_control_system()),
+ pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()),
+ (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
+ pg_catalog.pg_last_wal_replay_lsn()"""
+)
+
 FLUSHED = b"SELECT NULL, NULL, pg_catalog.pg_current_wal_flush_lsn()"
 
 #: a transaction of its own, whose acknowledgement covers all commits before it
 CONFIRM = b"SELECT pg_catalog.pg_logical_emit_message(true, 'resilient', '')"
 
 #: a backend that only waits for its client may be ended; one that waits for a standby must
-#: not (it would report success), nor one that is busy
+#: not (it would report success), nor one that is busy.  Its pid 0: a pooler keeps it to itself
 END_BACKEND = b"""\
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-WHERE pid = $1::int AND backend_xid::text = $2 AND state LIKE 'idle in transaction%'"""
+WHERE ($1::int = 0 OR pid = $1::int) AND backend_xid::text = $2
+AND state LIKE 'idle in transaction%'"""
 
 #: of many ids, those that aren't committed; an id in the future would be an error
 STATUSES = b"""\
@@ -142,17 +153,23 @@ def witness(pgconn: pq.abc.PGconn) -> PQGen[Witness | None]:
     row = yield from ask(pgconn, WITNESS)
     if row is None or row[0] is None or row[1] is None:
         return None
-    system_id, wal_file, started, recovered, received, marks, ledger, beyond = row
-    incarnation = Incarnation(
-        system_id or "",
-        int((wal_file or "0")[:8], 16),
-        started or "",
-        lsn(recovered) if recovered else None,
-    )
+    received, marks, ledger, beyond = row[4:]
+    incarnation = told(row[:4])
     return Witness(
         *(incarnation, received == "t", marks == "t"),
         None if ledger is None else ledger == "t",
         *(beyond == "t", _shared(incarnation)),
+    )
+
+
+def told(row: Sequence[str | None]) -> Incarnation:
+    """Four columns as a primary tells them."""
+    system_id, wal_file, started, recovered = row
+    return Incarnation(
+        system_id or "",
+        int((wal_file or "0")[:8], 16),
+        started or "",
+        lsn(recovered) if recovered else None,
     )
 
 
@@ -161,6 +178,12 @@ _watermarks: dict[Incarnation, Flushed] = {}
 _KEPT = 64
 #: what was acknowledged to a parent is the parent's to report
 os.register_at_fork(after_in_child=_watermarks.clear)
+
+
+def flushed_in(incarnation: Incarnation, seen: Witness) -> Flushed:
+    """What is known of an incarnation, which behind a pooler need not be the one that the
+    session's witness has seen."""
+    return seen.flushed if incarnation == seen.incarnation else _shared(incarnation)
 
 
 def _shared(incarnation: Incarnation) -> Flushed:

@@ -9,7 +9,6 @@ a row of its own, so that whoever asks again doesn't take it for the original's.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -18,11 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ...core.outcome import Outcome, Verdict
 from ...errors import ConfigError
-from ..session.connection import ended
-
-if TYPE_CHECKING:
-    from ..replay.journal import Journal
-    from .committer import CommitMixin
+from ..session.wire import Wire, ended
 
 TABLE = "resilient.commits"
 #: rows are of use while somebody may still ask for them; older ones can go
@@ -64,31 +59,28 @@ def new_token() -> bytes:
     return secrets.token_hex(16).encode()
 
 
-def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
-    """INSERT and COMMIT in one message.  The token is the connection's until it is known.
-
-    Raises `Refused` when it is the INSERT that fails.
-    """
-    seen = conn._witness()
+def commit(wire: Wire, token: bytes, named: bool) -> PQGen[tuple[PGresult, PGresult]]:
+    """INSERT and COMMIT in one message; both answers, for `told`.  `named`: the INSERT may be
+    prepared.  Raises where the session ends at one of them."""
+    seen = wire.facts
     if seen is not None and seen.ledger is None:
         raise ConfigError(
             f"RESILIENT_COMMIT_RESOLVER=ledger, and there is no table {TABLE} in this database:"
             " run `resilient install-ledger --dsn …`, or set it to lsn"
         )
-    pgconn = conn.pgconn
-    conn._token = new_token()
+    pgconn = wire.pgconn
     pgconn.enter_pipeline_mode()
-    prepares = conn._send_own(INSERT_NAME, INSERT, [conn._token], [_UUID_OID])
+    prepares = wire.send_own(INSERT_NAME, INSERT, [token], [_UUID_OID], named=named)
     pgconn.send_query_params(b"COMMIT", None)
     pgconn.pipeline_sync()
     yield from generators.send(pgconn)
     if prepares:
         prepared = yield from generators.fetch_many(pgconn)
         if prepared and prepared[0].status == pq.ExecStatus.COMMAND_OK:
-            conn._own_names[INSERT_NAME] = prepares
-        _raise_end(pgconn, prepared)
+            wire.names[INSERT_NAME] = prepares
+        _raise_end(wire, prepared)
     inserted = yield from generators.fetch_many(pgconn)
-    _raise_end(pgconn, inserted)
+    _raise_end(wire, inserted)
     committed = yield from generators.fetch_many(pgconn)
     try:
         yield from generators.fetch_many(pgconn)
@@ -96,20 +88,24 @@ def commit(conn: CommitMixin, journal: Journal) -> PQGen[PGresult]:
     except e.OperationalError:
         # The answers are there; a session that ends behind them says nothing about them.
         pgconn.finish()
-    conn._token = b""
-    if inserted[0].status == _FATAL:
-        raise Refused(e.error_from_result(inserted[0], encoding=pgconn._encoding))
-    first: PGresult = committed[0]  # what stands behind it says nothing about it
-    if first.status == _FATAL:
-        raise e.error_from_result(first, encoding=pgconn._encoding)
-    return first
+    return inserted[0], committed[0]  # what stands behind says nothing about it
 
 
-def _raise_end(pgconn: PGconn, results: list[PGresult]) -> None:
+def told(wire: Wire, answers: tuple[PGresult, PGresult]) -> PGresult:
+    """COMMIT's own answer.  Raises `Refused` when it is the INSERT that has failed."""
+    inserted, committed = answers
+    if inserted.status == _FATAL:
+        raise Refused(wire.error(inserted))
+    if committed.status == _FATAL:
+        raise wire.error(committed)
+    return committed
+
+
+def _raise_end(wire: Wire, results: list[PGresult]) -> None:
     """The session has ended at this answer, or behind it: the next ones won't come."""
     for result in results:
         if result.status == _FATAL:
-            error = e.error_from_result(result, encoding=pgconn._encoding)
+            error = wire.error(result)
             if ended(error):
                 raise error
     if not results:

@@ -11,8 +11,6 @@ of the others the next session or probe that meets the new primary asks.
 
 from __future__ import annotations
 
-from typing import Any
-
 from psycopg import pq
 from psycopg.abc import PQGen
 
@@ -31,13 +29,6 @@ from .facts import (
     witness,
     xid_statuses,
 )
-
-
-def place_of(core: Any) -> object:
-    """The configured names that a pool follows.  A copy of the cluster elsewhere has the same
-    system id; what is missing there isn't lost."""
-    shared = (core._owner or core).shared
-    return shared.key[0] if shared is not None else None
 
 
 def look_back(

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
@@ -30,6 +30,7 @@ from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -120,7 +121,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(ACT, self._make_read_only(conn))
         return cast(ACT, self._as_default(conn))
 
@@ -160,14 +161,14 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return await self._getconn_writer(left_s, True)
-                conn = await AsyncResilientPool.getconn(self, left_s)
+                conn = await AsyncResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
                 return cast(ACT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
                 if await self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._on_checkout(conn)
                     return cast(ACT, self._make_read_only(conn))
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -193,9 +194,18 @@ class AsyncResilientPool(AsyncShell[ACT]):
     async def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this task.  One round trip to the primary."""
-        async with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = await conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            async with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = await conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
         home = getattr(conn, "_pool", None)
@@ -203,8 +213,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if home is not None and home is not self and (replica or home is self._writing):
             await home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 await self._untell(conn)
             await super().putconn(conn)
 
@@ -241,7 +250,34 @@ class AsyncResilientPool(AsyncShell[ACT]):
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
 
+    @overload
     async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, fn: Callable[Concatenate[ACT, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    async def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
         self,
         fn: Callable[..., Awaitable[T]],
         /,

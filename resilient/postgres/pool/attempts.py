@@ -15,15 +15,15 @@ import tenacity
 
 from ...core.budget import backoff_s
 from ...core.model import FailureKind, Observation, Role
-from ...core.reaction import Sent
-from ...core.retry import RERUN_SQLSTATES, rerun
+from ...core.retry import rerun
+from ...core.sqlstates import Says, says
 from ..errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
 )
-from ..replay.replayer import RecoveryMixin
+from ..session.keeper import keeper_of, link_of
 
 if TYPE_CHECKING:
     from .base import PoolCore
@@ -45,7 +45,7 @@ class Attempts:
         #: the last failure, if it may have been meant for its session alone, and the server's
         #: state when that began
         self._stopped: tuple[psycopg.Error, Observation] | None = None
-        #: statements that sessions have ended under, see `RecoveryMixin._strike`
+        #: statements that sessions have ended under, see `Judge.strike`
         self._struck: dict[bytes, int] = {}
         #: seconds before the next attempt
         self.pause_s = 0.0
@@ -57,10 +57,11 @@ class Attempts:
     def begins(self, conn: Any) -> None:
         """An attempt is made on this checkout.  Raises the failure before it where whoever said
         stop meant it: the server goes on as it was."""
-        if isinstance(conn, RecoveryMixin):
-            conn._struck = self._struck
+        keeper = keeper_of(conn)
+        if keeper is not None:
+            keeper.share_strikes(self._struck)
         stopped, self._stopped = self._stopped, None
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         if stopped is not None and link is not None and link.observed is not None:
             exc, then = stopped
             if then.goes_on_in(link.observed):
@@ -69,14 +70,13 @@ class Attempts:
     def failed(self, conn: Any, exc: psycopg.Error) -> None:
         """The attempt on this checkout has failed."""
         self.kind = self._core.raise_for(conn, exc)
-        link = getattr(conn, "_link", None)
-        if link is None:
+        keeper = keeper_of(conn)
+        link = keeper.link if keeper is not None else None
+        if keeper is None or link is None or link.observed is None:
             return
-        if link.observed is None or not isinstance(conn, RecoveryMixin):
-            return
-        if self.kind is not None and conn._reaction(exc, Sent.BLOCK).stops:
+        if self.kind is not None and keeper.stops(exc):
             self._stopped = exc, link.observed
-        if exc.sqlstate in RERUN_SQLSTATES and link.observed.role is Role.REPLICA:
+        if says(exc.sqlstate, Says.RERUN) and link.observed.role is Role.REPLICA:
             self.avoided |= {link.endpoint}  # a conflict with recovery (manual 27.4.2)
 
     def again(self, exc: BaseException) -> bool:
@@ -106,7 +106,7 @@ class Attempts:
         self._made += 1
         # A conflict between transactions wants distance; a new primary does not.
         self.pause_s = backoff_s(self._made - 1, self._core.rng.random())
-        if getattr(exc, "sqlstate", None) not in RERUN_SQLSTATES:
+        if not says(getattr(exc, "sqlstate", None), Says.RERUN):
             self.pause_s = min(self.pause_s, 0.01)
         return True
 

@@ -7,7 +7,6 @@ import logging
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,14 +30,20 @@ from ...core.model import (
 )
 from ...core.position import leads_to
 from ...core.topology import Promoted
-from ...errors import ResilientError
+from ...errors import ConfigError, ResilientError
 from ...monitor.cluster import DEADLINE, Cluster
 from ...monitor.prober import ClusterListener
 from ...monitor.sockets import Link
 from ...monitor.zone import own_zone
 from ...settings import Settings, from_environment
 from .. import target
-from ..classify import connect_failure, credentials_refused, statement_failure
+from ..classify import (
+    connect_failure,
+    credentials_refused,
+    crowded_out,
+    server_refused,
+    statement_failure,
+)
 from ..commit.facts import Witness
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
@@ -50,8 +55,8 @@ from ..errors import (
     WrongRole,
     reason_of,
 )
-from ..replay.replayer import RecoveryMixin
-from ..session.connection import Dial
+from ..session.dial import Dial
+from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
 from .tasks import renew
 
@@ -239,12 +244,12 @@ class PoolCore(ClusterListener):
 
     def misplaced(self, conn: Any) -> bool:
         """Isn't it for what the pool is for any more?"""
-        link = getattr(conn, "_link", None) if self.read_from else None
+        link = link_of(conn) if self.read_from else None
         return link is not None and self.wanted.misplaced(self.topology, link.endpoint)
 
     def on_replica(self, conn: Any) -> bool:
         """Is this connection of the pool's own one to a replica?"""
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         view = self.topology.find(link.endpoint) if link is not None else None
         if view is None or link is None:
             return False
@@ -255,6 +260,32 @@ class PoolCore(ClusterListener):
         """The writer is there and takes no writes by default: who insists on them waits."""
         writer = self.topology.writer
         return writer is not None and writer.read_only
+
+    @property
+    def place(self) -> object:
+        """The configured names that it follows.  A copy of the cluster elsewhere has the same
+        system id; what is missing there isn't lost."""
+        shared = (self._owner or self).shared
+        return shared.key[0] if shared is not None else None
+
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        """Is the server up, and doesn't let this user or database in any more?  Whoever ends
+        sessions there wants them to stay away; one that shuts down or starts says so instead."""
+        writer = self.topology.writer
+        if writer is not None and writer.endpoint != link.endpoint:
+            return False
+        if isinstance(refusal, ResilientError):  # it wasn't asked: somebody else just was
+            return bool(self.cluster.refusing(link.endpoint))
+        sqlstate = refusal.sqlstate if isinstance(refusal, psycopg.Error) else None
+        return server_refused(sqlstate, str(refusal))
+
+    def crowded(self) -> bool:
+        """Had the server that was dialled last no room?"""
+        return crowded_out(self.last_failure)
+
+    def cut_at(self, when_s: float, link: Link, why: str) -> None:
+        """Shut its socket down at a monotonic time, unless it has connected by then."""
+        self.cluster.at(when_s, link, why)
 
     # -- dialling
 
@@ -322,12 +353,16 @@ class PoolCore(ClusterListener):
 
     def connected(self, conn: Any, dial: Dial) -> None:
         """A dial has ended well.  A class that replaces `connect` may have gone around it."""
-        if getattr(conn, "_link", None) is None:
-            conn._link = dial.link
+        keeper = keeper_of(conn)
+        if keeper is None:
+            if hasattr(conn, ATTRIBUTE):
+                raise ConfigError(f"a connection has its own {ATTRIBUTE!r}, which is the library's")
+            keeper = conn._resilient = Keeper(conn, hooked=False)
+        if keeper.link is None:
+            keeper.wire.attach(dial.link)
             dial.link.bind(conn.pgconn.socket)
             dial.link.connecting = False
-        mine = weakref.ref(conn)
-        dial.link.committing = lambda: bool(getattr(mine(), "_committing", False))
+        keeper.belongs(self)
         self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
         self.cluster.reconnected(dial.endpoint)
 
@@ -344,14 +379,17 @@ class PoolCore(ClusterListener):
 
     def note(self, conn: Any, exc: BaseException) -> FailureKind | None:
         """A statement failed on a checkout: evidence, unless it is the application's own."""
-        link = getattr(conn, "_link", None)
+        keeper = keeper_of(conn)
+        if keeper is None or (isinstance(exc, psycopg.Error) and keeper.judge.own_failure(exc)):
+            return None
+        return self.lost(keeper.link, exc, conn.broken)
+
+    def lost(self, link: Link | None, exc: BaseException, broken: bool) -> FailureKind | None:
+        """A session has failed with something that isn't the application's own."""
         if link is None or not isinstance(exc, psycopg.Error) or self.shared is None:
             return None
         if isinstance(exc, TransactionReplayMismatch):
             return None  # the server did as it was told
-        if isinstance(conn, RecoveryMixin) and conn.own_failure(exc):
-            return None
-        broken = conn.broken
         kind = statement_failure(exc.sqlstate, broken, str(exc))
         if kind is not None and kind is not FailureKind.REJECTED:
             self.cluster.report(link, kind, brief(exc))
@@ -360,9 +398,10 @@ class PoolCore(ClusterListener):
     def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
-        link = getattr(conn, "_link", None)
-        if kind is not None and isinstance(conn, RecoveryMixin):
-            conn.tell_why(exc, recovers=True)
+        keeper = keeper_of(conn)
+        link = keeper.link if keeper is not None else None
+        if kind is not None and keeper is not None:
+            keeper.judge.tell_why(exc, dealt=True)
         if isinstance(exc, CommitOutcomeUnknown):
             return kind  # whatever cut it: it may have taken effect, and says so
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from psycopg import pq
 from psycopg.abc import PQGen
 
 from ...core.model import Endpoint
-
-if TYPE_CHECKING:
-    from .base import PoolCore
+from ..session.keeper import link_of
 
 T = TypeVar("T")
 
@@ -49,6 +48,16 @@ UNREAD_S = 2.0
 _IDLE = pq.TransactionStatus.IDLE
 
 
+class Lender(Protocol):
+    """A pool's core: `lender` gives the pool, `lent` is what it has lent, `taken` how many
+    checkouts a probe has seen, and `taken_at` when it last saw a new one."""
+
+    lender: Callable[[], Any]
+    lent: set[Any]
+    taken: int
+    taken_at: float
+
+
 class Abandoned(Exception):
     """The connection was ruled out while a probe waited on it, or doesn't answer."""
 
@@ -58,7 +67,7 @@ def lendable(conn: Any, endpoint: Endpoint) -> bool:
 
     Not one with handlers for notices or notifications: they are the user's code.
     """
-    link = getattr(conn, "_link", None)
+    link = link_of(conn)
     return (
         link is not None
         and link.endpoint == endpoint
@@ -68,7 +77,7 @@ def lendable(conn: Any, endpoint: Endpoint) -> bool:
     )
 
 
-def idle(core: PoolCore, endpoint: Endpoint) -> int:
+def idle(core: Lender, endpoint: Endpoint) -> int:
     """How many idle connections to the endpoint the pool seems to have; one that was lent and is
     on its way back to an asyncio pool will be there first."""
     pool = core.lender()
@@ -77,19 +86,19 @@ def idle(core: PoolCore, endpoint: Endpoint) -> int:
     return len(pool._pool) + len(core.lent)
 
 
-def sessions(core: PoolCore, endpoint: Endpoint) -> int:
+def sessions(core: Lender, endpoint: Endpoint) -> int:
     """How many sessions of the endpoint the pool has, or is about to have."""
     pool = core.lender()
     return pool._nconns if pool is not None and pool.serves(endpoint) else 0
 
 
-def keeps(core: PoolCore, endpoint: Endpoint) -> bool:
+def keeps(core: Lender, endpoint: Endpoint) -> bool:
     """Does the pool keep connections to the endpoint, so that one can be idle?"""
     pool = core.lender()
     return pool is not None and pool.serves(endpoint) and pool._keeps_idle
 
 
-def unread(core: PoolCore) -> bool:
+def unread(core: Lender) -> bool:
     """Has nobody taken a connection of this pool for `UNREAD_S`?  As far as probes saw."""
     pool = core.lender()
     now = time.monotonic()
@@ -99,7 +108,7 @@ def unread(core: PoolCore) -> bool:
     return now - core.taken_at > UNREAD_S
 
 
-async def borrow(core: PoolCore, endpoint: Endpoint) -> Loan | None:
+async def borrow(core: Lender, endpoint: Endpoint) -> Loan | None:
     """An idle connection of this pool to the endpoint; None when there is none at once."""
     answer: Future[Any] = Future()
     for _ in range(TRIES):
@@ -122,7 +131,7 @@ async def borrow(core: PoolCore, endpoint: Endpoint) -> Loan | None:
     return None if conn is None else Loan(core, conn)
 
 
-def _asked(core: PoolCore, endpoint: Endpoint, answer: Future[Any]) -> bool:
+def _asked(core: Lender, endpoint: Endpoint, answer: Future[Any]) -> bool:
     # In a frame of its own: no reference to a pool is kept while something is waited for.
     pool = core.lender()
     if pool is None or pool.closed:
@@ -135,12 +144,12 @@ def _asked(core: PoolCore, endpoint: Endpoint, answer: Future[Any]) -> bool:
         return True
 
 
-def _refuse(core: PoolCore, answer: Future[Any]) -> None:
+def _refuse(core: Lender, answer: Future[Any]) -> None:
     if not answer.cancelled() and answer.result() is not None:
         _regained(core, answer.result())  # an asyncio pool's: it has no lock to be tried
 
 
-def _regained(core: PoolCore, conn: Any) -> bool:
+def _regained(core: Lender, conn: Any) -> bool:
     pool = core.lender()
     if pool is not None and not pool.closed:
         try:
@@ -155,8 +164,10 @@ def _regained(core: PoolCore, conn: Any) -> bool:
 class Loan:
     """One connection in the monitor's hands.  Used on the monitor's loop."""
 
-    def __init__(self, core: PoolCore, conn: Any) -> None:
-        self.conn = conn
+    def __init__(self, core: Lender, conn: Any) -> None:
+        link = link_of(conn)
+        assert link is not None
+        self.conn, self.link = conn, link
         self._core = core
 
     def watch(self, gen: PQGen[T]) -> PQGen[T]:
@@ -166,7 +177,7 @@ class Loan:
             wait = next(gen)
             while True:
                 ready = yield wait
-                if self.conn._link.condemned or time.monotonic() >= give_up_at:
+                if self.link.condemned or time.monotonic() >= give_up_at:
                     gen.close()
                     raise Abandoned
                 wait = gen.send(ready)

@@ -224,3 +224,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
             reconnect_failed=reconnect_failed,
             num_workers=num_workers,
         )
+
+
+for _kind in (ConnectionPool, NullConnectionPool, AsyncConnectionPool, AsyncNullConnectionPool):
+    _kind._kind = _kind

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from ..session.keeper import keeper_of
+
 
 class Reserve:
     """Mixed in front of a replica's pool."""
@@ -43,4 +45,5 @@ class Reserve:
 
 def was_lent(conn: Any) -> bool:
     """Has a caller had it?  One that something else has made counts as such."""
-    return bool(getattr(conn, "_lent_before", True))
+    keeper = keeper_of(conn)
+    return keeper is None or keeper.lent or not keeper.hooked

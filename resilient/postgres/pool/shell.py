@@ -26,6 +26,7 @@ from ...core.model import Endpoint, FailureKind, Health, Role, Topology
 from ...core.routing import Target
 from ...settings import Settings
 from ..commit.knowledge import brief
+from ..session.keeper import keeper_of, link_of
 from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
 from .loans import close, lendable
@@ -43,7 +44,7 @@ gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
 class Slot:
     """A place in a Null pool that is taken, before its connection is made."""
 
-    _link = None
+    _resilient = None
     _pool: object = None
 
 
@@ -67,6 +68,8 @@ class Shell:
     _arranges = True
     #: who comes back stays (a Null pool keeps nobody)
     _keeps_idle = True
+    #: the public class that it is one of
+    _kind: type[Any]
     _add_task: type[Any]
     _discard_task: type[Any]
     _arrange_task: type[Any]
@@ -132,7 +135,7 @@ class Shell:
         of the stream.  So it is read twice, by libpq, which doesn't wait and doesn't let other
         threads run meanwhile: the pool's lock is held here.
         """
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         if link is None:
             return True
         if link.condemned:
@@ -244,7 +247,7 @@ class Shell:
             self.run_task(self._discard_task(self, used, replace=False))
         fresh = [conn for conn in taken if not was_lent(conn)]
         for conn in fresh:
-            if (link := getattr(conn, "_link", None)) is not None:
+            if (link := link_of(conn)) is not None:
                 link.witness = None  # a standby had nothing to tell; its next block asks again
         return fresh
 
@@ -294,37 +297,35 @@ class Shell:
 
     # -- checkouts
 
-    def _engage(self, conn: Any) -> Any:
+    def _on_checkout(self, conn: Any) -> Any:
         """The connection goes to a caller: what is done with it can be done again."""
-        try:
-            engage = conn.engage
-        except AttributeError:  # something else has made it
-            return conn
-        engage(self._core.settings)
+        keeper = conn._resilient
+        if keeper is not None:  # a Null pool's slot has none
+            keeper.on_checkout(self._core)
         return conn
 
     def _as_default(self, conn: Any) -> Any:
         """A checkout that said nothing of its intent.  A replica's session is read-only whatever
         is asked of it: so what its block does can be done again elsewhere."""
-        self._engage(conn)
+        self._on_checkout(conn)
         core = self._core
         return self._make_read_only(conn) if core.read_from and core.on_replica(conn) else conn
 
-    def _disengage(self, conn: Any) -> None:
-        if getattr(conn, "_journal", None) is not None:
-            conn.disengage()
-            if self._reset is not None:  # type: ignore[attr-defined]
-                conn._session.clear()  # settings are the callback's from here
+    def _on_checkin(self, conn: Any) -> bool:
+        """The connection comes back.  True: its server was told that it is for reading."""
+        keeper = keeper_of(conn)
+        if keeper is None:
+            return False
+        keeper.on_checkin(resets=self._reset is not None)  # type: ignore[attr-defined]
+        return keeper.wire.told_read_only
 
     def _coming_back(self, conn: Any) -> None:
         """A checkout is over: what nobody should get any more has expired."""
-        try:
-            link, before = conn._link, conn._read_only_before
-        except AttributeError:  # something else has made it
+        keeper = keeper_of(conn)
+        if keeper is None:
             return
-        if before is not None:
-            self._restore(conn)
-        bound = self._bound
+        keeper.end_reading()
+        link, bound = keeper.link, self._bound
         if link is None:
             return
         away = bound != link.endpoint if bound is not None else self._core.misplaced(conn)
@@ -336,21 +337,18 @@ class Shell:
     def _at_home(self, conn: Any) -> bool:
         """Is it still connected where this pool's connections go?  Replayed elsewhere, it
         isn't."""
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         return self._bound is None or link is None or link.endpoint == self._bound
 
     @staticmethod
     def _make_read_only(conn: Any) -> Any:
-        if conn._read_only_before is None:
-            conn._read_only_before = (conn._read_only,)
-        conn._read_only = True
-        conn._begin_statement = b""
+        conn._resilient.lend_for_reading()
         return conn
 
     def _newly_promoted(self, conn: Any) -> Endpoint | None:
         """A reader is done.  Its server's last answer said so if it was promoted meanwhile:
         `in_hot_standby` is reported with whatever comes next (manual 55.2.7)."""
-        link = getattr(conn, "_link", None)
+        link = link_of(conn)
         if link is None or link.promoted or conn.closed or not self._at_home(conn):
             return None
         if conn.pgconn.parameter_status(b"in_hot_standby") != b"off":
@@ -359,12 +357,10 @@ class Shell:
         return self._bound
 
     @staticmethod
-    def _restore(conn: Any) -> None:
-        before = getattr(conn, "_read_only_before", None)
-        if before is not None:
-            conn._read_only = before[0]
-            conn._begin_statement = b""
-            conn._read_only_before = None
+    def _end_reading(conn: Any) -> None:
+        keeper = keeper_of(conn)
+        if keeper is not None:
+            keeper.end_reading()
 
 
 def check_pauses() -> Iterator[float]:
@@ -377,7 +373,7 @@ def check_pauses() -> Iterator[float]:
 
 def is_condemned(conn: Any) -> bool:
     """A new topology ruled the connection out."""
-    link = getattr(conn, "_link", None)
+    link = link_of(conn)
     return link is not None and bool(link.condemned)
 
 

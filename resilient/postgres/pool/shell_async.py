@@ -20,7 +20,8 @@ from psycopg import pq
 from ...core import connect
 from ...core.model import Endpoint, Topology
 from .._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
-from ..session.connection import Dial, dialling
+from ..session.dial import Dial, dialling
+from ..session.keeper import keeper_of, link_of
 from ..target import dial_params
 from . import fork
 from .base import PoolCore, remaining
@@ -102,7 +103,8 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 warm = self._from_stock() if at is None else None
                 if warm is not None:
                     warm._pool = self
-                    core.cluster.reconnected(warm._link.endpoint)
+                    if (link := link_of(warm)) is not None:
+                        core.cluster.reconnected(link.endpoint)
                     return cast(ACT, warm)
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
@@ -160,13 +162,14 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def _untell(self, conn: ACT) -> None:
         """It was lent for reading, and its server told so: others may write."""
-        mixed: Any = conn
+        keeper = keeper_of(conn)
+        assert keeper is not None
         try:
             if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 await conn.rollback()
-            await conn.wait(mixed._untell_read_only())
+            await conn.wait(keeper.untell_read_only())
         except psycopg.Error:
-            mixed._expire_at = 0.0  # nobody gets it any more
+            conn._expire_at = 0.0  # nobody gets it any more
 
     async def _elsewhere(self, timeout: float) -> ACT:
         """A new connection to whoever fits now."""
@@ -326,10 +329,9 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
         self._core.cluster.listen(self._core)  # the owner's do its work
 
     async def putconn(self, conn: ACT) -> None:
-        self._disengage(conn)
-        if getattr(conn, "_told_read_only", False):
+        if self._on_checkin(conn):
             await self._untell(conn)
-        self._restore(conn)
+        self._end_reading(conn)
         promoted = self._newly_promoted(conn)
         await super().putconn(conn)
         if promoted is not None:
@@ -337,7 +339,8 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
 
     async def _getconn_unchecked(self, timeout: float) -> ACT:
         if not self._spares():
-            return await psycopg_pool.AsyncConnectionPool._getconn_unchecked(self, timeout)
+            plain: Any = psycopg_pool.AsyncConnectionPool
+            return cast(ACT, await plain._getconn_unchecked(self, timeout))
         conn = await super()._getconn_unchecked(timeout)
         self._restock()
         return conn

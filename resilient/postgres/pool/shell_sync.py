@@ -27,7 +27,8 @@ from .._psycopg import (
     MaintenanceTask,
     spawn,
 )
-from ..session.connection import Dial, dialling
+from ..session.dial import Dial, dialling
+from ..session.keeper import keeper_of, link_of
 from ..target import dial_params
 from . import fork
 from .base import PoolCore, remaining
@@ -111,7 +112,8 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 warm = self._from_stock() if at is None else None
                 if warm is not None:
                     warm._pool = self
-                    core.cluster.reconnected(warm._link.endpoint)
+                    if (link := link_of(warm)) is not None:
+                        core.cluster.reconnected(link.endpoint)
                     return cast(CT, warm)
                 answer = core.topology, remaining(deadline_at)
             elif isinstance(command, connect.Await):
@@ -165,13 +167,14 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def _untell(self, conn: CT) -> None:
         """It was lent for reading, and its server told so: others may write."""
-        mixed: Any = conn
+        keeper = keeper_of(conn)
+        assert keeper is not None
         try:
             if conn.pgconn.transaction_status != pq.TransactionStatus.IDLE:
                 conn.rollback()
-            conn.wait(mixed._untell_read_only())
+            conn.wait(keeper.untell_read_only())
         except psycopg.Error:
-            mixed._expire_at = 0.0  # nobody gets it any more
+            conn._expire_at = 0.0  # nobody gets it any more
 
     def _elsewhere(self, timeout: float) -> CT:
         """A new connection to whoever fits now."""
@@ -278,10 +281,9 @@ class ReplicaPool(Reserve, SyncShell[CT]):
         self._core.cluster.listen(self._core)  # the owner's do its work
 
     def putconn(self, conn: CT) -> None:
-        self._disengage(conn)
-        if getattr(conn, "_told_read_only", False):
+        if self._on_checkin(conn):
             self._untell(conn)
-        self._restore(conn)
+        self._end_reading(conn)
         promoted = self._newly_promoted(conn)
         super().putconn(conn)
         if promoted is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg_pool
-
 from ...core.intent import Wanted
 from ...core.model import Endpoint
 from ...core.routing import Target
@@ -39,15 +37,8 @@ def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
 
 def beside(pool: Any) -> Any:
     """The pool for the explicit writes of one that reads by default; closed with it."""
-    from . import public  # they are made of this
-
-    kind = "ConnectionPool" if pool._keeps_idle else "NullConnectionPool"
-    if isinstance(pool, psycopg_pool.AsyncConnectionPool):
-        kind = f"Async{kind}"
     arguments = replica_arguments(pool, None)
-    made = getattr(public, kind)(
-        pool.conninfo, settings=pool._core.settings, open=False, **arguments
-    )
+    made = pool._kind(pool.conninfo, settings=pool._core.settings, open=False, **arguments)
     made._core.purpose = WRITER
     made._arranges = False
     return made

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
@@ -31,6 +31,7 @@ from .shell import deadline_in
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -126,7 +127,7 @@ class ResilientPool(SyncShell[CT]):
                 raise
             raise error from core.last_failure or exc
         if read_only:
-            self._engage(conn)
+            self._on_checkout(conn)
             return cast(CT, self._make_read_only(conn))
         return cast(CT, self._as_default(conn))
 
@@ -166,14 +167,14 @@ class ResilientPool(SyncShell[CT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return self._getconn_writer(left_s, True)
-                conn = ResilientPool.getconn(self, left_s)
+                conn = ResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
                 return cast(CT, self._make_read_only(conn))
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
                 if self._proves(conn, view, after, max_staleness_s):
-                    self._engage(conn)
+                    self._on_checkout(conn)
                     return cast(CT, self._make_read_only(conn))
                 pool.putconn(conn)
                 failed |= {view.endpoint}
@@ -199,9 +200,18 @@ class ResilientPool(SyncShell[CT]):
     def causal_token(self) -> CausalToken:
         """A token for `after=`: a later read with it sees every commit made so far, so also
         the last one of this thread.  One round trip to the primary."""
-        with self.connection(read_only=False if self._core.reads else None) as conn:
-            at = conn.wait(role.position(conn.pgconn))
-            return CausalToken(at.timeline, at.lsn, at.system_id)
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
         home = getattr(conn, "_pool", None)
@@ -209,8 +219,7 @@ class ResilientPool(SyncShell[CT]):
         if home is not None and home is not self and (replica or home is self._writing):
             home.putconn(conn)
         else:
-            self._disengage(conn)
-            if getattr(conn, "_told_read_only", False):
+            if self._on_checkin(conn):
                 self._untell(conn)
             super().putconn(conn)
 
@@ -247,7 +256,34 @@ class ResilientPool(SyncShell[CT]):
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, Reader))
 
+    @overload
     def run(
+        self,
+        fn: Callable[Concatenate[CT, ...], T],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self,
+        fn: Callable[Concatenate[CT, ...], T],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self, fn: Callable[Concatenate[CT, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
         self,
         fn: Callable[..., T],
         /,

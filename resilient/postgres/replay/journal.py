@@ -8,7 +8,6 @@ with few rows are held to the bounds when somebody asks, or when there are more.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from operator import attrgetter
@@ -20,7 +19,8 @@ from psycopg.pq.abc import PGresult
 from ...core.outcome import Mark
 from ..commit.facts import Written, mark_of
 from .catalogue import Asked
-from .statements import traits
+from .results import digest, estimate
+from .statements import Traits, traits
 
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
 DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
@@ -28,10 +28,11 @@ DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
 FEW_ROWS, AT_ONCE = 64, 8
 #: a block that has written is fresh for so long, in seconds
 FRESH_S = 0.05
-#: rows that are measured to estimate a result's size
-SAMPLE_ROWS = 8
 #: a statement's text in an error is cut to this many characters
 SHOWN_CHARS = 120
+
+#: what nothing is known of that could be done again
+UNRECORDED = "COPY, stream(), a server-side cursor or a cursor that the connection didn't make"
 
 _ASKED = attrgetter("query", "types")
 
@@ -134,7 +135,7 @@ class Journal:
         "written",
     )
 
-    def __init__(self, max_statements: int, max_bytes: int) -> None:
+    def __init__(self, max_statements: int = 0, max_bytes: int = 0) -> None:
         self.max_statements = max_statements
         self.max_bytes = max_bytes
         self.entries: list[Entry] = []
@@ -169,6 +170,15 @@ class Journal:
             return not self.blind
         return time.monotonic() - self.marked_at < FRESH_S
 
+    def bound(self, max_statements: int, max_bytes: int) -> None:
+        """So much is held."""
+        self.max_statements, self.max_bytes = max_statements, max_bytes
+
+    def close(self) -> None:
+        """Nobody goes on with it."""
+        if self.entries or self.hazard or self.blind or self.failed:
+            self.reset()
+
     def reset(self) -> None:
         """The transaction is over."""
         if self.passed or self.unseen:
@@ -188,6 +198,65 @@ class Journal:
             self.kept = None
         self.failed = False
 
+    def rule_out(self, why: str) -> None:
+        """It can't be replayed; the first reason counts."""
+        self.hazard = self.hazard or why
+
+    def passes(self, asked: Asked | None) -> None:
+        """A statement isn't held; None: not even its text is known."""
+        self.rule_out(UNRECORDED)
+        if asked is not None:
+            self.passed.add(asked)
+        else:
+            self.unseen = True
+        self.blind = True
+
+    def fail(self) -> None:
+        """Its session is gone, and its caller was told so: nobody may commit what is left."""
+        if self.entries:
+            self.failed = True
+            self.rule_out("the transaction has failed before")
+
+    def never_again(self) -> None:
+        """It may have taken effect."""
+        self.failed = True
+        self.hazard = "the outcome of what was done before is unknown"
+
+    def again(self) -> int:
+        """It is done once more; how often it was before."""
+        self.replays += 1
+        return self.replays - 1
+
+    def unwritten(self) -> None:
+        """It begins on a new session, where nobody was asked what it has written."""
+        self.written = None
+        self.blind = bool(self.entries)
+
+    def wrote(self, written: Written | None) -> None:
+        """The server was asked, and told; None: it has written nothing yet."""
+        if written is not None:
+            self.written = written
+            self.marked = len(self.entries) or 1  # 0 is the BEGIN that came with it
+            self.marked_at = time.monotonic()
+        self.blind = False
+
+    def unanswered(self) -> None:
+        """The server was asked whether it has written, and didn't tell."""
+        if self.written is None:
+            self.blind = True
+
+    def begins(self, entry: Entry) -> None:
+        """BEGIN has travelled with a statement."""
+        self.entries.append(entry)
+
+    def does(self, what: Traits, query: bytes) -> None:
+        """A statement does more than most."""
+        self.sets |= what.session
+        if what.hazard:
+            self.rule_out(what.hazard)
+        if what.undoes:
+            self.undo(query)
+
     def command(self, query: bytes) -> None:
         """BEGIN, SAVEPOINT and their like were done."""
         if self.hazard and self.entries:
@@ -205,8 +274,10 @@ class Journal:
                 return
             entry.undone = True
 
-    def add(self, entry: Entry, results: list[PGresult]) -> None:
-        """A statement was answered."""
+    def add(self, entry: Entry, results: list[PGresult], unasked: bool = False) -> None:
+        """A statement was answered; `unasked`: it may have written, and nobody asked."""
+        if unasked and self.written is None:
+            self.blind = True
         if self.hazard:  # only what outlives the transaction is of interest now
             self.passed.add((entry.query, entry.types))
             if self.sets and traits(entry.query).session:
@@ -295,6 +366,10 @@ class Session:
         self.settings: list[Entry] = []
         self.hazard = ""
 
+    def rule_out(self, why: str) -> None:
+        """It can't be restored; the first reason counts."""
+        self.hazard = self.hazard or why
+
     def keep(self, entries: list[Entry]) -> None:
         for entry in entries:
             self.settings = [
@@ -312,84 +387,6 @@ class Session:
         self.hazard = ""
 
 
-def estimate(result: PGresult) -> int:
-    """A result's size in bytes, from a few of its rows."""
-    rows = result.ntuples
-    if not rows:
-        return 64
-    columns, get, cells = result.nfields, result.get_value, 0
-    sampled = range(0, rows, rows // SAMPLE_ROWS or 1)
-    for row in sampled:
-        for col in range(columns):
-            value = get(row, col)
-            if value is not None:
-                cells += len(value)
-    return 64 + (cells * rows) // len(sampled) + rows * columns * 8
-
-
-def digest(results: list[PGresult]) -> bytes:
-    """A digest of everything that a caller can see of the results."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for result in results:
-        hashed.update(repr((result.status, result.command_status, result.nfields)).encode())
-        for row in range(result.ntuples):
-            cells = [result.get_value(row, col) for col in range(result.nfields)]
-            hashed.update(repr(cells).encode())
-    return hashed.digest()
-
-
-def difference(entry: Entry, new: list[PGresult]) -> str:
-    """How the new results differ from what the caller saw; empty when they don't."""
-    if entry.digest is not None:
-        return "" if digest(new) == entry.digest else "other values"
-    old = entry.results
-    if old is None:
-        return _refusal(new)
-    if len(old) != len(new):
-        return f"{len(new)} results instead of {len(old)}"
-    for one, two in zip(old, new, strict=True):
-        found = _differs(one, two)
-        if found:
-            return found
-    return ""
-
-
-def _refusal(results: list[PGresult]) -> str:
-    for result in results:
-        if result.status == _FATAL:
-            return _text(result.error_message)
-    return ""
-
-
-def _differs(old: PGresult, new: PGresult) -> str:
-    if old.status != new.status:
-        return _refusal([new]) or f"{_name(new.status)} instead of {_name(old.status)}"
-    if old.status == _FATAL:
-        one, two = (r.error_field(pq.DiagnosticField.SQLSTATE) for r in (old, new))
-        return "" if one == two else f"error {_text(two)} instead of {_text(one)}"
-    if old.command_status != new.command_status:
-        return f"{_text(new.command_status)} instead of {_text(old.command_status)}"
-    if old.status != _TUPLES:
-        return ""
-    if (old.ntuples, old.nfields) != (new.ntuples, new.nfields):
-        return f"{new.ntuples} rows instead of {old.ntuples}"
-    get_old, get_new = old.get_value, new.get_value
-    columns = range(old.nfields)
-    for row in range(old.ntuples):
-        for col in columns:
-            if get_old(row, col) != get_new(row, col):
-                return f"another value in row {row}, column {_text(old.fname(col))!r}"
-    return ""
-
-
 def _folded(name: bytes) -> bytes:
     """Two names of one savepoint are equal (manual 4.1.1)."""
     return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name.lower()
-
-
-def _name(status: int) -> str:
-    return pq.ExecStatus(status).name
-
-
-def _text(value: bytes | None) -> str:
-    return "nothing" if value is None else value.decode("utf-8", "replace").strip()

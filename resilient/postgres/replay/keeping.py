@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +29,12 @@ from ...core.keep.tree import Parse, uncast
 from ...core.outcome import Mark
 from ...core.reach import names_of
 from .._psycopg import PostgresClientQuery
-from ..commit.facts import Witness, flushed_of
+from ..commit.facts import flushed_of
 from ..errors import TransactionReplayMismatch
+from ..session.host import Gen
 from . import keep_questions as ask
-from .journal import Entry, Journal
+from .journal import Entry
+from .judge import Judge
 from .parser import MISSING, parser
 from .statements import traits
 
@@ -53,8 +55,6 @@ _MAKES = re.compile(
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _TEXT = pq.Format.TEXT
 _BINARY = pq.Format.BINARY
-
-Gen = Generator[Any, Any, Any]
 
 
 class Kept:
@@ -84,8 +84,11 @@ class Kept:
         self.plan = plan
 
 
-def kept(host: Any, journal: Journal, mark: Mark | None) -> Generator[Any, Any, Kept]:
-    """What of the transaction is given back on the host's new, idle session."""
+def kept(
+    judge: Judge, mark: Mark | None, pause: Callable[[float], Gen]
+) -> Generator[Any, Any, Kept]:
+    """What of the transaction is given back on the connection's new, idle session."""
+    journal = judge.journal
     before = journal.kept
     found = Kept(mark, journal.marked)
     if mark is None and before is not None:  # a replay that was lost itself
@@ -99,7 +102,7 @@ def kept(host: Any, journal: Journal, mark: Mark | None) -> Generator[Any, Any, 
         found.why = {id(entry): MISSING for entry in makes}
         return found
     try:
-        plan = yield from _Questions(host, entries, found, parse).plan()
+        plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
         logger.warning("step=kept reason=%r", str(exc))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
@@ -162,36 +165,36 @@ def _trees(query: bytes, parse: Parse) -> Any:
         return None
 
 
-def behind(host: Any, journal: Journal, pgq: Any) -> Gen:
+def behind(judge: Judge, pgq: Any) -> Gen:
     """A statement comes after values were given back: it gets the transaction's time as those
     before it, in place.  Raises `TransactionReplayMismatch` where it may tell another, or what a
     sequence gave last."""
-    plan: Plan | None = journal.kept.plan
-    if plan is None or not (plan.timely or plan.numbers) or not host._in_block:
+    plan: Plan | None = judge.journal.kept.plan
+    if plan is None or not (plan.timely or plan.numbers) or not judge.wire.in_block:
         return
     try:
         if plan.numbers and CURRENT_WORDS.search(pgq.query.decode("utf-8", "replace")):
             raise Refused("numbers that were given back don't set currval and lastval")
         if plan.timely and (parse := parser()) is not None:
-            yield from _timed(host, pgq, plan, parse)
+            yield from _timed(judge, pgq, plan, parse)
     except e.OperationalError:
-        if not host._lost:
+        if not judge.wire.lost:
             raise  # the statement will find the session gone
     except (Refused, ask.Unanswered) as exc:
-        host.pgconn.finish()
-        host._give_up()
+        judge.wire.pgconn.finish()
+        judge.give_up()
         raise TransactionReplayMismatch(
             "the transaction was done again, and values that its caller had seen were given back:"
             f" {exc} ({Entry(pgq.query).shown})"
         ) from None
 
 
-def _timed(host: Any, pgq: Any, plan: Plan, parse: Parse) -> Gen:
+def _timed(judge: Judge, pgq: Any, plan: Plan, parse: Parse) -> Gen:
     """Puts the transaction's time into psycopg's query."""
     if traits(pgq.query).plain:
         return
     entry = Entry(pgq.query, pgq.params, pgq.types, pgq.formats)
-    asked = _Questions(host, [entry], Kept(), parse)
+    asked = _Questions(judge, [entry], Kept(), parse)
     made = later(asked.statements[0], (yield from asked.facts()), parse, plan)
     if made is None:
         return
@@ -205,8 +208,16 @@ def _timed(host: Any, pgq: Any, plan: Plan, parse: Parse) -> Gen:
 class _Questions:
     """One transaction's questions to the new primary."""
 
-    def __init__(self, host: Any, entries: list[Entry], kept: Kept, parse: Parse) -> None:
-        self.host, self.pgconn, self.parse = host, host.pgconn, parse
+    def __init__(
+        self,
+        judge: Judge,
+        entries: list[Entry],
+        kept: Kept,
+        parse: Parse,
+        pause: Callable[[float], Gen] | None = None,
+    ) -> None:
+        self.wire, self.pgconn = judge.wire, judge.wire.pgconn
+        self.parse, self.pause = parse, pause
         self.mark, self.marked = kept.mark, kept.marked
         #: of sequences that were behind: the numbers that are ours now
         self.drawn: dict[int, set[int]] = {}
@@ -261,14 +272,10 @@ class _Questions:
 
     def _not_elsewhere(self) -> None:
         """OIDs are those of a copy: another cluster has others."""
-        mark, now = self.mark, self._witness()
+        mark, now = self.mark, self.wire.facts
         there, here = mark and mark.incarnation.system_id, now and now.incarnation.system_id
         if there and here and there != here:
             raise ask.Unanswered("the new primary is another cluster")
-
-    def _witness(self) -> Witness | None:
-        found: Witness | None = self.host._witness()
-        return found
 
     # -- facts
 
@@ -360,7 +367,7 @@ class _Questions:
 
     def _certain(self) -> Sure:
         """Had the sequences passed the numbers before anybody could use the new primary?"""
-        seen = self._witness()
+        seen = self.wire.facts
         if seen is None or self.mark is None:
             return Sure.NONE
         flushed = flushed_of(self.mark.incarnation)
@@ -381,7 +388,8 @@ class _Questions:
                 why = "another transaction may have taken it from sequence {}"
                 held = {int(oid) for oid, _ in first} & loose
                 return {oid: why.format(facts.sequences[oid].name) for oid in held}
-            yield from self.host._pause(SETTLE_PAUSE_S)
+            if self.pause is not None:
+                yield from self.pause(SETTLE_PAUSE_S)
         return {}
 
 

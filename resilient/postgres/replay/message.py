@@ -15,10 +15,10 @@ from psycopg.generators import execute, fetch_many
 from psycopg.pq.abc import PGresult
 
 from .._psycopg import Prepare
-from ..commit.committer import CommitMixin
+from ..commit.committer import Committer
 from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
-from .journal import Journal
-from .proofs import Gen
+from ..session.host import Gen
+from .journal import Entry
 
 #: a transaction that is still open after this many seconds asks whether it is flushed: by
 #: then the WAL writer has been at it (`wal_writer_delay`, manual 20.5)
@@ -35,31 +35,39 @@ _FATAL = pq.ExecStatus.FATAL_ERROR
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 
 
-class MessageMixin(CommitMixin):
-    """Sends what `continuity` decides."""
+class Sender:
+    """Sends what the recorder decides.  `spoilt`: the failure of a query of ours behind a
+    statement that was answered."""
 
-    #: the failure of a query of ours behind a statement that was answered
-    _spoilt: e.Error | None = None
+    __slots__ = ("committer", "host", "journal", "spoilt", "wire")
 
-    def _late_rider(self, journal: Journal) -> bytes:
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.host = committer.host
+        self.wire = committer.wire
+        self.journal = committer.journal
+        self.spoilt: e.Error | None = None
+
+    def late_rider(self) -> bytes:
         """The query of ours that follows a statement of a block that has written, if any."""
+        journal, wire = self.journal, self.wire
         now = time.monotonic()
-        if not self._ride or now - journal.marked_at < FLUSH_ASK_S or self._flushed(journal):
+        if not wire.ride or now - journal.marked_at < FLUSH_ASK_S:
+            return b""
+        seen, mark = wire.facts, journal.mark
+        if seen is None or mark is None or seen.flushed.lsn >= mark.lsn:
             return b""
         journal.marked_at = now
         return FLUSHED
 
-    def _flushed(self, journal: Journal) -> bool:
-        seen, mark = self._witness(), journal.mark
-        return seen is None or mark is None or seen.flushed.lsn >= mark.lsn
-
     # long: every block passes here, a call saved is a microsecond
-    def _merged(  # noqa: PLR0912
-        self, cur: Any, entry: Any, prepare: bool | None, begin: bytes, rider: bytes
+    def send(  # noqa: PLR0912
+        self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, rider: bytes
     ) -> Gen:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
-        pgconn = self.pgconn
-        prep, name = self._prepared.get(entry, prepare)
+        wire = self.wire
+        pgconn = wire.pgconn
+        prep, name = self.host.prepare(entry, prepare)
         pgconn.enter_pipeline_mode()
         try:
             if begin:
@@ -76,9 +84,8 @@ class MessageMixin(CommitMixin):
             prepares = self._send_rider(rider, entry.query) if rider else b""
             pgconn.pipeline_sync()
         except e.Error:
-            yield from self._leave_message()
+            yield from self._leave()
             raise
-        key = self._prepared.maybe_add_to_cache(entry, prep, name)
         answers: list[list[PGresult]] = []
         error = spoilt = None
         try:
@@ -95,34 +102,33 @@ class MessageMixin(CommitMixin):
         except e.OperationalError:
             # What stands behind the statement's own answer says nothing about it.
             if (error is None and spoilt is None) or len(answers) <= before:
-                self._unbegun = bool(begin) and not answers
+                wire.unbegun = bool(begin) and not answers
                 raise
         results = answers[before]
         if rider:
             self._heard_rider(answers[before + 1 :], prepares, entry.query)
-        if key is not None:
-            self._prepared.validate(key, prep, name, results)
+        self.host.prepared(entry, prep, name, results)
         if error is not None:
-            self._unbegun = bool(begin) and error is answers[0][0]
-            raise e.error_from_result(error, encoding=pgconn._encoding)
+            wire.unbegun = bool(begin) and error is answers[0][0]
+            raise wire.error(error)
         cur._check_results(results)
         cur._set_results(results)
         if spoilt is not None and pgconn.status != _BAD:
             # Ours has failed behind it, and with it the transaction: nobody's business.
-            self._spoilt = e.error_from_result(spoilt, encoding=pgconn._encoding)
+            self.spoilt = wire.error(spoilt)
 
     def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes, query: bytes) -> None:
         if prepares and answers and answers[0][0].status == _COMMAND:
-            self._own_names[query] = prepares
+            self.wire.names[query] = prepares
         result = answers[-1][0] if answers else None
         if result is not None and result.status == _TUPLES:
-            self._read_rider(result)
-        elif self._journal is not None and self._journal.written is None:
-            self._journal.blind = True
+            self.committer.read_rider(result)
+        else:
+            self.journal.unanswered()
 
-    def _leave_message(self) -> Gen:
+    def _leave(self) -> Gen:
         """libpq refused a part of the message: what stands before it is sent and read."""
-        pgconn = self.pgconn
+        pgconn = self.wire.pgconn
         if pgconn.status == _BAD:
             return
         pgconn.pipeline_sync()
@@ -136,14 +142,13 @@ class MessageMixin(CommitMixin):
     def _send_rider(self, rider: bytes, query: bytes) -> bytes:
         """Behind `query`, which it carries in a comment: while the session idles in its
         transaction, pg_stat_activity shows what was sent last."""
-        if rider is not RIDER or (
-            query not in self._own_names and len(self._own_names) >= MOST_RIDERS
-        ):
-            self.pgconn.send_query_params(tagged(rider, query), None)
+        wire = self.wire
+        known = query in wire.names
+        if rider is not RIDER or (not known and len(wire.names) >= MOST_RIDERS):
+            wire.pgconn.send_query_params(tagged(rider, query), None)
             return b""
-        if query in self._own_names:
-            return self._send_own(query, rider)
-        return self._send_own(query, tagged(rider, query), kind=RIDER_NAME)
+        text = rider if known else tagged(rider, query)
+        return wire.send_own(query, text, named=self.committer.named, kind=RIDER_NAME)
 
 
 def tagged(rider: bytes, query: bytes) -> bytes:

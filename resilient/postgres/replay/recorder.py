@@ -6,12 +6,13 @@ in a block is sent so:
     BEGIN · statement · rider        one message; the rider until the block has written
     statement · rider
     statement
-    COMMIT                           `committing`
+    COMMIT                           `commit.committer`
 """
 
 # long: every statement passes here, and a call costs a fifth of a microsecond
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -22,168 +23,151 @@ from psycopg.adapt import Transformer
 from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Action, Sent
+from ...core.sqlstates import Says, says
 from .._psycopg import PostgresClientQuery, PostgresQuery
-from ..session.connection import ended
+from ..commit.committer import Committer
+from ..session.host import Gen
+from ..session.wire import ended
 from .catalogue import Asked
-from .journal import Entry, Journal, kept
-from .message import MessageMixin
-from .proofs import Gen
-from .replayer import UNRECORDED
+from .journal import Entry, kept
+from .message import Sender
 from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS
 _UNKNOWN = pq.TransactionStatus.UNKNOWN
-_BAD = pq.ConnStatus.BAD
 _FATAL = pq.ExecStatus.FATAL_ERROR
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
-#: codes that say of a statement in autocommit that it did nothing
-UNDONE = frozenset({"25006", "57P05"})
-_STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
+STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
 
 
-class ContinuityMixin(MessageMixin):
-    """A connection whose transactions survive their server."""
+class Recorder:
+    """Records what a caller does with a connection, so that it survives its server.
 
-    #: the statement under way is one whose BEGIN is `perform`'s to send
-    _may_defer = False
-    #: what failed had been answered before
-    _answered_before = False
-    #: the text of the statement that is started, where its cursor tells
-    _noted: bytes | None = None
-    #: it is recorded when it is put into its pipeline
-    _remembers = False
+    `for_reading`: it was lent for that, and an autocommit session is told so.  `answered_before`:
+    what failed had been answered before.  `noted`: the text of the statement that is started, where
+    its cursor tells.  `remembers`: it is recorded when it is put into its pipeline.  `deferring`:
+    its BEGIN isn't its own to send.  `wraps`: a write in autocommit travels in a block
+    (RESILIENT_AUTOCOMMIT=block).
+    """
 
-    def _check_connection_ok(self) -> None:
-        if self._journal is None or self._closed:
-            super()._check_connection_ok()
+    __slots__ = (
+        "answered_before",
+        "committer",
+        "deferring",
+        "for_reading",
+        "host",
+        "journal",
+        "judge",
+        "noted",
+        "remembers",
+        "replayer",
+        "sender",
+        "session",
+        "wire",
+        "wraps",
+    )
+
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.sender = Sender(committer)
+        self.replayer = committer.replayer
+        self.judge = committer.judge
+        self.host = committer.host
+        self.wire = committer.wire
+        self.journal = committer.journal
+        self.session = committer.session
+        self.for_reading = False
+        self.answered_before = False
+        self.noted: bytes | None = None
+        self.remembers = self.deferring = False
+        self.wraps = False
+
+    @property
+    def stranded(self) -> bool:
+        """The session is gone, a transaction is open, and nobody was told that it failed."""
+        journal = self.journal
+        gone = self.wire.pgconn.status == pq.ConnStatus.BAD and not self.host.closed
+        return gone and bool(journal.entries) and not journal.failed
+
+    @property
+    def recoverable(self) -> bool:
+        """Need a lost session be nobody's end?"""
+        return not self.journal.failed and not self.host.closed
+
+    def tell_read_only(self) -> Gen:
+        """Lent for reading: the server hears of it, where BEGIN doesn't say so."""
+        if self.for_reading:
+            yield from self.wire.tell_read_only(self.host.autocommit)
+
+    def meet_first(self) -> Gen:
+        """The server is asked, and told, what it has to before anything is sent to it."""
+        return self.replayer.meet_first(self.tell_read_only)
 
     # -- transaction control
 
-    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
-        journal = self._journal
-        if journal is not None and command == b"COMMIT":
-            return self._commit() if self._pipeline is None else self._commit_in_pipeline()
-        if command == b"DEALLOCATE ALL":
-            self._forget_names()
-        if journal is None:
-            return super()._exec_command(command, *args, **kwargs)
-        if not isinstance(command, bytes):  # PREPARE TRANSACTION, and what follows it
-            journal.hazard = journal.hazard or "a two-phase transaction"
-            return self._two_phase(journal, super()._exec_command(command, *args, **kwargs))
-        if self._pipeline is not None:
-            self._queued(journal, command)
-            return super()._exec_command(command, *args, **kwargs)
-        if command == b"ROLLBACK":
-            return self._roll_back(journal)
-        if command.startswith(_STEPS):
-            return self._step(journal, command)
-        return super()._exec_command(command, *args, **kwargs)
-
-    def _two_phase(self, journal: Journal, gen: Gen) -> Gen:
+    def two_phase(self, gen: Gen) -> Gen:
+        """PREPARE TRANSACTION, and what follows it."""
+        self.journal.rule_out("a two-phase transaction")
         result = yield from gen
-        if not self._in_block:
-            journal.reset()
+        if not self.wire.in_block:
+            self.journal.reset()
         return result
 
-    def _commit_in_pipeline(self) -> Gen:
-        """COMMIT is never one of many in flight: what became of it must be known."""
-        pipeline = self._pipeline
-        assert pipeline is not None
-        yield from pipeline._sync_gen()
-        self.pgconn.exit_pipeline_mode()
-        self._pipeline = None
-        try:
-            yield from self._commit()
-        finally:
-            self._pipeline = pipeline
-            pipeline.pgconn = self.pgconn
-            if self.pgconn.status != _BAD:
-                self.pgconn.enter_pipeline_mode()
-
-    @staticmethod
-    def _queued(journal: Journal, command: bytes) -> None:
+    def queued(self, command: bytes) -> None:
         """A command was put into a pipeline."""
         if command == b"ROLLBACK":
-            journal.reset()
-        elif command.startswith(_STEPS):
-            journal.command(command)
+            self.journal.reset()
+        elif command.startswith(STEPS):
+            self.journal.command(command)
 
-    def _roll_back(self, journal: Journal) -> Gen:
-        journal.reset()
+    def roll_back(self) -> Gen:
+        self.journal.reset()
         try:
-            return (yield from super()._exec_command(b"ROLLBACK"))
+            return (yield from self.committer.roll_back())
         except e.OperationalError:
-            if not self._lost:
+            if not self.wire.lost:
                 raise
             return None  # the server has done it, with the session
 
-    def _step(self, journal: Journal, command: bytes) -> Gen:
+    def step(self, command: bytes) -> Gen:
         """BEGIN, SAVEPOINT and their like."""
+        begins = command.startswith(b"BEGIN")
         while True:
             try:
-                if command.startswith(b"BEGIN"):
-                    yield from self._meet()
-                result = yield from self._plain_command(command)
+                if begins:
+                    yield from self.replayer.meet()
+                result = yield from self.host.command(command)
                 break
             except e.Error as failure:
-                exc = self._heard(failure)
-                sent = Sent.NOTHING if command.startswith(b"BEGIN") else Sent.BLOCK
-                if not (yield from self._recover(exc, sent)):
+                exc = self.judge.heard(failure)
+                sent = Sent.NOTHING if begins else Sent.BLOCK
+                if not (yield from self.replayer.recover(exc, sent)):
                     raise exc from None
-        journal.command(command)
+        self.journal.command(command)
         return result
 
-    def _deallocate(self, name: bytes | None) -> Gen:
-        try:
-            return (yield from super()._deallocate(name))
-        except e.OperationalError:
-            # A session that is gone has no prepared statements; the next use finds it gone.
-            if self._journal is None or self.pgconn.status != _BAD:
-                raise
+    # -- statements that psycopg sends by itself
 
-    def _start_query(self) -> Gen:
-        journal = self._journal
-        if self._read_only_before is not None and self._pipeline is None:
-            return self._start_reading(journal)
-        if journal is None:
-            return super()._start_query()
-        if self._may_defer:  # BEGIN is `perform`'s
+    def start(self, start: Callable[[], Gen], piped: bool) -> Gen:
+        """A statement begins; `start` sends what psycopg sends before it."""
+        if self.deferring:
             return iter(())  # type: ignore[return-value]
-        return self._start_unrecorded(journal)
+        return self._start_unrecorded(start, piped)
 
-    def _start_reading(self, journal: Journal | None) -> Gen:
-        if not self._may_defer:
-            yield from self._tell_read_only()
-            if journal is not None:
-                yield from self._start_unrecorded(journal)
-            else:
-                yield from super()._start_query()
-
-    def _start_unrecorded(self, journal: Journal) -> Gen:
+    def _start_unrecorded(self, start: Callable[[], Gen], piped: bool) -> Gen:
         """COPY, stream(), a server-side cursor, one that isn't ours: seen to start, not recorded.
         Ours in a pipeline are recorded when they are queued."""
-        yield from super()._start_query()
-        if not self._remembers:
-            journal.hazard = journal.hazard or UNRECORDED
-            if self._noted is not None:
-                journal.passed.add((self._noted, None))
-            else:
-                journal.unseen = True
-        journal.blind = True
+        if not piped:
+            yield from self.tell_read_only()
+        yield from start()
+        if self.remembers:
+            self.journal.unanswered()
+        else:
+            self.journal.passes(None if self.noted is None else (self.noted, None))
 
     # -- statements
-
-    @property
-    def _in_block(self) -> bool:
-        return self.pgconn.transaction_status != _IDLE
-
-    def _begin(self) -> bytes:
-        """BEGIN, when the next statement needs one before it."""
-        if self._autocommit or self.pgconn.transaction_status != _IDLE:
-            return b""
-        return self._begin_statement or self._get_tx_start_command()
 
     # long: every statement passes here, and a call costs a fifth of a microsecond
     def perform(  # noqa: PLR0912, PLR0915
@@ -192,7 +176,7 @@ class ContinuityMixin(MessageMixin):
         """psycopg's `_execute_gen`: one statement, until it is answered or must fail."""
         if cur._closed:
             raise e.InterfaceError("the cursor is closed")
-        journal: Any = self._journal
+        journal, wire, host = self.journal, self.wire, self.host
         cur._reset()
         if not cur._last_query or cur._last_query is not query:
             cur._last_query = None
@@ -206,70 +190,70 @@ class ContinuityMixin(MessageMixin):
         fmt = cur.format if binary is None else _FORMATS[binary]
         entry = None
         wrapped = False
-        self._sync_rep_warned = False
-        while not (what.ends and self._in_block):
+        wire.sync_rep_warned = False
+        while not (what.ends and wire.in_block):
             if journal.kept is not None:
                 from .keeping import behind  # nobody else needs it
 
-                yield from behind(self, journal, pgq)
-            status = self.pgconn.transaction_status
+                yield from behind(self.judge, pgq)
+            status = wire.pgconn.transaction_status
             begin = rider = b""
             try:
                 if status == _IDLE:
-                    if not self._autocommit:
-                        begin = self._begin_statement or self._get_tx_start_command()
-                        if self._link is not None and self._link.witness is None:
-                            yield from self._meet()
+                    begin = host.begin()
+                    if begin:
+                        if self.replayer.unmet:
+                            yield from self.replayer.meet()
                         if not what.merges:
-                            yield from self._step(journal, begin)
+                            yield from self.step(begin)
                             begin, status = b"", _INTRANS
                     else:
-                        if self._read_only_before is not None:
-                            yield from self._tell_read_only()
-                        if self._wraps and _wrappable(what) and self._read_only_before is None:
+                        if self.for_reading:
+                            yield from self.tell_read_only()
+                        if self.wraps and not self.for_reading and _wrappable(what):
                             begin, wrapped = b"BEGIN", True
-                            if self._link is not None and self._link.witness is None:
-                                yield from self._meet()
+                            if self.replayer.unmet:
+                                yield from self.replayer.meet()
                         elif what.calls or not what.reads:
                             status = self._status_heard()
                 if begin or status != _IDLE or what.session:
                     entry = entry_of(cur, pgq, fmt)
-                    if what.rides and not self._read_only:
-                        rider = self._late_rider(journal) if journal.written else self._ride
-                if begin or rider:
-                    yield from self._merged(cur, entry, prepare, begin, rider)
+                    if what.rides and wire.ride and not host.read_only:
+                        rider = self.sender.late_rider() if journal.written else wire.ride
+                if entry is not None and (begin or rider):
+                    yield from self.sender.send(cur, entry, prepare, begin, rider)
                 else:
-                    yield from cur.plainly(pgq, prepare=prepare, binary=fmt == _BINARY)
+                    yield from cur._resilient(pgq, prepare=prepare, binary=fmt == _BINARY)
             except e.Error as failure:
-                exc = self._heard(failure)
+                exc = self.judge.heard(failure)
                 entry = entry or entry_of(cur, pgq, fmt)
-                self._begun(journal, begin)
+                self._begun(begin)
                 sent = self._sent(bool(begin), status, what)
-                if begin and self._unbegun and ended(exc):
+                if begin and wire.unbegun and ended(exc):
                     sent = Sent.NOTHING
-                if self._own(exc, sent):
+                if self.judge.surfaces(exc, sent):
                     if ended(exc):
-                        self._end_with(exc)
+                        self.judge.end_with(exc)
                     elif wrapped:
-                        yield from self._roll_back(journal)
+                        yield from self.roll_back()
                     else:
-                        yield from self._refused(journal, entry, exc, begin)
+                        yield from self._refused(entry, exc, begin)
                     raise exc.with_traceback(None) from None
                 if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
-                    self._strike(entry.query, exc)
+                    self.judge.strike(entry.query, exc)
                 asked = (entry.query, entry.types)
-                if not (yield from self._deal_with(exc, sent, entry.shown, asked)):
-                    if not self._lost:
-                        yield from self._refused(journal, entry, exc, begin)
+                if not (yield from self.deal_with(exc, sent, entry.shown, asked)):
+                    if not wire.lost:
+                        yield from self._refused(entry, exc, begin)
                     raise exc.with_traceback(None) from None
                 continue
             if begin:
-                journal.entries.append(begun_by(begin))
+                journal.begins(begun_by(begin))
             if wrapped and entry is not None:
                 entry.waiting = True  # its caller has seen nothing of it yet
-            if self._sync_rep_warned:
-                raise self._unconfirmed()
-            after = self.pgconn.transaction_status
+            if wire.sync_rep_warned:
+                raise self.judge.unconfirmed()
+            after = wire.pgconn.transaction_status
             if entry is None and after == _IDLE and not what.special:
                 journal.reset()
                 if not what.plain:
@@ -279,10 +263,8 @@ class ContinuityMixin(MessageMixin):
                 inside = bool(begin) or status != _IDLE
                 self._answered(what, entry, cur._results, bool(rider), inside)
             else:
-                if not rider and what.writes and journal.written is None:
-                    journal.blind = True
-                journal.add(entry, cur._results)
-            if self._spoilt is not None:
+                journal.add(entry, cur._results, not rider and what.writes)
+            if self.sender.spoilt is not None:
                 yield from self._without_rider()
             break
         else:
@@ -290,69 +272,64 @@ class ContinuityMixin(MessageMixin):
         if wrapped and entry is not None:
             yield from self._commit_wrapped(cur, entry)
         cur._last_query = query
-        if self._prepared._to_flush:
-            yield from self._prepared.maintain_gen(self)
+        yield from host.tidy()
 
     def _without_rider(self) -> Gen:
         """The query of ours has failed, which a transaction doesn't survive: it is done again."""
-        assert self._spoilt is not None
-        exc, self._spoilt = self._spoilt, None
-        self._ours_failed(exc)
-        yield from self._redo(exc)
+        exc, self.sender.spoilt = self.sender.spoilt, None
+        assert exc is not None
+        self.committer.ours_failed(exc)
+        yield from self.replayer.redo(exc)
 
     def _commit_wrapped(self, cur: Any, entry: Entry) -> Gen:
         """A write in autocommit was answered, and its COMMIT is ours.  Its caller hasn't seen
         anything: what it gave when it was done again is its result."""
         answered = cur._results
-        yield from self._commit()
+        yield from self.committer.commit()
         results = entry.results
         if results is None or results is answered:
             return
         for result in results:
             if result.status == _FATAL:  # and COMMIT has rolled it back
-                raise e.error_from_result(result, encoding=self.pgconn._encoding)
+                raise self.wire.error(result)
         cur._set_results(results)
 
     def _status_heard(self) -> int:
         """The status before a write of its own is sent: one that goes to a session that has
         ended already was never sent."""
         with suppress(e.OperationalError):  # the status tells
-            self._hear_end()
-        return self.pgconn.transaction_status
+            self.wire.hear_end()
+        return self.wire.pgconn.transaction_status
 
     def _commit_by_hand(self, cur: Any) -> Gen:
         """`execute("COMMIT")`: the same care, and a result for the cursor."""
-        result = yield from self._commit()
+        result = yield from self.committer.commit()
         if result is None:
-            result = self.pgconn.make_empty_result(pq.ExecStatus.COMMAND_OK)
+            result = self.wire.pgconn.make_empty_result(pq.ExecStatus.COMMAND_OK)
         cur._set_results([result])
-
-    def _own(self, exc: e.Error, sent: Sent) -> bool:
-        """Is it the application's own error?  Also when the session ended behind it."""
-        return self._reaction(exc, sent).action in (Action.SURFACE, Action.RERUN)
 
     def _sent(self, begins: bool, status: int, what: Traits) -> Sent:
         """What a failure of a statement that was sent in this status leaves open."""
         if status == _UNKNOWN:  # the session had gone before
-            return Sent.BLOCK if begins or not self._autocommit else Sent.NOTHING
+            return Sent.BLOCK if begins or not self.host.autocommit else Sent.NOTHING
         if what.control:  # it may have ended the transaction before its answer was lost
             return Sent.AUTOCOMMIT
         if begins or status != _IDLE:
             return Sent.BLOCK
-        return Sent.READ if what.reads or self._read_only else Sent.AUTOCOMMIT
+        return Sent.READ if what.reads or self.host.read_only else Sent.AUTOCOMMIT
 
-    def _deal_with(self, exc: e.Error, sent: Sent, shown: str, asked: Asked | None = None) -> Gen:
+    def deal_with(self, exc: e.Error, sent: Sent, shown: str, asked: Asked | None = None) -> Gen:
         """True: the statement may be sent again.  False: the failure is the caller's to see.
         Raises when neither can be."""
-        reaction = self._reaction(exc, sent)
+        reaction = self.judge.reaction(exc, sent)
         if reaction.action is Action.REPREPARE:
             return (yield from self._prepare_anew(exc, asked))
         if reaction.action is Action.RESOLVE:
-            late, self._answered_before = self._answered_before, False
+            late, self.answered_before = self.answered_before, False
             if reaction.stops and not late and (yield from self._stopped(exc)):
                 return False
-            self._core.note(self, exc)
-            raise self._unknown(
+            self.judge.note(exc)
+            raise self.judge.unknown(
                 str(exc),
                 details={
                     "statement": shown,
@@ -360,77 +337,68 @@ class ContinuityMixin(MessageMixin):
                     " and nothing marks it; in a block it could be resolved",
                 },
             ) from exc
-        nothing_done = reaction.action is not Action.ELSEWHERE or exc.sqlstate in UNDONE
+        nothing_done = reaction.action is not Action.ELSEWHERE or says(
+            exc.sqlstate, Says.DID_NOTHING
+        )
         proved = sent is not Sent.READ or nothing_done
-        return (yield from self._recover(exc, sent, asked, proved))
+        return (yield from self.replayer.recover(exc, sent, asked, proved))
 
     def _prepare_anew(self, exc: e.Error, asked: Asked | None) -> Gen:
         """Forget the session's prepared statements.  False: this one wasn't, so it was another
         one's name, or a function's own error."""
-        if asked not in self._prepared._names or exc.diag.context:
+        if exc.diag.context or not self.host.forget(asked):
             return False
-        self._prepared.clear()
-        yield from self._prepared.maintain_gen(self)
+        yield from self.host.tidy()
         return True
 
     def _stopped(self, exc: e.Error) -> Gen:
         """Was it this session alone that ended, and does its server go on as it was?"""
-        fresh = yield from self._revisited()
-        meant = self._meant_us(fresh)
+        fresh = yield from self.replayer.revisited()
+        wire = None if fresh is None else fresh.wire
+        meant = self.judge.meant_us(wire)
         if meant:
-            self._obey(exc, fresh)
+            self.judge.obey(exc, wire)
         elif fresh is not None:
-            fresh.pgconn.finish()
+            fresh.finish()
         return meant
 
-    def _begun(self, journal: Journal, begin: bytes) -> None:
+    def _begun(self, begin: bytes) -> None:
         """The BEGIN that travelled with a statement has arrived."""
-        if begin and self.pgconn.transaction_status not in (_IDLE, pq.TransactionStatus.UNKNOWN):
-            journal.command(begin)
+        if begin and self.wire.pgconn.transaction_status not in (_IDLE, _UNKNOWN):
+            self.journal.command(begin)
 
-    def _refused(self, journal: Journal, entry: Entry, exc: e.Error, begin: bytes) -> Gen:
+    def _refused(self, entry: Entry, exc: e.Error, begin: bytes) -> Gen:
         """The application's own error: part of the block, which may go on behind a savepoint.
         So the block has to stand when the error is raised, whatever happened behind it."""
         result = exc.pgresult
-        if result is None or not self._in_block:
+        if result is None or not self.wire.in_block:
             return
-        lost = self._lost
+        lost = self.wire.lost
         if lost and begin:
-            journal.command(begin)
-        journal.add(entry, [result])
-        if lost and not self._unreplayable():
-            yield from self._reestablish(exc, self._deadline_at())
+            self.journal.command(begin)
+        self.journal.add(entry, [result])
+        if lost and not self.judge.unreplayable():
+            yield from self.replayer.reestablish(exc, self.replayer.deadline_at())
 
     def _answered(
         self, what: Traits, entry: Entry, results: list[PGresult], rode: bool, inside: bool
     ) -> None:
         """Record what was done, where that isn't just one more statement of a block."""
-        journal = self._journal
-        assert journal is not None
+        journal, wire = self.journal, self.wire
         if what.special:
-            self._special(journal, what, entry)
-        if not self._in_block or (not (inside or what.begins) and self._lost):
+            journal.does(what, entry.query)
+            if what.lasting:
+                self.session.rule_out(what.hazard)
+            if what.forgets:
+                wire.forget_names()
+            if what.discards and not wire.in_block:
+                self.session.clear()
+        if not wire.in_block or (not (inside or what.begins) and wire.lost):
             if what.session:
-                self._session.keep([entry])
+                self.session.keep([entry])
             journal.reset()
             return
-        if not rode and what.writes and journal.written is None:
-            journal.blind = True
-        journal.add(entry, results)
-
-    def _special(self, journal: Journal, what: Traits, entry: Entry) -> None:
-        """A statement that does more than most."""
-        journal.sets |= what.session
-        if what.hazard:
-            journal.hazard = journal.hazard or what.hazard
-            if what.lasting:
-                self._session.hazard = self._session.hazard or what.hazard
-        if what.forgets:
-            self._forget_names()
-        if what.discards and not self._in_block:
-            self._session.clear()
-        if what.undoes:
-            journal.undo(entry.query)
+        journal.add(entry, results, not rode and what.writes)
 
 
 def _wrappable(what: Traits) -> bool:

@@ -2,9 +2,8 @@
 transaction so far done again on it.
 
 psycopg waits on one descriptor for as long as one of its generators runs.  A generator here
-that needs another session yields a `Detour`, which psycopg's loop doesn't understand: it
-raises, the generator stays where it is, and `waiting` does what the detour asks for and goes
-on with the same generator.
+that needs another session yields a `Detour`; `session.waiting` ends psycopg's loop there, does
+what the detour asks for, and goes on with the same generator.
 """
 
 # long: the way from a lost session to the next, in one piece
@@ -12,22 +11,19 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg.pq.abc import PGconn
 
 from ... import telemetry
 from ...core.model import Endpoint
 from ...core.reaction import Action, Sent
-from ...errors import ResilientError
+from ...core.sqlstates import Says, says
 from ...monitor.cluster import DEADLINE
-from ...settings import Settings
-from ..classify import crowded_out
 from ..commit import losses
-from ..commit.facts import RIDER, Witness, witness
+from ..commit.facts import witness
 from ..errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
@@ -35,25 +31,39 @@ from ..errors import (
     TransactionReplayMismatch,
     explained,
 )
-from ..session.connection import ended
+from ..session.host import Gen
+from ..session.wire import Wire, ended
 from .apart import apart
 from .catalogue import Asked
-from .journal import Entry, Journal, Session, difference
-from .proofs import Gen, ProofMixin
+from .journal import Entry
+from .judge import Judge
+from .proofs import bare, not_twice, only_read, same_session
+from .results import difference
 
 logger = logging.getLogger("resilient.failover")
 
-#: a statement's own conflict with others, met during a replay: it is tried again
-CONFLICTS = frozenset({"40001", "40P01", "55P03"})
-#: what such a replay waits before it starts over, in seconds
+#: what a replay that met a conflict with others waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02
 
-#: what nothing is known of that could be done again
-UNRECORDED = "COPY, stream(), a server-side cursor or a cursor that the connection didn't make"
-
-_BAD = pq.ConnStatus.BAD
-_IDLE = pq.TransactionStatus.IDLE
 _FATAL = pq.ExecStatus.FATAL_ERROR
+
+
+class Fresh(NamedTuple):
+    """A connection that the pool has made for another one's sake: `conn` keeps it alive."""
+
+    conn: object
+    judge: Judge
+
+    @property
+    def wire(self) -> Wire:
+        return self.judge.wire
+
+    def finish(self) -> None:
+        self.judge.wire.pgconn.finish()
+
+
+def _wire(fresh: Fresh | None) -> Wire | None:
+    return None if fresh is None else fresh.wire
 
 
 class Detour:
@@ -62,7 +72,7 @@ class Detour:
     `at`: the new session has to be this endpoint's; None: whoever fits now.
     """
 
-    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s", "taken")
+    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s")
 
     def __init__(
         self, deadline_at: float = 0.0, pause_s: float = 0.0, at: Endpoint | None = None
@@ -70,271 +80,166 @@ class Detour:
         self.deadline_at = deadline_at
         self.pause_s = pause_s
         self.at = at
-        self.taken = False
-        self.fresh: Any = None
+        self.fresh: Fresh | None = None
         self.failure: Exception | None = None
 
 
-class RecoveryMixin(ProofMixin):
-    """State that survives a session, and the way to the next one."""
+class Replayer:
+    """The way to the next session.  `asks`: COMMITs are resolved by what the server is asked."""
 
-    _own_journal: Journal | None = None
-    #: what the settings say
-    _records = _asks = False
-    #: a write in autocommit travels in a block (RESILIENT_AUTOCOMMIT=block)
-    _wraps = False
-    _resolver = "off"
-    _detour: Detour | None = None
-    #: the question that follows a statement until the block has written; empty: none does
-    _ride = b""
-    #: the adapters that this session's `configure=` made, in a tuple, for the checkouts to come
-    _next_adapters: tuple[Any] | None = None
-    _silenced = False
-    #: a caller has had it
-    _lent_before = False
-    #: what of ours is prepared in this session, by its name; how often that was forgotten
-    _own_names: dict[bytes, bytes]
-    _forgotten = 0
+    __slots__ = ("asks", "host", "journal", "judge", "session", "wire")
 
-    def engage(self, settings: Settings) -> None:
-        """The connection is checked out: record what is done with it."""
-        self._lent_before = True
-        if self._own_journal is None:
-            self._own_names = {}
-            self._own_journal = Journal(settings.replay_max_statements, settings.replay_max_bytes)
-            self._session = Session()
-            self._resolver = settings.commit_resolver
-            self._asks = self._resolver != "off"
-            self._records = settings.replay == "on" or self._asks
-            self._wraps = settings.autocommit == "block"
-        self._struck = {}
-        self._session.clear()  # the one before may have left it differently: nobody relies on it
-        self._own_journal.earlier.clear()
-        if self._records:
-            self._journal = self._own_journal
-
-    def disengage(self) -> None:
-        """It is given back: what the pool does with it is not for recording."""
-        journal = self._journal
-        if self._next_adapters is not None:
-            (self._adapters,), self._next_adapters = self._next_adapters, None
-        if journal is not None:
-            self._journal = None
-            if journal.entries or journal.hazard or journal.blind or journal.failed:
-                journal.reset()
-
-    @property
-    def stranded(self) -> bool:
-        """The session is gone, a transaction is open, and nobody was told that it failed."""
-        journal = self._journal
-        return (
-            self.pgconn.status == _BAD
-            and not self._closed
-            and journal is not None
-            and bool(journal.entries)
-            and not journal.failed
-        )
-
-    @property
-    def recoverable(self) -> bool:
-        """Is it recorded, so that a lost session need be nobody's end?"""
-        journal = self._journal
-        return journal is not None and not journal.failed and not self._closed
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.host = judge.host
+        self.wire = judge.wire
+        self.journal = judge.journal
+        self.session = judge.session
+        self.asks = False
 
     # -- a new session
 
-    def _renewed(self, deadline_at: float, at: Endpoint | None = None) -> Gen:
+    def renewed(self, deadline_at: float, at: Endpoint | None = None) -> Gen:
         """A connection to whoever fits now, or to one endpoint and no other, made by the pool;
         waited for until the deadline."""
-        detour = self._detour = Detour(deadline_at, at=at)
-        try:
-            yield detour
-        finally:
-            self._detour = None
+        if not self.judge.driven:
+            raise e.OperationalError("nobody can be asked: the connection's class waits by itself")
+        detour = Detour(deadline_at, at=at)
+        yield detour
         if detour.failure is not None:
             raise detour.failure
         return detour.fresh
 
-    def _pause(self, seconds: float) -> Gen:
-        self._detour = Detour(pause_s=seconds)
-        try:
-            yield self._detour
-        finally:
-            self._detour = None
+    def pause(self, seconds: float) -> Gen:
+        if self.judge.driven:
+            yield Detour(pause_s=seconds)
 
-    def _adopt(self, fresh: Any) -> None:
+    def adopt(self, fresh: Fresh) -> None:
         """Go on with this connection's session, under the object that the caller holds."""
-        old, new = self.pgconn, fresh.pgconn
-        new.notice_handler, new.notify_handler = old.notice_handler, old.notify_handler
-        self.pgconn = new
-        fresh.pgconn = old
-        old.finish()
-        self._link = fresh._link
-        mine = weakref.ref(self)
-        self._link.committing = lambda: bool(getattr(mine(), "_committing", False))
-        self._ride = self._may_ride()
-        self._farewell, self._warned = None, ""
-        self._told_read_only = False
-        # The names of the old session mean nothing here, and need no DEALLOCATE.  Those of the
-        # new one are what its `configure=` and `check=` have prepared.
-        prepared, theirs = self._prepared, fresh._prepared
-        prepared._counts, prepared._names = theirs._counts.copy(), theirs._names.copy()
-        prepared._prepared_idx = theirs._prepared_idx
-        prepared._to_flush.clear()
-        self._next_adapters = (fresh._adapters,)
-        self._silenced = False
-        self._forget_names()
-        self._created_at, self._expire_at = fresh._created_at, fresh._expire_at
+        self.host.swap(fresh.judge.host)
+        self.wire.renew(fresh.wire, self.asks)
 
-    def _forget_names(self) -> None:
-        """Another session, or this one may have dropped them: they get new ones."""
-        self._own_names = {}
-        self._forgotten += 1
+    def revisited(self) -> Gen:
+        """A new session of the very server that this one was of; None if it takes none now."""
+        judge, link = self.judge, self.wire.link
+        judge.locked_out = False
+        if link is None:
+            return None
+        limit_s = judge.pool.settings.probe_timeout_s
+        try:
+            return (yield from self.renewed(time.monotonic() + limit_s, link.endpoint))
+        except (e.Error, OSError) as refusal:
+            judge.locked_out = judge.driven and judge.pool.locks_out(link, refusal)
+            return None
 
     # -- may it be done again?
 
-    def _unreplayable(self) -> str:
-        """Why the transaction can't be done again; empty when it can."""
-        if self._core.settings.replay != "on":
-            return "RESILIENT_REPLAY=off"
-        journal = self._journal
-        if journal is None:
-            return "the connection isn't checked out"
-        journal.measure()
-        return journal.hazard or self._session.hazard
-
-    def tell_why(self, exc: BaseException, recovers: bool = False) -> None:
-        """Put into a failure of the session why it reaches the caller.  `recovers`: what failed
-        is recorded, and has its reason already unless it never got to be."""
-        if not isinstance(exc, e.OperationalError) or isinstance(exc, ResilientError):
-            return
-        if exc is self._obeyed:
-            return
-        journal = self._journal
-        # A cursor that isn't the connection's stays with the session that was replaced.
-        gone = self._lost or (journal is not None and bool(journal.replays))
-        if not gone or self._closed or getattr(self, "_pool", None) is None:
-            return
-        if self._reaction(exc, Sent.BLOCK, gone=True).action is Action.SURFACE:
-            return
-        why = self._unreplayable() or ("" if recovers else UNRECORDED)
-        if why:
-            explained(exc, f"not replayed: {why}")
-
-    def _recover(
+    def recover(
         self, exc: e.Error, sent: Sent, doing: Asked | None = None, proved: bool = True
     ) -> Gen:
         """After a failure.  True: the transaction so far stands again, on a new session, and what
         failed may be sent again.  False: the failure is the caller's to see, since somebody meant
         it for this session alone.  Raises when neither can be.  `doing`: the
         statement that was under way; unless `proved`, it has to be shown to have only read."""
-        reaction = self._reaction(exc, sent)
+        judge = self.judge
+        reaction = judge.reaction(exc, sent)
         if reaction.action not in (Action.REPLAY, Action.ELSEWHERE):
             raise exc
-        fresh = None
+        if not judge.driven:
+            self.journal.fail()
+            raise explained(exc, "not replayed: the connection's class waits by itself")
+        fresh: Fresh | None = None
         if reaction.stops:
-            fresh = yield from self._revisited()
-            if self._meant_us(fresh):
-                self._obey(exc, fresh)
+            fresh = yield from self.revisited()
+            if judge.meant_us(_wire(fresh)):
+                judge.obey(exc, _wire(fresh))
                 return False
-        if self._journal is not None and self._journal.failed:
+        if self.journal.failed:
             raise e.OperationalError("the connection is closed: its transaction failed") from exc
-        self._core.note(self, exc)
-        why = self._unreplayable()
+        judge.note(exc)
+        why = judge.unreplayable()
         if why:
             logger.warning("step=not-replayed reason=%r", why)
             if fresh is not None:
-                fresh.pgconn.finish()
-            if self._journal is not None:
-                self._journal.failed = True
+                fresh.finish()
+            self.journal.failed = True
             raise explained(exc, f"not replayed: {why}")
-        yield from self._reestablish(exc, self._deadline_at(), fresh, doing, proved)
+        yield from self.reestablish(exc, self.deadline_at(), fresh, doing, proved)
         return True
 
-    def _revisited(self) -> Gen:
-        """A new session of the very server that this one was of; None if it takes none now."""
-        self._locked_out = False
-        if self._link is None:
-            return None
-        limit_s = self._core.settings.probe_timeout_s
-        try:
-            return (yield from self._renewed(time.monotonic() + limit_s, self._link.endpoint))
-        except (e.Error, OSError) as refusal:
-            self._locked_out = self._locks_out(refusal)
-            return None
-
-    def _obey(self, exc: e.Error, fresh: Any) -> None:
-        """The server goes on as it was: whoever said stop meant this session."""
-        if fresh is not None:
-            fresh.pgconn.finish()
-        self._obeyed = exc
-        self._end_with(exc)
-
-    def _reestablish(
+    def reestablish(
         self,
         exc: e.Error,
         deadline_at: float,
-        fresh: Any = None,
+        fresh: Fresh | None = None,
         doing: Asked | None = None,
         proved: bool = True,
     ) -> Gen:
-        """`_recover`'s work, on `fresh` or else a new connection, until the deadline."""
+        """`recover`'s work, on `fresh` or else a new connection, until the deadline."""
         try:
             yield from self._try_to(exc, deadline_at, fresh, doing, proved)
         except BaseException:
-            if self._journal is not None and self._journal.entries:
-                # Nobody may commit what is left of it.
-                self._journal.failed = True
-                self._journal.hazard = self._journal.hazard or "the transaction has failed before"
+            self.journal.fail()
             raise
 
     def _try_to(
-        self, exc: e.Error, deadline_at: float, fresh: Any, doing: Asked | None, proved: bool
+        self,
+        exc: e.Error,
+        deadline_at: float,
+        fresh: Fresh | None,
+        doing: Asked | None,
+        proved: bool,
     ) -> Gen:
+        judge = self.judge
         while True:
             try:
                 self._spend(exc, deadline_at)
             except e.Error:
                 if fresh is not None:
-                    fresh.pgconn.finish()
+                    fresh.finish()
                 raise
             if fresh is None:
-                try:
-                    fresh = yield from self._renewed(deadline_at)
-                except Exception as failure:
-                    if exc.sqlstate == "57P01" and crowded_out(self._core.last_failure):
-                        why = f"the server had no room for another session ({failure})"
-                        raise explained(exc, f"not replayed: {why}") from failure
-                    if isinstance(failure, e.Error):
-                        limit_s = self._core.settings.deadline_s
-                        why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
-                        explained(failure, f"not replayed: {why}")
-                    raise failure from exc
-            if (why := apart(self._journal, self._link, fresh._link)) and (
-                yield from self._only_read(fresh)
-            ):
-                fresh.pgconn.finish()
+                fresh = yield from self._replaced(exc, deadline_at)
+            why = apart(self.journal, self.wire.link, fresh.wire.link)
+            if why and (yield from only_read(judge, fresh.wire.pgconn)):
+                fresh.finish()
                 raise explained(exc, f"not replayed: {why}")
-            self._adopt(fresh)
+            self.adopt(fresh)
             fresh = None
             try:
-                yield from self._meet()
-                if not proved and doing and (why := (yield from self._only_read(self, [doing]))):
-                    raise self._unread(exc, doing, why)
-                yield from self._go_on(exc, doing)
+                yield from self.meet()
+                if not proved and doing:
+                    why = yield from only_read(judge, self.wire.pgconn, [doing])
+                    if why:
+                        raise self._unread(exc, doing, why)
+                yield from same_session(judge, exc)
+                yield from not_twice(judge, exc, doing)
                 yield from self._replay()
                 return
             except TransactionReplayMismatch as mismatch:
                 raise mismatch from exc
             except e.OperationalError as again:
-                if not self._lost:
+                if not self.wire.lost:
                     raise
-                self._core.note(self, again)
+                judge.note(again)
                 exc = again
+
+    def _replaced(self, exc: e.Error, deadline_at: float) -> Gen:
+        try:
+            return (yield from self.renewed(deadline_at))
+        except Exception as failure:
+            if exc.sqlstate == "57P01" and self.judge.pool.crowded():
+                why = f"the server had no room for another session ({failure})"
+                raise explained(exc, f"not replayed: {why}") from failure
+            if isinstance(failure, e.Error):
+                limit_s = self.judge.pool.settings.deadline_s
+                why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
+                explained(failure, f"not replayed: {why}")
+            raise failure from exc
 
     def _unread(self, exc: e.Error, asked: Asked, why: str) -> CommitOutcomeUnknown:
         """A statement in autocommit has lost its reply, and may do more than read."""
-        return self._unknown(
+        return self.judge.unknown(
             str(exc),
             details={
                 "statement": Entry(asked[0]).shown,
@@ -342,33 +247,29 @@ class RecoveryMixin(ProofMixin):
             },
         )
 
-    def _deadline_at(self) -> float:
+    def deadline_at(self) -> float:
         """Until when a failure that was just met may be dealt with.  A call that the deadline
         itself has cut has no time left."""
-        link = self._link
+        link = self.wire.link
         cut = link is not None and link.condemned.startswith(DEADLINE)
-        left_s: float = 0.0 if cut else self._core.settings.deadline_s
-        return time.monotonic() + left_s
+        return time.monotonic() + (0.0 if cut else self.judge.pool.settings.deadline_s)
 
     def _spend(self, exc: e.Error, deadline_at: float) -> None:
         """One more replay: within the deadline and the retry budget?"""
+        settings = self.judge.pool.settings
         if time.monotonic() >= deadline_at:
-            limit_s = self._core.settings.deadline_s
             raise DeadlineExceeded(
-                f"the transaction could not be done again within {limit_s:g} s"
+                f"the transaction could not be done again within {settings.deadline_s:g} s"
                 " (RESILIENT_DEADLINE_S)"
             ) from exc
-        journal = self._journal
-        again = journal is not None and journal.replays
-        if journal is not None:
-            journal.replays += 1
-        attempts = self._core.settings.retry_attempts
-        if (again or 0) + 1 >= attempts:
+        again = self.journal.again()
+        attempts = settings.retry_attempts
+        if again + 1 >= attempts:
             why = f"it was sent {attempts} time(s) (RESILIENT_RETRY_ATTEMPTS)"
             raise explained(exc, f"not replayed: {why}")
         # The first replay adds nothing to anybody's load: what it repeats went to a server
         # that is gone, and the pool's size bounds how many there are.  Further ones retry.
-        if again and not self._core.withdraw():
+        if again and not self.judge.pool.withdraw():
             error = RetryBudgetExhausted(
                 f"the transaction was done again {again} times: one more would exceed the"
                 " share of retries in the"
@@ -381,127 +282,131 @@ class RecoveryMixin(ProofMixin):
 
     def _replay(self) -> Gen:
         """Settings of the session, then the transaction, each result compared."""
-        journal = self._journal
-        assert journal is not None
+        journal = self.journal
         started = time.monotonic()
         mark = journal.mark
-        journal.written = None
-        journal.blind = bool(journal.entries)
+        journal.unwritten()
         try:
-            for entry in self._session.settings:
+            for entry in self.session.settings:
                 yield from self._again(entry, 0)
             if journal.entries:
                 from .keeping import kept  # nobody else needs it
 
-                journal.kept = yield from kept(self, journal, mark)
-            for conflict in range(self._core.settings.retry_attempts):
-                if (yield from self._replay_once(journal, conflict)):
+                journal.kept = yield from kept(self.judge, mark, self.pause)
+            for conflict in range(self.judge.pool.settings.retry_attempts):
+                if (yield from self._replay_once(conflict)):
                     break
         except BaseException:
-            self.pgconn.finish()  # half a replay is nobody's transaction
+            self.wire.pgconn.finish()  # half a replay is nobody's transaction
             raise
         logger.info(
             "step=replayed endpoint=%s statements=%d seconds=%.4f",
-            *(self._link.endpoint if self._link else "-", len(journal.entries)),
+            *(self.wire.where, len(journal.entries)),
             time.monotonic() - started,
         )
 
-    def _redo(self, exc: e.Error) -> Gen:
+    def redo(self, exc: e.Error) -> Gen:
         """The transaction once more, on the session that it was on: something of ours has made it
         fail.  Raises the failure where it can't be done again."""
-        why = self._unreplayable()
+        why = self.judge.unreplayable()
         if why:
             raise explained(exc, f"not replayed: {why}")
-        self.pgconn.send_query(b"ROLLBACK")
-        yield from generators.execute(self.pgconn)
-        yield from self._not_twice(exc, None)
+        yield from self.wire.roll_back()
+        yield from not_twice(self.judge, exc)
         yield from self._replay()
 
-    def _replay_once(self, journal: Journal, conflict: int) -> Gen:
+    def _replay_once(self, conflict: int) -> Gen:
         """False: it met another transaction, and is rolled back to be done once more."""
-        last = conflict + 1 >= self._core.settings.retry_attempts
-        for number, entry in enumerate(journal.entries):
+        last = conflict + 1 >= self.judge.pool.settings.retry_attempts
+        for number, entry in enumerate(self.journal.entries):
             try:
                 yield from self._again(entry, number)
             except e.OperationalError as exc:
                 if entry.results is not None:
-                    self._strike(entry.query, exc)
-                if exc.sqlstate not in CONFLICTS or last or self._lost:
+                    self.judge.strike(entry.query, exc)
+                if not says(exc.sqlstate, Says.CONFLICT) or last or self.wire.lost:
                     raise
-                self.pgconn.send_query(b"ROLLBACK")
-                yield from generators.execute(self.pgconn)
-                yield from self._pause(CONFLICT_PAUSE_S)
+                yield from self.wire.roll_back()
+                yield from self.pause(CONFLICT_PAUSE_S)
                 return False
         return True
 
     def _again(self, entry: Entry, number: int) -> Gen:
         """One statement once more.  Raises `TransactionReplayMismatch` when the caller has
         seen another result."""
-        pgconn: PGconn = self.pgconn
-        given = self._journal.kept if self._journal is not None else None
+        wire = self.wire
+        given = self.journal.kept
         sent = entry if given is None else given.entry(entry)
         if sent is None:  # its result stands
             return
-        sent.send(pgconn)
-        results = yield from generators.execute(pgconn)
+        sent.send(wire.pgconn)
+        results = yield from generators.execute(wire.pgconn)
         if entry.waiting:
             entry.results = results
             return
-        found = difference(entry, results)
+        found = difference(entry.results, entry.digest, results)
         if not found:
             return
         for result in results:
             if result.status == _FATAL:
-                error = e.error_from_result(result, encoding=pgconn._encoding)
-                if self._lost or error.sqlstate in CONFLICTS or ended(error):
+                error = wire.error(result)
+                if wire.lost or says(error.sqlstate, Says.CONFLICT) or ended(error):
                     raise error
         if given is not None:
             found += given.reason(entry)
-        telemetry.mismatched(self._link.endpoint if self._link else None, entry.shown, found)
+        telemetry.mismatched(wire.link.endpoint if wire.link else None, entry.shown, found)
         raise TransactionReplayMismatch(
-            f"the transaction was done again on {self._link.endpoint if self._link else '-'}, and"
+            f"the transaction was done again on {wire.where}, and"
             f" statement {number} gave another result than before: {found} ({entry.shown})"
         )
 
-    def _meet(self) -> Gen:
+    # -- meeting a server
+
+    @property
+    def unmet(self) -> bool:
+        """Its server wasn't asked yet what it takes to resolve a COMMIT."""
+        link = self.wire.link
+        return link is not None and link.witness is None
+
+    def meet(self) -> Gen:
         """Ask this session's server, once, what it takes to resolve a COMMIT."""
-        link = self._link
-        if link is None or link.witness is not None or not self._asks:
+        link = self.wire.link
+        if link is None or link.witness is not None or not self.asks:
             return
-        seen = yield from witness(self.pgconn)
+        pgconn, pool = self.wire.pgconn, self.judge.pool
+        seen = yield from witness(pgconn)
         if seen is not None:
-            self._core.met(link.endpoint, seen)
-            place = losses.place_of(self._core)
-            yield from losses.look_back(self.pgconn, seen, place, link.endpoint)
+            pool.met(link.endpoint, seen)
+            yield from losses.look_back(pgconn, seen, pool.place, link.endpoint)
         link.witness = seen or False
         if seen is not None:
-            self._core.known.resolves(seen.ledger)
-        self._ride = self._may_ride()
+            pool.known.resolves(seen.ledger)
+        self.wire.rides(self.asks)
 
-    def _may_ride(self) -> bytes:
-        """The rider, for who may be asked it."""
-        seen = self._witness()
-        return RIDER if seen is not None and seen.marks and self._asks else b""
-
-    def _meet_first(self) -> Gen:
-        """`_meet`, where nothing was sent yet: on another session if this one is gone."""
+    def meet_first(self, tell: Callable[[], Gen]) -> Gen:
+        """`meet`, where nothing was sent yet: on another session if this one is gone."""
         try:
-            yield from self._meet()
-            if self._read_only_before is not None:
-                yield from self._tell_read_only()
+            yield from self.meet()
+            yield from tell()
         except e.Error as failure:
-            exc = self._heard(failure)
-            if not (yield from self._recover(exc, Sent.BLOCK)):
+            exc = self.judge.heard(failure)
+            if not (yield from self.recover(exc, Sent.BLOCK)):
                 raise exc from None
 
-    def _stand_again(self) -> Gen:
+    def stand_again(self) -> Gen:
         """The session was lost behind an answer: the transaction so far on a new one, before
         anybody looks at what state it is in."""
-        exc = self._heard(e.OperationalError("the connection was lost"))
-        if not (yield from self._recover(exc, Sent.BLOCK)):
+        exc = self.judge.heard(e.OperationalError("the connection was lost"))
+        if not (yield from self.recover(exc, Sent.BLOCK)):
             raise exc
 
-    def _witness(self) -> Witness | None:
-        """What is known of this session's server for resolving a COMMIT."""
-        seen = self._link.witness if self._link is not None else None
-        return seen if isinstance(seen, Witness) else None
+    def restore(self) -> Gen:
+        """The settings of the session, on the new one, which is asked what its next COMMIT
+        will need; nothing else is left to do."""
+        try:
+            yield from self.meet()
+            yield from bare(self.judge)
+            for entry in [*self.session.settings, *self.journal.settings()]:
+                yield from self._again(entry, 0)
+        except e.Error:
+            self.wire.pgconn.finish()  # the next use finds it lost, and restores it

@@ -1,4 +1,4 @@
-"""Cursor classes made from the user's: the library's methods lie beneath theirs, above psycopg's.
+"""Classes made from the user's: the library's methods lie beneath theirs, above psycopg's.
 
 So whatever a user's class (or an instrumentation's) overrides is called first, as without us, and
 its `super()` leads to what is recorded.  A class is made once for as long as somebody has it:
@@ -16,10 +16,10 @@ _MADE: WeakKeyDictionary[type[Any], ref[type[Any]]] = WeakKeyDictionary()
 #: psycopg's own, which stay
 _LASTING: dict[type[Any], type[Any]] = {}
 #: what the class is called, and where it comes from
-_COPIED = ("__module__", "__doc__", "__qualname__")
+COPIED = ("__module__", "__doc__", "__qualname__")
 
 
-class _Unannounced:
+class Unannounced:
     """Stands first: a user's `__init_subclass__` has nothing to do with classes of ours."""
 
     __slots__ = ()
@@ -49,10 +49,10 @@ def beneath(base: type[Any], mixin: type[Any], **names: Any) -> type[Any]:
     """A class like `base` with the mixin in it; `base` where its metaclass refuses."""
     kind: Any = type(base)
     meta: Any = _Beneath if kind is type else type("Beneath", (_Beneath, kind), {})
-    copied = {name: getattr(base, name) for name in _COPIED}
+    copied = {name: getattr(base, name) for name in COPIED}
     space = {**copied, **names, "__slots__": (), "_mixin": mixin}
     try:
-        made: type[Any] = meta(base.__name__, (_Unannounced, base, mixin), space)
+        made: type[Any] = meta(base.__name__, (Unannounced, base, mixin), space)
     except TypeError:
         return base
     return made

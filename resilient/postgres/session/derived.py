@@ -6,24 +6,34 @@ from typing import Any, TypeVar, cast, get_origin
 
 import psycopg
 
-from .classes import made_once
-from .connection import ResilientMixin
-from .waiting import AsyncWait, SyncWait
+from ...errors import ConfigError
+from .classes import COPIED, Unannounced, made_once
+from .connection import HookedAsyncConnection, HookedConnection, Hooks
+from .keeper import ATTRIBUTE
 
 C = TypeVar("C")
 
 
 def derive(base: type[C]) -> type[C]:
-    """`base` with the library's mixin in front; the same class for the same base."""
+    """`base` with the library's hooks behind it; the same class for the same base.
+
+    Raises `ConfigError` for a class that has an attribute of its own by the hooks' only name.
+    """
     plain: Any = get_origin(base) or base  # `MyConnection[Row]` is an alias, no class
-    if issubclass(plain, ResilientMixin):
-        return base
-    return cast(type[C], made_once(plain, _derived))
+    return base if issubclass(plain, Hooks) else cast(type[C], made_once(plain, _derived))
 
 
 def _derived(base: type[Any]) -> type[Any]:
-    copied = ("__module__", "__doc__", "__qualname__")
-    names = {name: getattr(base, name) for name in copied}
-    names["_plain_cursor"] = base.cursor  # `super()` would look it up anew for every statement
-    mixin = AsyncWait if issubclass(base, psycopg.AsyncConnection) else SyncWait
-    return type(base.__name__, (mixin, base), names)
+    if hasattr(base, ATTRIBUTE):
+        raise ConfigError(
+            f"connection_class={base.__qualname__}: its attribute {ATTRIBUTE!r} has the name of"
+            " the library's own; accepted: a class without one"
+        )
+    names = {name: getattr(base, name) for name in COPIED}
+    hooks: type[Any] = (
+        HookedAsyncConnection if issubclass(base, psycopg.AsyncConnection) else HookedConnection
+    )
+    bases = (hooks,) if issubclass(hooks, base) else (Unannounced, base, hooks)
+    kind: Any = type(base)
+    made: type[Any] = kind(base.__name__, bases, names)
+    return made

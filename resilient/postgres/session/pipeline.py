@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as e
+from psycopg import pq
 
 from ...core.reaction import Sent
-from .._psycopg import BasePipeline
+from .._psycopg import BaseConnection, BasePipeline
 from ..replay.journal import Entry
-from ..replay.proofs import Gen
-from .connection import ended
+from ..replay.recorder import Recorder
+from .host import Gen
+from .keeper import Keeper
+from .wire import Wire, ended
 
 if TYPE_CHECKING:
     Base = BasePipeline
@@ -25,39 +28,49 @@ else:
     Base = object
 
 
+_BAD = pq.ConnStatus.BAD
+
+
 class RecordingPipeline(Base):
     """Mixed in front of psycopg's pipelines."""
 
     def __init__(self, conn: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(conn, *args, **kwargs)
+        self._resilient: Keeper = conn._resilient
         #: statements that are queued and not answered, in their order
-        self.unanswered: deque[Entry] = deque()
+        self._unanswered: deque[Entry] = deque()
+        #: what the end of the session has answered instead, with who waits for it
+        self._cut: list[tuple[Entry | None, Any]] = []
 
     def remember(self, entry: Entry) -> None:
         """A statement is queued."""
-        journal = self._journal
-        if journal is not None:
+        recorder = self._resilient.recorder
+        if recorder is not None:
             entry.waiting = True
-            journal.queued(entry)
-            self.unanswered.append(entry)
-
-    @property
-    def _journal(self) -> Any:
-        conn: Any = self._conn
-        return conn._journal
+            recorder.journal.queued(entry)
+            self._unanswered.append(entry)
 
     def _process_results(self, queued: Any, results: Any) -> None:
-        entry = self.unanswered.popleft() if queued is not None and self.unanswered else None
-        journal = self._journal
+        unanswered = self._unanswered
+        entry = unanswered.popleft() if queued is not None and unanswered else None
+        recorder = self._resilient.recorder
         try:
             super()._process_results(queued, results)
         except e.Error as exc:
-            keep_farewell(self._conn, exc)
-            if journal is not None:
-                journal.hazard = journal.hazard or "a pipeline that failed"
+            keep_farewell(self._resilient.wire, exc)
+            if self._over(exc):
+                self._cut.append((entry, queued))
+            elif recorder is not None:
+                recorder.journal.rule_out("a pipeline that failed")
             raise
-        if entry is not None and journal is not None:
-            journal.answered(entry, results)
+        if entry is not None and recorder is not None:
+            recorder.journal.answered(entry, results)
+
+    def _over(self, exc: e.Error) -> bool:
+        """Is this no answer to a statement, but the end of the session?"""
+        over = ended(exc) or self._resilient.wire.farewell is not None
+        over = over or self.pgconn.status == _BAD
+        return over and not said(exc)
 
     def _communicate_gen(self) -> Gen:
         return self._surviving(super()._communicate_gen())
@@ -69,44 +82,63 @@ class RecordingPipeline(Base):
         try:
             yield from gen
         except e.Error as exc:
-            conn: Any = self._conn
-            heard = conn._heard(exc)
+            keeper = self._resilient
+            recorder, wire = keeper.recorder, keeper.wire
+            heard = keeper.judge.heard(exc)
             if ended(heard):
-                conn.pgconn.finish()  # its end may be on its way yet, and nothing leaves it clean
-            if conn._journal is None or not conn._lost or said(exc):
+                wire.pgconn.finish()  # its end may be on its way yet, and nothing leaves it clean
+            if recorder is None or not wire.lost or said(exc):
                 raise
-            yield from self._revive(conn, heard)
+            yield from self._revive(recorder, heard)
 
-    def _revive(self, conn: Any, exc: e.Error) -> Gen:
+    def _revive(self, recorder: Recorder, exc: e.Error) -> Gen:
         """The block again on a new session, and the answers to whom they are due."""
-        entries = list(self.unanswered)
-        waiting = [queued for queued in self.result_queue if queued is not None]
+        entries = [entry for entry, _ in self._cut if entry is not None] + [*self._unanswered]
+        left = [queued for _, queued in self._cut] + [*self.result_queue]
+        waiting = [queued for queued in left if queued is not None]
+        self._cut.clear()
         if len(entries) != len(waiting):
-            conn._journal.hazard = conn._journal.hazard or "a cursor that isn't the connection's"
-        block = any(entry.query.startswith(b"BEGIN") for entry in conn._journal.entries)
-        conn._pipeline = None
+            recorder.journal.rule_out("a cursor that isn't the connection's")
+        block = any(entry.query.startswith(b"BEGIN") for entry in recorder.journal.entries)
+        self._conn._pipeline = None
         try:
             sent = Sent.BLOCK if block else Sent.AUTOCOMMIT
             for entry in entries[:1]:  # the one that was under way
-                conn._strike(entry.query, exc)
-            if not (yield from conn._deal_with(exc, sent, "a pipeline")):
+                recorder.judge.strike(entry.query, exc)
+            if not (yield from recorder.deal_with(exc, sent, "a pipeline")):
                 raise exc
         finally:
-            conn._pipeline = self
-        self.pgconn = conn.pgconn
+            self._conn._pipeline = self
+        self.pgconn = recorder.wire.pgconn
         self.command_queue.clear()
         self.result_queue.clear()
-        self.unanswered.clear()
+        self._unanswered.clear()
         self.pgconn.enter_pipeline_mode()
         for entry, (cursor, _) in zip(entries, waiting, strict=True):
             cursor._check_results(entry.results or [])
             cursor._set_results(entry.results or [])
 
 
-def keep_farewell(conn: Any, exc: e.Error) -> None:
+def commit_between(conn: BaseConnection[Any], recorder: Recorder) -> Gen:
+    """COMMIT is never one of many in flight: what became of it must be known."""
+    pipeline = conn._pipeline
+    assert pipeline is not None
+    yield from pipeline._sync_gen()
+    recorder.wire.pgconn.exit_pipeline_mode()
+    conn._pipeline = None
+    try:
+        yield from recorder.committer.commit()
+    finally:
+        conn._pipeline = pipeline
+        pgconn = pipeline.pgconn = recorder.wire.pgconn
+        if pgconn.status != pq.ConnStatus.BAD:
+            pgconn.enter_pipeline_mode()
+
+
+def keep_farewell(wire: Wire, exc: e.Error) -> None:
     """psycopg reads on behind the server's last words, and tells of the end of the stream."""
     if ended(exc):
-        conn._farewell = conn._farewell or exc
+        wire.farewell = wire.farewell or exc
 
 
 def said(exc: e.Error) -> bool:

@@ -35,9 +35,10 @@ class Transaction(Surviving, psycopg.Transaction):
 
     def __enter__(self) -> Self:
         conn: Any = self._conn
-        if conn.pgconn.status == _BAD and conn.recoverable:
+        recorder = conn._resilient.recorder
+        if conn.pgconn.status == _BAD and recorder is not None and recorder.recoverable:
             with conn.lock:
-                conn.wait(conn._stand_again())
+                conn.wait(recorder.replayer.stand_again())
         return super().__enter__()
 
     def __exit__(
@@ -47,7 +48,8 @@ class Transaction(Surviving, psycopg.Transaction):
         exc_tb: TracebackType | None,
     ) -> bool:
         conn: Any = self._conn
-        if exc_type is None and conn.stranded:
+        recorder = conn._resilient.recorder
+        if exc_type is None and recorder is not None and recorder.stranded:
             with conn.lock:
                 return bool(conn.wait(self._exit_gen(None, None, None)))
         return super().__exit__(exc_type, exc_val, exc_tb)
@@ -58,9 +60,10 @@ class AsyncTransaction(Surviving, psycopg.AsyncTransaction):
 
     async def __aenter__(self) -> Self:
         conn: Any = self._conn
-        if conn.pgconn.status == _BAD and conn.recoverable:
+        recorder = conn._resilient.recorder
+        if conn.pgconn.status == _BAD and recorder is not None and recorder.recoverable:
             async with conn.lock:
-                await conn.wait(conn._stand_again())
+                await conn.wait(recorder.replayer.stand_again())
         return await super().__aenter__()
 
     async def __aexit__(
@@ -70,7 +73,8 @@ class AsyncTransaction(Surviving, psycopg.AsyncTransaction):
         exc_tb: TracebackType | None,
     ) -> bool:
         conn: Any = self._conn
-        if exc_type is None and conn.stranded:
+        recorder = conn._resilient.recorder
+        if exc_type is None and recorder is not None and recorder.stranded:
             async with conn.lock:
                 return bool(await conn.wait(self._exit_gen(None, None, None)))
         return await super().__aexit__(exc_type, exc_val, exc_tb)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -89,6 +90,13 @@ class Bouncer:
         self.stop()
         said_text = (self._folder / "said").read_text()
         pytest.fail(f"pgbouncer didn't start ({code}): {said_text}{self.log}")
+
+    def move(self, host: str) -> None:
+        """Its servers are another one's from now on: a failover behind it that no client sees."""
+        path = self._folder / "ini"
+        path.write_text(re.sub(r"host=\S+", f"host={host}", path.read_text()))
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         if self._process is not None:

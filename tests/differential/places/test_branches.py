@@ -1,4 +1,7 @@
-"""A replica that still follows the fenced, living primary."""
+"""A replica that still follows the fenced, living primary.
+
+FAULTS 51.
+"""
 
 from __future__ import annotations
 

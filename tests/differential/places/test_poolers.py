@@ -1,9 +1,14 @@
-"""Behind a real PgBouncer: in its queue is not dead."""
+"""Behind a real PgBouncer: in its queue is not dead.
+
+FAULTS 47.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -14,6 +19,7 @@ from tests.postgres.conftest import Face
 
 from .conftest import at, one_shell, opened, other_shell, settings_of, until
 from .pooler import bouncer
+from .test_branches import branched
 
 pytestmark = pytest.mark.lab
 
@@ -84,3 +90,57 @@ async def test_a_pooler_that_is_gone_is_found_out_and_comes_back(
             await until(lambda: ours.pool.topology.writer is None, 3.0)
             pooler.start()
             assert await ours.insert(-2, timeout=10.0) == lab.primary.address
+
+
+def pooled(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("event=pooler.recognised")]
+
+
+@one_shell
+async def test_a_read_in_autocommit_makes_nobody_elses_session_read_only(
+    lab: Lab, orders: str, face: Face, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="resilient.monitor")
+    with bouncer(lab, lab.primary, "transaction", 1) as pooler:
+        settings = settings_of(lab, zone=None)
+        kwargs = {"autocommit": True, "prepare_threshold": None}
+        async with opened(face, pooler.dsn, settings, kwargs=kwargs) as ours:
+            await ours.wait()
+            with ours.pool.connection(read_only=True) as reading:
+                reading.execute("select 1")
+                with psycopg.connect(pooler.dsn, autocommit=True) as conn:
+                    conn.execute("insert into orders values (-30)")
+    assert len(pooled([record.getMessage() for record in caplog.records])) == 1
+
+
+@one_shell
+async def test_what_a_transaction_was_written_on_is_asked_in_it(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    """The pooler's server changes, and the client's session stays: what its first server said of
+    itself is said of another one's transactions no more, or a lost COMMIT would be judged by the
+    wrong history."""
+    with bouncer(lab, lab.primary, "transaction", 2) as pooler:
+        settings = settings_of(lab, zone=None)
+        kwargs = {"prepare_threshold": None}
+        async with opened(face, pooler.dsn, settings, kwargs=kwargs, min_size=1) as ours:
+
+            def write(conn: psycopg.Connection, number: int) -> tuple[str, int]:
+                row = conn.execute(
+                    "insert into orders values (%s) returning host(inet_server_addr())", (number,)
+                ).fetchone()
+                assert row is not None
+                return row[0], conn._journal.written[2].timeline  # type: ignore[attr-defined]
+
+            with ours.pool.connection() as conn:
+                server, timeline = write(conn, -40)
+                assert server == lab.primary.address
+                with contextmanager(branched)(lab, follows_new=False) as (_, new, _):
+                    conn.commit()
+                    pooler.move(new.address)
+                    give_up_at = time.monotonic() + 5
+                    while server != new.address:
+                        assert time.monotonic() < give_up_at
+                        server, there = write(conn, -41)
+                        conn.commit()
+                    assert there == timeline + 1
