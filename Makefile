@@ -60,6 +60,7 @@ bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--qu
 
 generate: $(VENV)/.dev  ## write the modules that are made from others, and the diagrams (ARGS=--check)
 	@$(PY) tools/async_to_sync.py $(ARGS)
+	@$(PY) -m resilient.state_diagrams $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .
@@ -68,7 +69,8 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 types: $(VENV)/.dev  ## mypy --strict and pyright, over the package and over a user's program
 	@$(PY) -m mypy
 	@$(PY) -m mypy --config-file= --strict --python-version 3.11 tests/typing/service.py
-	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright; else \
+	@if $(BIN)/pyright --version >/dev/null 2>&1; then \
+	  $(BIN)/pyright && $(BIN)/pyright -p tests/typing; else \
 	  echo "pyright is left out: it fetches itself from npm's registry, which isn't reached"; fi
 
 peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (PSYCOPG=<checkout>)

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from resilient.lab.pytest_plugin import lab, session_lab
 
-__all__ = ["lab", "session_lab"]
+from .seen import make_seen, seen
+
+__all__ = ["lab", "make_seen", "seen", "session_lab"]

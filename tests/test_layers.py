@@ -27,10 +27,12 @@ MAY_IMPORT["_logs"] = {"_parse"}
 MAY_IMPORT["_fields"] = {"_dataclass"}
 MAY_IMPORT["_given"] = {"_parse"}
 MAY_IMPORT["settings"] = {"_fields", "_given", "_parse", "_logs", "errors", "core"}
+MAY_IMPORT["state_diagrams"] = {"core"}
 MAY_IMPORT["settings_table"] = {"settings", "_fields", "_parse"}
 _BELOW = {"_dataclass", "_fields", "_parse", "_logs", "errors", "core", "settings"}
-MAY_IMPORT["dns"] = _BELOW
 MAY_IMPORT["telemetry"] = _BELOW
+MAY_IMPORT["recorder"] = {"telemetry"}
+MAY_IMPORT["dns"] = _BELOW | {"telemetry"}
 MAY_IMPORT["monitor"] = _BELOW | {"dns", "telemetry"}
 _DROP_INS = _BELOW | {"dns", "telemetry", "monitor"}
 MAY_IMPORT["postgres"] = _DROP_INS
@@ -45,7 +47,7 @@ MAY_IMPORT["lab"] = _TOP
 MAY_IMPORT["drill"] = _TOP | {"lab", "health"}
 MAY_IMPORT["doctor"] = _TOP
 MAY_IMPORT["cli"] = _TOP | {"lab", "health", "doctor", "drill"}
-MAY_IMPORT[""] = {"errors", "settings"}  # the package itself: lazily, by name
+MAY_IMPORT[""] = {"errors", "recorder", "settings"}  # the package itself: lazily, by name
 
 
 def part_of(file: Path) -> str:

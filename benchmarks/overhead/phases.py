@@ -73,7 +73,9 @@ def play(phase: Phase, place: Place, rounds: int) -> list[dict[str, Any]]:
     """The phase's rows."""
     at = {"at": time.strftime("%Y-%m-%dT%H:%M:%S"), "versions": _versions()}
     if phase.cases == ("import",):
-        return [row | at for row in weight.imports(max(LEAST, rounds // IMPORTS_OF))]
+        some = max(LEAST, rounds // IMPORTS_OF)
+        rows = [*weight.firsts(place, some), *weight.imports(some)]
+        return [row | at for row in rows]
     if phase.cases == ("weight",):
         return [row | at for row in weight.weights(place, LEAST)]
     network = nullcontext((place, "")) if not phase.round_trip_ms else None

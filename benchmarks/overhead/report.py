@@ -79,6 +79,7 @@ def table(rows: Sequence[Row]) -> str:
     if timed:
         lines.append(NOTES)
     lines += _imports([row for row in rows if row["case"] == "import"])
+    lines += _firsts([row for row in rows if row["case"] == "first"])
     lines += _weights([row for row in rows if row["case"] == "weight"])
     where = rows[-1].get("machine") or {}
     lines.append(
@@ -136,6 +137,17 @@ def _imports(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         cells = (against[row["against"]], row["bare_ms"], row["ms"], row["ratio"], _said(row))
         yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+
+
+def _firsts(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
+    head = ("bare, ms", "ours, ms", "ratio", "of processor time", "bare, MB", "added, MB", "target")
+    yield from _head("A process until its first row and its first response", head)
+    for row in rows:
+        names = ("bare_ms", "ms", "ratio", "cpu_ratio", "bare_mb", "added_mb")
+        yield f"| {' | '.join(str(row[name]) for name in names)} | {_said(row)} |"
     yield ""
 
 

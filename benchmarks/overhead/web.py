@@ -28,7 +28,7 @@ from .. import dns_cache
 from .batches import AsyncSession, Session
 from .cases import CASES
 
-__all__ = ["sides", "sides_async"]
+__all__ = ["sides", "sides_async", "url_of_server"]
 
 RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: text/plain\r\n\r\nok"
 Sides = dict[tuple[str, str], Any]
@@ -65,7 +65,8 @@ def _process(work: Callable[[socket.socket], None], sock: socket.socket) -> Iter
         process.join()
 
 
-def _url(stack: Any) -> str:
+def url_of_server(stack: Any) -> str:
+    """Of a quiet server in a process of its own, which ends with the stack."""
     listener = socket.create_server(("127.0.0.1", 0))
     return f"http://localhost:{stack.enter_context(_process(serve, listener))}/"
 
@@ -104,7 +105,7 @@ def sides(case: str) -> Iterator[Sides]:
     """For threads."""
     with ExitStack() as stack:
         if case == "http":
-            url = _url(stack)
+            url = url_of_server(stack)
             clients = {"bare": httpx2.Client(), "again": httpx2.Client()}
             clients["resilient"] = resilient.http.Client()
             for client in clients.values():
@@ -131,7 +132,7 @@ async def sides_async(case: str) -> AsyncIterator[Sides]:
     """For tasks."""
     async with AsyncExitStack() as stack:
         if case == "http":
-            url = _url(stack)
+            url = url_of_server(stack)
             clients = {"bare": httpx2.AsyncClient(), "again": httpx2.AsyncClient()}
             clients["resilient"] = resilient.http.AsyncClient()
             for client in clients.values():

@@ -1,4 +1,4 @@
-"""Import time, memory, threads and sockets, all of them in fresh processes that alternate."""
+"""Imports, starts, memory, threads and sockets, all of them in fresh processes that alternate."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import random
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import Any
 
+from . import web
 from .database import Place
 
-__all__ = ["HOSTS", "SIZE", "imports", "weights"]
+__all__ = ["HOSTS", "SIZE", "firsts", "imports", "weights"]
 
 SIZE, HOSTS = 4, (1, 2, 3)
 IMPORTS = {
     "bare": "import psycopg_pool, httpx2",
     # what ours stands on
     "below": "import psycopg_pool, httpx2, httpcore2, dns.message, opentelemetry.trace,"
-    " opentelemetry.metrics, pydantic_settings",
+    " opentelemetry.metrics, tenacity",
     "resilient": "import resilient.postgres, resilient.http",
 }
 
@@ -56,6 +58,36 @@ def imports(rounds: int) -> list[dict[str, Any]]:
 def _import_s(statement: str) -> float:
     code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
     return float(_fresh("-c", code))
+
+
+def firsts(place: Place, rounds: int) -> list[dict[str, Any]]:
+    """One row: what a process takes until its first row and its first response are there."""
+    taken: dict[str, list[dict[str, float]]] = {"bare": [], "resilient": []}
+    with ExitStack() as stack:
+        url = web.url_of_server(stack)
+        for number in range(-1, rounds):  # the first round compiles
+            for side in random.sample(list(taken), len(taken)):
+                module = "benchmarks.overhead.first"
+                told = json.loads(_fresh("-m", module, side, place.conninfo(1), url))
+                if number >= 0:
+                    taken[side].append(told)
+    bare, ours = (
+        {name: statistics.median(one[name] for one in told) for name in told[0]}
+        for told in taken.values()
+    )
+    return [
+        {
+            "key": "first",
+            "case": "first",
+            "bare_ms": round(bare["s"] * 1e3, 1),
+            "ms": round(ours["s"] * 1e3, 1),
+            "ratio": round(ours["s"] / bare["s"], 3),
+            "cpu_ratio": round(ours["cpu_s"] / bare["cpu_s"], 3),
+            "bare_mb": round(bare["peak_kb"] / 1024, 1),
+            "added_mb": round((ours["peak_kb"] - bare["peak_kb"]) / 1024, 1),
+            "rounds": rounds,
+        }
+    ]
 
 
 def weights(place: Place, rounds: int) -> list[dict[str, Any]]:

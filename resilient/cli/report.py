@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..drill.flight import failovers
+from ..drill.flight import failovers, recorded
 from ..drill.page import page
 from ..drill.timeline import Timeline
 from ..errors import ConfigError
@@ -20,7 +20,10 @@ __all__ = ["report"]
 
 Recording = Annotated[
     Path,
-    typer.Argument(help="What `drill --record` wrote, or `watch --json` printed; - is stdin."),
+    typer.Argument(
+        help="What `drill --record` or `resilient.recorder.dump` wrote, or `watch --json` printed;"
+        " - is stdin."
+    ),
 ]
 Html = Annotated[
     Path | None,
@@ -51,18 +54,32 @@ def report(recording: Recording, html: Html = None, json_lines: Json = False) ->
 
 
 def _timelines(recording: Path) -> Iterator[Timeline]:
-    lines = list(_lines(recording))
+    text = _text(recording)
+    dump = _dump(text)
+    lines = list(recorded(dump)) if dump is not None else list(_lines(recording, text))
     drills = [line for line in lines if "format" in line]
     watched = [line for line in lines if "format" not in line]
     yield from (Timeline.from_dict(line) for line in drills)
     yield from failovers(watched)
 
 
-def _lines(recording: Path) -> Iterator[dict[str, Any]]:
+def _text(recording: Path) -> str:
     try:
-        text = sys.stdin.read() if str(recording) == "-" else recording.read_text()
+        return sys.stdin.read() if str(recording) == "-" else recording.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{recording} can't be read: {error}") from None
+
+
+def _dump(text: str) -> dict[str, Any] | None:
+    """The flight recorder's own file; None: lines."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "failovers" in found else None
+
+
+def _lines(recording: Path, text: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 from rich import box
@@ -19,8 +19,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .._logs import Line
 from .._parse import visible
-from ..core.model import Health, Topology
+from ..core.model import EndpointView, Health, Topology
 from .in_flight import InFlight
 from .wrong_use import refused
 
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["watch"]
 
-#: the last lines that stay below the table
-LINES = 12
+#: the last lines that are kept; as many of them stay below the table as there is room for
+LINES = 100
+#: lines of a screen that the table needs beside its rows: title, head, rules, and a last one
+ABOVE = 5
+#: between two columns
+GAP = 3
+#: characters that an endpoint's reason has at least
+WHY = 30
 #: how often is looked whether something has changed, in seconds
 LOOK_S = 0.05
 STYLES = {Health.UP: "green", Health.SUSPECT: "yellow", Health.DEAD: "red"}
@@ -139,6 +146,7 @@ class _Screen:
     """A table that is kept up to date, and the last lines of what happened."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._lines: list[Text] = []
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._drawn_at = 0.0
@@ -155,7 +163,12 @@ class _Screen:
     def line(self, record: logging.LogRecord) -> None:
         style = "red" if record.levelno >= logging.WARNING else ""
         self._lines.append(
-            Text(f"{_clock(record.created)} {visible(record.getMessage())}", style=style)
+            Text(
+                f"{_clock(record.created)} {visible(record.getMessage())}",
+                style=style,
+                no_wrap=True,
+                overflow="ellipsis",
+            )
         )
         del self._lines[:-LINES]
         self._news = True
@@ -165,7 +178,11 @@ class _Screen:
         if seen.version == self._version and not self._news and now - self._drawn_at < 0.5:
             return
         self._drawn_at, self._version, self._news = now, seen.version, False
-        self._live.update(Group(table(seen, in_flight), *self._lines), refresh=True)
+        width, height = self._console.size
+        shown = table(seen, in_flight, width)
+        # Newest lines win: those that don't fit below the table are the oldest.
+        room = max(1, height - shown.row_count - ABOVE)
+        self._live.update(Group(shown, *self._lines[-room:]), refresh=True)
 
 
 class _Lines:
@@ -184,7 +201,7 @@ class _Lines:
     def line(self, record: logging.LogRecord) -> None:
         if self._as_json:
             event = {"at": record.created, "level": record.levelname.lower()}
-            self._print(event | {"event": record.getMessage()})
+            self._print(event | fields(record))
         else:
             print(f"{_clock(record.created)} {visible(record.getMessage())}", flush=True)
 
@@ -224,30 +241,82 @@ def as_dict(seen: Topology, in_flight: InFlight) -> dict[str, Any]:
     }
 
 
-def table(seen: Topology, in_flight: InFlight) -> Table:
-    """A snapshot for people; * is where writes go."""
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says, by name; numbers stay numbers."""
+    said = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    if isinstance(said, Line):
+        plain = (str, int, float, bool)
+        return {k: v if isinstance(v, plain) else str(v) for k, v in said.fields.items()}
+    return {"event": "log", "text": record.getMessage()}
+
+
+#: columns in the order in which they are shown, and how important the optional ones are
+_COLUMNS = ("endpoint", "zone", "role", "health", "epoch", "lag s", "in flight", "why")
+_OPTIONAL = ("lag s", "zone", "in flight", "epoch")
+_RIGHT = frozenset({"epoch", "lag s", "in flight"})
+
+
+def table(seen: Topology, in_flight: InFlight, width: int | None = None) -> Table:
+    """A snapshot for people; * is where writes go.  `width`: columns of the screen; those that
+    don't fit are left out, the least important first."""
     writer = "nobody may write" if seen.writer is None else f"writes go to {seen.writer.endpoint}"
     title = f"version {seen.version}: {seen.conflict or writer}"
+    rows = [_row(seen, view, in_flight, named=True) for view in seen.endpoints]
+    columns = _fitting(rows, width)
+    if width is not None and len(columns) < len(_COLUMNS):
+        rows = [_row(seen, view, in_flight, named=False) for view in seen.endpoints]
+        columns = _fitting(rows, width)
     # As Text: what a server says is no markup either.
     shown = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, title=Text(visible(title)), title_justify="left"
     )
-    for name in ("endpoint", "zone", "role", "health"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("epoch", "lag s", "in flight"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("why")
-    for view in seen.endpoints:
-        here = seen.writer is not None and view.endpoint == seen.writer.endpoint
-        busy = in_flight.at(view.endpoint)
-        shown.add_row(
-            Text(visible(f"{view.endpoint}{' *' if here else ''}")),
-            Text(view.zone or "–"),
-            f"{view.role.value}{' (fenced)' if view.fenced else ''}",
-            Text(view.health.value, style=STYLES.get(view.health, "")),
-            "–" if view.epoch is None else str(view.epoch),
-            "–" if view.lag_s is None else f"{view.lag_s:.1f}",
-            "–" if busy is None else str(busy),
-            Text(visible(view.reason)),
-        )
+    needs = _needs(rows)
+    if width is not None:
+        room = width - sum(needs[name] for name in columns if name != "why") - GAP
+        rows = [{**row, "why": _cut(row["why"], max(room, WHY - GAP))} for row in rows]
+    for name in columns:
+        justify: Literal["left", "right"] = "right" if name in _RIGHT else "left"
+        fixed = name != "why" or width is not None
+        shown.add_column(name, justify=justify, no_wrap=fixed)
+    for row, view in zip(rows, seen.endpoints, strict=True):
+        style = {"health": STYLES.get(view.health, "")}
+        shown.add_row(*(Text(row[name], style=style.get(name, "")) for name in columns))
     return shown
+
+
+def _fitting(rows: list[dict[str, str]], width: int | None) -> tuple[str, ...]:
+    if width is None:
+        return _COLUMNS
+    needs = _needs(rows)
+    needs["why"] = min(needs["why"], WHY)
+    left = width - sum(needs[name] for name in _COLUMNS if name not in _OPTIONAL)
+    taken = set(_COLUMNS) - set(_OPTIONAL)
+    for name in _OPTIONAL:
+        if needs[name] <= left:
+            taken.add(name)
+            left -= needs[name]
+    return tuple(name for name in _COLUMNS if name in taken)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def _needs(rows: list[dict[str, str]]) -> dict[str, int]:
+    return {n: max([len(n), *(len(row[n]) for row in rows)]) + GAP for n in _COLUMNS}
+
+
+def _row(seen: Topology, view: EndpointView, in_flight: InFlight, named: bool) -> dict[str, str]:
+    here = seen.writer is not None and view.endpoint == seen.writer.endpoint
+    busy = in_flight.at(view.endpoint)
+    where = str(view.endpoint) if named else view.endpoint.place
+    return {
+        "endpoint": visible(f"{where}{' *' if here else ''}"),
+        "zone": view.zone or "–",
+        "role": f"{view.role.value}{' (fenced)' if view.fenced else ''}",
+        "health": view.health.value,
+        "epoch": "–" if view.epoch is None else str(view.epoch),
+        "lag s": "–" if view.lag_s is None else f"{view.lag_s:.1f}",
+        "in flight": "–" if busy is None else str(busy),
+        "why": visible(view.reason),
+    }

@@ -220,8 +220,9 @@ class Cache:
         until = now + min(absent.ttl_s, self.limits.negative_ceiling_s)
         entry.absent[family if absent.exists else None] = (absent, until)
         entry.failures.pop(family, None)
-        gone = [f for f, slot in entry.slots.items() if not absent.exists and now >= slot.until]
-        dropped: set[Family] = {family, *gone}
+        dropped: set[Family] = {family}
+        if not absent.exists:
+            dropped.update(f for f, slot in entry.slots.items() if now >= slot.until)
         for each in dropped:
             self._drop(name, entry, each)
 

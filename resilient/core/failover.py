@@ -13,17 +13,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .._dataclass import dataclass
-from .model import Endpoint, EndpointView, Health, Topology
+from .model import Endpoint, EndpointView, Health, Role, Topology
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that happened.  `at_s` is monotonic seconds."""
+    """One thing that happened.  `at_s` is monotonic seconds.  `detail` says why in words, which
+    may be a server's; `cause` is one of a few words of ours."""
 
     name: str
     at_s: float
     endpoint: Endpoint | None = None
     detail: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a failover, monotonic seconds."""
+
+    name: str
+    from_s: float
+    to_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +54,14 @@ class Failover:
         return self.steps[-1].at_s
 
     @property
-    def cause(self) -> str:
+    def reason(self) -> str:
         """Why it began, in the words of the first step that has some."""
         return next((step.detail for step in self.steps if step.detail), "")
+
+    @property
+    def cause(self) -> str:
+        """The same as one of a few words."""
+        return next((step.cause for step in self.steps if step.cause), "unknown")
 
     def at(self, name: str) -> float | None:
         """When a step came, the first of its name."""
@@ -53,16 +69,32 @@ class Failover:
 
     def phases(self) -> dict[str, float]:
         """Seconds between the steps, by the name of the phase that they end."""
-        times = [(phase, self.at(step)) for phase, step in _PHASES]
-        phases, last = {}, self.started_at
-        for phase, at in times:
+        return {f"{phase.name}_s": phase.to_s - phase.from_s for phase in self.parts()}
+
+    def parts(self) -> tuple[Phase, ...]:
+        """The phases that have ended."""
+        parts, last = [], self.started_at
+        for name, steps in _PHASES:
+            at = next((step.at_s for step in self.steps if step.name in steps), None)
             if at is not None:
-                phases[phase] = max(0.0, at - last)
+                parts.append(Phase(name, last, max(last, at)))
                 last = max(last, at)
-        return phases
+        return tuple(parts)
+
+    @property
+    def phase(self) -> str:
+        """What it is in the middle of."""
+        over = {part.name for part in self.parts()}
+        return next((name for name, _ in _PHASES if name not in over), "reconnect")
 
 
-_PHASES = (("detect_s", "lost"), ("promote_s", "promoted"), ("reconnect_s", "reconnected"))
+#: what ends each; of an HTTP origin nobody is promoted
+_PHASES = (
+    ("detect", ("lost", "ejected", "retired")),
+    ("promote", ("promoted",)),
+    ("reconnect", ("reconnected",)),
+)
+PHASES = tuple(name for name, _ in _PHASES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +118,7 @@ def follow(
         step = Step("recovered", now, last.endpoint)
         return Tracker(new.writer), [step]
     if current.at("lost") is None and _lost(last, new):
-        current = _with(current, Step("lost", now, last.endpoint, _why(last, new)))
+        current = _with(current, _step("lost", now, last, new))
     if {view.endpoint for view in old.endpoints} != {view.endpoint for view in new.endpoints}:
         known = ", ".join(str(view.endpoint) for view in new.endpoints)
         current = _with(current, Step("resolved", now, None, known))
@@ -113,9 +145,9 @@ def _quiet(tracker: Tracker, new: Topology, now: float, up: bool) -> tuple[Track
     writer = tracker.writer
     if writer is None or (up and new.writer is not None and _same(new.writer, writer)):
         return Tracker(new.writer if up else writer), []
-    steps = [Step("suspected", now, writer.endpoint, _why(writer, new))]
+    steps = [_step("suspected", now, writer, new)]
     if _lost(writer, new):
-        steps.append(Step("lost", now, writer.endpoint, _why(writer, new)))
+        steps.append(_step("lost", now, writer, new))
     current = Failover(writer, steps=tuple(steps))
     if up and new.writer is not None:
         promoted = Step("promoted", now, new.writer.endpoint, _history(writer, new.writer))
@@ -148,3 +180,20 @@ def _why(writer: EndpointView, new: Topology) -> str:
     if view is None:
         return "no longer what the name means"
     return view.reason or f"now {view.role.value}, {view.health.value}"
+
+
+def _step(name: str, now: float, writer: EndpointView, new: Topology) -> Step:
+    return Step(name, now, writer.endpoint, _why(writer, new), _cause(writer, new))
+
+
+def _cause(writer: EndpointView, new: Topology) -> str:
+    view = new.find(writer.endpoint)
+    if view is None:
+        return "moved"
+    if view.fenced:
+        return "fenced"
+    if view.cause:
+        return view.cause
+    if view.role is Role.REPLICA:
+        return "demoted"
+    return "restarted" if view.generation != writer.generation else "unknown"

@@ -61,10 +61,20 @@ class Endpoint:
     address: str
     port: int
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """`host:port`, what is dialled."""
         host = self.address or self.name
-        shown = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        return shown if self.name in (host, "") else f"{shown} ({self.name})"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def configured(self) -> str:
+        """What the configuration calls it; a literal address where it has no name."""
+        return self.name or self.address
+
+    def __str__(self) -> str:
+        known = self.name in (self.address or self.name, "")
+        return self.place if known else f"{self.place} ({self.name})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +141,10 @@ class Switch:
 class EndpointView:
     """One endpoint in a snapshot.
 
-    `system_id`: its cluster.  `reader`: only names that are given for reading lead to it, so it
-    never writes.  `astray`: and its data is another branch's.  `group`: several servers stand
-    behind it; `pooled`: a pooler does.
+    `reason`: why it is as it is, in words; `cause`: the same as one of a few words (a
+    `FailureKind`'s, `fenced`).  `system_id`: its cluster.  `reader`: only names that are given
+    for reading lead to it, so it never writes.  `astray`: and its data is another branch's.
+    `group`: several servers stand behind it; `pooled`: a pooler does.
     """
 
     endpoint: Endpoint
@@ -152,6 +163,7 @@ class EndpointView:
     astray: bool = False
     group: bool = False
     pooled: bool = False
+    cause: str = ""
 
     @property
     def name(self) -> str:
@@ -198,9 +210,8 @@ class EndpointView:
         return ""
 
 
-_SHOWN = attrgetter(
-    *(f.name for f in dataclasses.fields(EndpointView) if f.name not in ("lag_s", "reason"))
-)
+_UNSEEN = frozenset({"lag_s", "reason", "cause"})
+_SHOWN = attrgetter(*(f.name for f in dataclasses.fields(EndpointView) if f.name not in _UNSEEN))
 
 
 @dataclass(frozen=True, slots=True)

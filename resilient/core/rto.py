@@ -3,6 +3,7 @@
 Symbols: A, a availability in [0, 1]; a year has 365.25 days, a month 30.
 
     downtime   = (1 − A) · period                A         = 1 − downtime / period
+    tiers      : A = ∏ (1 − (1 − aᵢ)^kᵢ), each needed, kᵢ equal instances in each
     series     : A = ∏ aᵢ                        redundant : A = 1 − (1 − a)ᵏ
     instances  : k = ⌈log(1 − A) / log(1 − a)⌉   incidents : ⌊downtime / RTO⌋ a year
     RTO        = interval · threshold + promotion + TTL + reconnect
@@ -21,13 +22,18 @@ __all__ = [
     "MONTH_S",
     "YEAR_S",
     "Rto",
+    "Tier",
+    "architecture",
     "availability_of_downtime",
     "downtime_s",
+    "incident_share",
     "incidents_per_year",
     "instances_needed",
     "nines",
     "redundant",
     "series",
+    "shared_zones",
+    "tiers",
 ]
 
 YEAR_S = 365.25 * 86_400
@@ -66,6 +72,62 @@ class Rto:
         """All phases one after the other."""
         after = self.decision_s + self.promotion_s + self.dns_ttl_s + self.reconnect_s
         return self.detection_s + after
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """`instances` equal ones of availability `each`, of which any one is enough.  `zones`: where
+    they are; empty: nobody said."""
+
+    name: str
+    each: float
+    instances: int = 1
+    zones: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _availability(self.each)
+        if self.instances < 1:
+            raise ValueError(f"{self.name}: {self.instances} instances: accepted: 1 or more")
+
+    @property
+    def availability(self) -> float:
+        """Any instance up."""
+        return redundant(self.each, self.instances)
+
+
+def tiers(chain: Iterable[Tier]) -> float:
+    """Every tier is needed: redundant in itself, in series with the others."""
+    return series(tier.availability for tier in chain)
+
+
+def shared_zones(chain: Iterable[Tier]) -> dict[str, tuple[str, ...]]:
+    """Zone → the tiers that have instances there, where there are several: they fail together,
+    which the product of their availabilities doesn't know."""
+    found: dict[str, tuple[str, ...]] = {}
+    for tier in chain:
+        for zone in dict.fromkeys(tier.zones):
+            found[zone] = (*found.get(zone, ()), tier.name)
+    return {zone: names for zone, names in found.items() if len(names) > 1}
+
+
+def incident_share(availability: float, rto_s: float) -> float:
+    """The part of a year's budget that one incident takes; infinite where there is no budget."""
+    budget_s = downtime_s(availability)
+    return rto_s / budget_s if budget_s else math.inf
+
+
+#: (target from, what it takes)
+_ARCHITECTURES = (
+    (0.99999, "several regions, all serving (active-active)"),
+    (0.9999, "several zones, automatic failover in less than a minute, in every tier"),
+    (0.999, "replicas behind a balancer, one zone"),
+    (0.0, "one instance"),
+)
+
+
+def architecture(target: float) -> str:
+    """What a target usually takes."""
+    return next(text for least, text in _ARCHITECTURES if _availability(target) >= least - 1e-12)
 
 
 def downtime_s(availability: float, period_s: float = YEAR_S) -> float:

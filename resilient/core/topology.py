@@ -172,6 +172,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
         read_only=seen.read_only,
         generation=known.view.generation + reborn,
         reason="",
+        cause="",
         system_id=seen.system_id or known.view.system_id,
         group=members.grouped,
         pooled=seen.pooled or known.view.pooled,
@@ -196,10 +197,10 @@ def _probe_failed(known: Known, event: ProbeFailed, now: float) -> Known:
     detector = known.detector.failed(event.probe, now if event.kind in DEADLY else None)
     why = event.detail or event.kind.value
     if event.kind in NEUTRAL:
-        view = replace(known.view, reason=why)
+        view = replace(known.view, reason=why, cause=event.kind.value)
         return replace(known, view=view, detector=replace(detector, unanswered=0, heard_at=now))
     if event.kind in DEADLY:
-        return _dead(replace(known, detector=detector.suspected(now)), why)
+        return _dead(replace(known, detector=detector.suspected(now)), why, event.kind)
     view = known.view
     if event.kind in (FailureKind.NOT_READY, FailureKind.SHUTDOWN, FailureKind.ERROR):
         # Alive, but no sessions or an odd answer: what it was, it is no longer for sure.
@@ -208,7 +209,8 @@ def _probe_failed(known: Known, event: ProbeFailed, now: float) -> Known:
         detector = replace(detector, heard_at=now, unanswered=0)
     if view.health is Health.UP:
         view = replace(view, health=Health.SUSPECT)
-    return replace(known, view=replace(view, reason=why), detector=detector.suspected(now))
+    view = replace(view, reason=why, cause=event.kind.value)
+    return replace(known, view=view, detector=detector.suspected(now))
 
 
 def _suspected(known: Known, event: Evidence, now: float) -> Known:
@@ -218,19 +220,21 @@ def _suspected(known: Known, event: Evidence, now: float) -> Known:
     if event.kind is FailureKind.READ_ONLY and (view.read_only or view.role is Role.REPLICA):
         return known  # no news
     if view.health is Health.UP:
-        view = replace(view, health=Health.SUSPECT, reason=event.detail or event.kind.value)
+        why, cause = event.detail or event.kind.value, event.kind.value
+        view = replace(view, health=Health.SUSPECT, reason=why, cause=cause)
     return replace(known, view=view, detector=known.detector.suspected(now))
 
 
-def _dead(known: Known, why: str) -> Known:
+def _dead(known: Known, why: str, kind: FailureKind) -> Known:
     if known.view.health is Health.DEAD:
-        return replace(known, view=replace(known.view, reason=why))
+        return replace(known, view=replace(known.view, reason=why, cause=kind.value))
     view = replace(
         known.view,
         health=Health.DEAD,
         role=Role.UNKNOWN,
         generation=known.view.generation + 1,
         reason=why,
+        cause=kind.value,
     )
     return replace(known, view=view, lag_s=None)
 
@@ -245,12 +249,14 @@ def _ticked(state: State, late_s: float, now: float) -> State:
         if silent_to_death(known.detector, state.config, now):
             silence = now - (known.detector.heard_at or now)
             if known.view.health is not Health.DEAD:
-                state = state.put(_dead(known, f"no answer for {silence:.1f} s"))
+                why = f"no answer for {silence:.1f} s"
+                state = state.put(_dead(known, why, FailureKind.SILENT))
         elif known.view.pooled and _heard_lately(known, state.config, now):
             continue  # its servers are busy: the question waits in its queue
         elif missed(known.detector, state.config, now) and known.view.health is not Health.DEAD:
             health = Health.SUSPECT if known.view.health is Health.UP else known.view.health
-            view = replace(known.view, health=health, reason="a probe is unanswered")
+            why, cause = "a probe is unanswered", FailureKind.SILENT.value
+            view = replace(known.view, health=health, reason=why, cause=cause)
             state = state.put(replace(known, view=view, detector=known.detector.suspected(now)))
     return state
 

@@ -179,7 +179,7 @@ def is_hung(hung_since_s: float | None, heard_s: float, config: UpstreamConfig, 
     return now - max(hung_since_s, heard_s) >= config.window_s
 
 
-EventType = Callable[[float, Endpoint, str | None, str], UpstreamEvent]
+EventType = Callable[[float, Endpoint, str | None, str, str], UpstreamEvent]
 Events = tuple[UpstreamEvent, ...]
 Stepped = tuple[UpstreamSnapshot, Events]
 
@@ -225,8 +225,8 @@ def _leaving(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream, now: floa
     return (_told(EndpointRetired, new, now, f"no such name; {new.reason}"),) if gone else ()
 
 
-def _told(kind: EventType, view: Upstream, now: float, reason: str) -> UpstreamEvent:
-    return kind(now, view.endpoint, view.zone, reason)
+def _told(kind: EventType, view: Upstream, now: float, why: str, cause: str = "") -> UpstreamEvent:
+    return kind(now, view.endpoint, view.zone, why, cause)
 
 
 def _alternatives(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> int:
@@ -275,7 +275,7 @@ def _lost(
         retired=view.retired or snapshot.gone,
     )
     known = view.health is Health.DEAD
-    told = () if known else (_told(EndpointLost, out, now, reason),)
+    told = () if known else (_told(EndpointLost, out, now, reason, event.trouble.value),)
     return _replaced(snapshot, view, out), (*told, *_leaving(snapshot, view, out, now))
 
 
@@ -302,8 +302,8 @@ def _failed(
         out_until_s=max(until_s, view.out_until_s or until_s),
         retired=view.retired or snapshot.gone,
     )
-    told = () if trial_failed else (_told(EndpointEjected, out, now, bad.reason),)
-    return _replaced(snapshot, view, out), (*told, *_leaving(snapshot, view, out, now))
+    news = () if trial_failed else (_told(EndpointEjected, out, now, bad.reason, "failures"),)
+    return _replaced(snapshot, view, out), (*news, *_leaving(snapshot, view, out, now))
 
 
 def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:

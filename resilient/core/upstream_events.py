@@ -90,12 +90,14 @@ Input = Answered | Gone | Lost | Failed | Succeeded | Probed | TrialStarted
 
 @dataclass(frozen=True, slots=True)
 class UpstreamEvent:
-    """Something that people want to know.  `at_s`: monotonic seconds."""
+    """Something that people want to know.  `at_s`: monotonic seconds.  `reason` says why in words,
+    `cause` as one of a few (a `Trouble`'s)."""
 
     at_s: float
     endpoint: Endpoint
     zone: str | None = None
     reason: str = ""
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

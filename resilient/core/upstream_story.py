@@ -48,7 +48,9 @@ def follow(
             steps.append(Step("recovered", event.at_s, event.endpoint))
             story = None
         elif name is not None or isinstance(event, EndpointAdded):
-            step = Step(name or "resolved", event.at_s, event.endpoint, event.reason)
+            step = Step(
+                name or "resolved", event.at_s, event.endpoint, event.reason, _cause(event, name)
+            )
             story = replace(story, steps=(*story.steps, step))
             steps.append(step)
     return story, tuple(steps)
@@ -71,8 +73,13 @@ def answered(
 
 
 def _begun(event: UpstreamEvent, name: str, since_s: float) -> Failover:
+    cause = _cause(event, name)
     steps = (
-        Step("suspected", min(since_s, event.at_s), event.endpoint, event.reason),
-        Step(name, event.at_s, event.endpoint, event.reason),
+        Step("suspected", min(since_s, event.at_s), event.endpoint, event.reason, cause),
+        Step(name, event.at_s, event.endpoint, event.reason, cause),
     )
     return Failover(EndpointView(event.endpoint, event.zone), steps=steps)
+
+
+def _cause(event: UpstreamEvent, name: str | None) -> str:
+    return event.cause or ("moved" if name == "retired" else name or "")

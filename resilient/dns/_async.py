@@ -156,7 +156,7 @@ class AsyncResolver:
             known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
             if flight and not isinstance(known, Slot):
                 return flight  # it knows more than an absence from before
-            if not isinstance(known, float):
+            if not isinstance(known, float | int):
                 break
             await asyncio.sleep(known)
             self._check_open()

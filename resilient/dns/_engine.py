@@ -16,6 +16,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import TypeAlias
 
+from resilient._logs import Line
 from resilient.core.dns import (
     PARTIAL_S,
     Absent,
@@ -213,7 +214,7 @@ class Engine:
                 return (yield from self._system.fetch(plan))
             return (yield from fetch(plan, self.health, early))
         except Exception as exc:
-            logger.exception("event=dns.failed name=%s", plan.key)
+            logger.exception("%s", Line(event="dns.failed", name=str(plan.key)))
             return Fetched(Failed(timeout=False, reason=f"{type(exc).__name__}: {exc}"), {})
 
     def _known_parts(self, name: str, family: Family) -> dict[Family, Result]:
@@ -381,7 +382,7 @@ class Engine:
             if answer is None:
                 return self.plan(key, background=True), []
         except Exception:
-            logger.exception("event=dns.failed name=%s", name)
+            logger.exception("%s", Line(event="dns.failed", name=name))
             self.cache.schedule(name, family, self.clock() + WATCH_FLOOR_S)
             return None, []
         now = self.clock()

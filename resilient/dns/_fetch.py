@@ -150,7 +150,9 @@ def _families(
         if family not in known
     }
     # `single-request`: there are servers and firewalls that lose the second of two at once.
-    batches = [{f: job} for f, job in jobs.items()] if plan.config.single_request else [jobs]
+    batches: list[dict[Family, _Job]] = [jobs]
+    if plan.config.single_request:
+        batches = [{family: job} for family, job in jobs.items()]
     try:
         for batch in batches:
             known = yield from _together(batch, replace(plan, known=known), early)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
+from resilient._logs import Line
 from resilient.core.dns_cache import Known
 
 from ._drive import poll
@@ -92,7 +93,7 @@ class Helper:
                     self._start()
                 except (OSError, RuntimeError) as exc:
                     # No descriptor or thread to be had: names are asked for when they expire.
-                    logger.warning("event=dns.helper_failed reason=%s", exc)
+                    logger.warning("%s", Line(event="dns.helper_failed", reason=str(exc)))
             self._poke()
 
     def _start(self) -> None:

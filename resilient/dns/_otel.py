@@ -1,26 +1,26 @@
-"""The one place of `resilient.dns` that knows OpenTelemetry: `dns.lookup.duration`.
+"""What lookups tell of themselves: `dns.lookup.duration`, by the semantic conventions for DNS (in
+development), and how often an answer has changed.
 
-By the semantic conventions for DNS (in development), in seconds.  Only lookups that asked
-somebody are recorded; a cache hit costs nothing here.
+Only lookups that asked somebody are recorded; a cache hit costs nothing here.
 """
 
 from __future__ import annotations
 
-from opentelemetry import metrics
+from resilient.telemetry import instruments, names
 
-__all__ = ["record_lookup"]
+__all__ = ["count_change", "record_lookup"]
 
-_duration = metrics.get_meter("resilient.dns").create_histogram(
-    "dns.lookup.duration",
-    unit="s",
-    description="Measures the time taken to perform a DNS lookup.",
-    explicit_bucket_boundaries_advisory=[0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0],
-)
+_NAME = "dns.question.name"
 
 
 def record_lookup(name: str, seconds: float, error_type: str | None) -> None:
     """Record one lookup of `name` that took `seconds`; `error_type` None means success."""
-    attributes = {"dns.question.name": name}
+    attributes = {_NAME: instruments.few(_NAME, name)}
     if error_type is not None:
         attributes["error.type"] = error_type
-    _duration.record(seconds, attributes)
+    instruments.record(names.LOOKUPS, seconds, attributes)
+
+
+def count_change(name: str) -> None:
+    """The name means something else now."""
+    instruments.count(names.CHANGES, {_NAME: instruments.few(_NAME, name)})

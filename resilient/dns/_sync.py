@@ -143,7 +143,7 @@ class Resolver:
         while True:
             self._check_open()
             flight, plan, known = self._board(key, fresh)
-            if isinstance(known, float):
+            if isinstance(known, float | int):
                 time.sleep(known)
                 continue
             if known is not None:

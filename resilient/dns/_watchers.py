@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
+from resilient._logs import Line
 from resilient.core.dns import Change, Family
+
+from ._otel import count_change
 
 __all__ = ["Callback", "log_change", "notify"]
 
@@ -19,18 +22,19 @@ def log_change(family: Family, change: Change) -> None:
     """One line for a name that means something else."""
     old = change.old
     assert old is not None
-    logger.info(
-        "event=dns.changed name=%s family=%s mode=%s old_chain=%s new_chain=%s"
-        " old_addresses=%s new_addresses=%s removed=%s",
-        change.name,
-        family,
-        change.mode,
-        ">".join(old.chain),
-        ">".join(change.new.chain),
-        ",".join(sorted(old.addresses)),
-        ",".join(sorted(change.new.addresses)),
-        ",".join(sorted(change.removed)),
+    line = Line(
+        event="dns.changed",
+        name=change.name,
+        family=family,
+        mode=change.mode,
+        old_chain=">".join(old.chain),
+        new_chain=">".join(change.new.chain),
+        old_addresses=",".join(sorted(old.addresses)),
+        new_addresses=",".join(sorted(change.new.addresses)),
+        removed=",".join(sorted(change.removed)),
     )
+    logger.info("%s", line)
+    count_change(change.name)
 
 
 def notify(calls: list[tuple[Callback, Change]]) -> None:
@@ -39,4 +43,4 @@ def notify(calls: list[tuple[Callback, Change]]) -> None:
         try:
             callback(change)
         except Exception:
-            logger.exception("event=dns.callback_failed name=%s", change.name)
+            logger.exception("%s", Line(event="dns.callback_failed", name=change.name))

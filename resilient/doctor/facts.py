@@ -50,7 +50,8 @@ class ServerFacts:
     `standbys`: how many follow it (None: it doesn't tell); `synchronous`: a commit waits for
     one; `timeouts_s`: `statement_timeout` and `idle_in_transaction_session_timeout` of a
     session, 0: none; `pooled`: somebody stands in between; `others`: further connections met other
-    servers; `exact`: a standby tells its timeline, and not just the one of its control file.
+    servers; `exact`: a standby tells its timeline, and not just the one of its control file;
+    `paused`: a standby's replay is (None: it doesn't tell); `user`: whose session that was.
     """
 
     endpoint: Endpoint
@@ -67,6 +68,8 @@ class ServerFacts:
     pooled: bool = False
     others: bool = False
     exact: bool = True
+    paused: bool | None = None
+    user: str = ""
 
     @property
     def where(self) -> str:
@@ -77,7 +80,8 @@ class ServerFacts:
 @dataclass(frozen=True, slots=True)
 class UrlFacts:
     """An HTTP dependency.  `named`: the dependencies that its health body names; `status`: of
-    the health path, None: not asked, or no answer (`error` says which)."""
+    the health path, None: not asked, or no answer (`error` says which); `refused`: addresses that
+    take no connections, with the reason."""
 
     url: str
     name: NameFacts
@@ -85,6 +89,7 @@ class UrlFacts:
     status: int | None = None
     named: tuple[str, ...] = ()
     error: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

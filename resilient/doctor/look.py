@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,8 +22,7 @@ from .._parse import split_user, visible, without_secrets
 from ..core.model import Endpoint, Role
 from ..dns import Resolver, inspect
 from ..errors import ConfigError, ResolutionError
-from ..monitor.cluster import ConfiguredName
-from ..monitor.names import source_domain, verified_name
+from ..monitor.names import ConfiguredName, source_domain, verified_name
 from ..postgres.role import RoleError, observe
 from ..postgres.target import default_conninfo, dial_params, parse
 from ..settings import Settings
@@ -46,7 +46,8 @@ SELECT pg_backend_pid(),
  (SELECT setting::float / 1000 FROM pg_settings
   WHERE name = 'idle_in_transaction_session_timeout'),
  current_setting('synchronous_standby_names') <> '',
- (SELECT count(*) FROM pg_stat_replication)"""
+ (SELECT count(*) FROM pg_stat_replication),
+ CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END"""
 
 
 def gather(
@@ -227,7 +228,7 @@ def _answers(conn: psycopg.Connection[Any], seen: ServerFacts) -> ServerFacts:
     told = waiting.wait(observe(pgconn), pgconn.socket)
     row = conn.execute(SESSION).fetchone()
     assert row is not None
-    pid, statement_s, idle_s, synchronous, standbys = row
+    pid, statement_s, idle_s, synchronous, standbys, paused = row
     return replace(
         seen,
         role=told.role,
@@ -241,6 +242,8 @@ def _answers(conn: psycopg.Connection[Any], seen: ServerFacts) -> ServerFacts:
         # A pooler makes up the number by which a session is cancelled.
         pooled=pid != pgconn.backend_pid,
         exact=told.exact or not told.streams,
+        paused=paused,
+        user=conn.info.user,
     )
 
 
@@ -258,10 +261,13 @@ def _service(url: str, settings: Settings, progress: Progress) -> UrlFacts:
     name = _host(parts.hostname, "name", settings, progress)
     path = settings.http_health_path or ""
     seen = UrlFacts(f"{parts.scheme}://{parts.netloc}", name, path)
-    if not path or name.error:
+    if name.error:
         return seen
     progress(f"service {seen.url}{path}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
+    seen = replace(seen, refused=tuple(_refusing(name.addresses, port)))
+    if not path or len(seen.refused) == len(name.addresses):
+        return seen
     shown = f"[{name.addresses[0]}]" if ":" in name.addresses[0] else name.addresses[0]
     try:
         plain = httpx2.HTTPTransport(trust_env=False)
@@ -275,6 +281,16 @@ def _service(url: str, settings: Settings, progress: Progress) -> UrlFacts:
     except httpx2.HTTPError as error:
         return replace(seen, error=_line(error) or type(error).__name__)
     return replace(seen, status=response.status_code, named=_named(response.content))
+
+
+def _refusing(addresses: Iterable[str], port: int) -> Iterator[tuple[str, str]]:
+    """Those that take no connections, and why."""
+    for address in addresses:
+        try:
+            socket.create_connection((address, port), PATIENCE_S).close()
+        except OSError as error:
+            shown = f"[{address}]" if ":" in address else address
+            yield f"{shown}:{port}", _line(error) or type(error).__name__
 
 
 def _named(body: bytes) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ def unknown_names(facts: Facts) -> Iterator[Finding]:
 
 
 def pinned_addresses(facts: Facts) -> Iterator[Finding]:
+    hosts = _hosts(facts)
     pinned = "{} has an address where a name belongs"
     own = ", ".join(name.host for name in facts.names if name.kind == "literal")
     places = [(own, pinned.format("the connection string"))] if own else []
@@ -32,8 +33,18 @@ def pinned_addresses(facts: Facts) -> Iterator[Finding]:
     places += [
         (name.host, f"{name.host} is in this machine's hosts file, which no failover changes")
         for name in (*facts.names, *(url.name for url in facts.urls))
-        if name.kind == "hosts"
+        if name.kind == "hosts" and name.host not in hosts
     ]
+    static = ", ".join(name.host for name in facts.names if name.kind == "hosts" and hosts)
+    if static:
+        yield Finding(
+            "pinned-address",
+            static,
+            "a failover doesn't mind; the successor of a server isn't found before the file has it",
+            "they are the names of several hosts, in this machine's hosts file",
+            "names of DNS, or a file that is changed when a server is replaced",
+            grave=False,
+        )
     for where, cause in places:
         yield Finding(
             "pinned-address",
@@ -54,9 +65,11 @@ def pinned_addresses(facts: Facts) -> Iterator[Finding]:
             )
 
 
+# long: one loop over the records
 def long_ttls(facts: Facts) -> Iterator[Finding]:
     """The records that move: the aliases of a name that has any, else its addresses."""
     seen = set()
+    hosts, static = _hosts(facts), list[str]()
     for name in (*facts.names, *(url.name for url in facts.urls)):
         kind = "CNAME" if name.aliased else ""
         for record in name.chain:
@@ -65,6 +78,9 @@ def long_ttls(facts: Facts) -> Iterator[Finding]:
             known = (record.name, record.rdtype)
             if record.ttl_s > TTL_S and known not in seen:
                 seen.add(known)
+                if name.host in hosts:
+                    static.append(f"{record.name} ({in_words(record.ttl_s)})")
+                    continue
                 least = "" if record.exact else " at least (a cache said so)"
                 yield Finding(
                     "long-ttl",
@@ -86,6 +102,21 @@ def long_ttls(facts: Facts) -> Iterator[Finding]:
                     "look at the zone itself",
                     grave=False,
                 )
+    if static:
+        yield Finding(
+            "long-ttl",
+            ", ".join(static),
+            "a failover doesn't mind; when a server is replaced, clients find its successor late",
+            "each is the name of one of several hosts, and its address record lives long",
+            f"lower it to {TTL_S:g} s or less before you replace a server",
+            grave=False,
+        )
+
+
+def _hosts(facts: Facts) -> frozenset[str]:
+    """Names that are given for one server each: no failover moves their records."""
+    plain = [name.host for name in facts.names if not name.aliased and not name.error]
+    return frozenset(plain) if len(plain) > 1 and len(plain) == len(facts.names) else frozenset()
 
 
 def service_files(facts: Facts) -> Iterator[Finding]:
@@ -173,7 +204,16 @@ def services(facts: Facts) -> Iterator[Finding]:
                 "one address for each instance, or RESILIENT_HTTP_FALLBACKS (a balancer with one"
                 " address is an instance too)",
             )
-        yield from _health(url)
+        for address, why in url.refused:
+            yield Finding(
+                "unreachable",
+                f"{url.url} at {address}",
+                "requests that go there fail, and others wait until that was found out",
+                f"it takes no connections: {why}",
+                "start it, open the network to it, or take its address out of the name",
+            )
+        if not url.name.addresses or len(url.refused) < len(url.name.addresses):
+            yield from _health(url)
 
 
 def _health(url: UrlFacts) -> Iterator[Finding]:

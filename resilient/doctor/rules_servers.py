@@ -12,6 +12,8 @@ from .facts import Facts, Finding, ServerFacts, in_words
 LAG_S = 10.0
 #: `sslmode`s that may end up in plain text, and those that trust whoever answers (manual 34.19)
 PLAIN, TRUSTING = ("disable", "allow", "prefer"), ("require", "verify-ca")
+#: what a session that is stuck is ended after, where nobody has said
+LIMITS = {"statement_timeout": "30s", "idle_in_transaction_session_timeout": "60s"}
 
 
 def unreachable_servers(facts: Facts) -> Iterator[Finding]:
@@ -91,17 +93,33 @@ def lagging_replicas(facts: Facts) -> Iterator[Finding]:
                 "lag",
                 server.where,
                 "reads there are stale, and a failover to it loses data",
-                "it isn't connected to the primary (no WAL receiver), or is behind and has replayed"
-                " no transaction since it started",
-                "let it follow: primary_conninfo, replication slots, pg_hba.conf",
+                "its replay is paused, and it has replayed no transaction since it started"
+                if server.paused
+                else "it isn't connected to the primary (no WAL receiver), or is behind and has"
+                " replayed no transaction since it started",
+                "SELECT pg_wal_replay_resume() there"
+                if server.paused
+                else "let it follow: primary_conninfo, replication slots, pg_hba.conf",
             )
         elif server.lag_s > most_s:
+            paused = bool(server.paused)
             yield Finding(
                 "lag",
                 server.where,
                 "reads there are stale, and a failover to it takes longer",
-                f"it is {in_words(server.lag_s)} behind",
-                "look for long queries there, or slow disks",
+                f"it is {in_words(round(server.lag_s, 1))} behind"
+                + (": its replay is paused" if paused else ""),
+                "SELECT pg_wal_replay_resume() there"
+                if paused
+                else "look for long queries there, or slow disks",
+            )
+        elif server.paused:
+            yield Finding(
+                "paused",
+                server.where,
+                "it falls behind with the next write, and a failover to it waits for its replay",
+                "its replay is paused",
+                "SELECT pg_wal_replay_resume() there",
             )
 
 
@@ -125,13 +143,17 @@ def deadlines(facts: Facts) -> Iterator[Finding]:
             pairs = zip(names, server.timeouts_s, strict=True)
             missing = [name for name, value in pairs if not value]
             if missing:
+                role = server.user or "…"
+                sets = [f"ALTER ROLE {quoted(role)} SET {name} = '{LIMITS[name]}'"
+                        for name in missing]  # fmt: skip
                 yield Finding(
                     "missing-deadline",
                     server.where,
                     "a session that is stuck holds its locks and its connection for ever",
                     f"no {' and no '.join(missing)} for this user",
-                    "ALTER ROLE … SET, or options='-c statement_timeout=30s' in the connection"
-                    " string",
+                    f"{'; '.join(sets)}; or in the connection string: options='"
+                    + " ".join(f"-c {name}={LIMITS[name]}" for name in missing)
+                    + "'",
                 )
 
 
@@ -145,6 +167,7 @@ def poolers(facts: Facts) -> Iterator[Finding]:
                 "a pooler stands in between: the session isn't the server's process",
                 "prepare_threshold=None in the pool's kwargs (or PgBouncer ≥ 1.21 with"
                 " max_prepared_statements), a Null pool, and no session settings",
+                grave=False,
             )
 
 
@@ -187,20 +210,41 @@ def encryption(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "sslmode",
             where,
-            "passwords and data may cross the network in plain text",
-            "the server may decide that nothing is encrypted",
-            "sslmode=verify-full, and sslrootcert",
+            _PLAIN_SYMPTOMS.get(
+                facts.sslmode, "passwords and data may cross the network in plain text"
+            ),
+            _PLAIN_CAUSES[facts.sslmode],
+            "sslmode=verify-full and sslrootcert in the connection string (sslrootcert=system where"
+            " a public authority has signed)",
             grave=not local,
         )
     elif facts.sslmode in TRUSTING:
         yield Finding(
             "sslmode",
             where,
-            "whoever answers at the address is taken for the database",
-            "the server's name isn't verified",
-            "sslmode=verify-full, and sslrootcert",
+            "whoever answers at the address is taken for the database"
+            if facts.sslmode == "require"
+            else "any server that this authority has signed is taken for the database",
+            "the server's certificate isn't verified (only that there is one)"
+            if facts.sslmode == "require"
+            else "the certificate is verified, the server's name in it isn't",
+            "sslmode=verify-full and sslrootcert in the connection string (sslrootcert=system where"
+            " a public authority has signed)",
             grave=not local,
         )
+
+
+_PLAIN_SYMPTOMS = {"disable": "passwords and data cross the network in plain text"}
+_PLAIN_CAUSES = {
+    "disable": "TLS is switched off by the connection string, whatever the server offers",
+    "allow": "TLS is used only if the server insists on it",
+    "prefer": "a server, or whoever stands in between, may decide that nothing is encrypted",
+}
+
+
+def quoted(name: str) -> str:
+    """A role's name as SQL writes it."""
+    return name if name.isidentifier() and name.islower() else '"' + name.replace('"', '""') + '"'
 
 
 def _alive(facts: Facts) -> list[ServerFacts]:

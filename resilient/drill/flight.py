@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from .records import Snapshot
 from .timeline import Mark, Phase, Timeline, endpoint_bars
 
-__all__ = ["failovers"]
+__all__ = ["failovers", "recorded"]
 
 BEFORE_S, AFTER_S = 2.0, 2.0
 _STEP = re.compile(r"step=(?P<step>[\w -]+?) (?:endpoint|old)=(?P<endpoint>\S+)(?P<rest>.*)")
@@ -36,7 +36,9 @@ def failovers(lines: Iterable[Mapping[str, Any]]) -> Iterator[Timeline]:
             at = float(line["at"])
             if "version" in line:
                 seen.append(_snapshot(line, at))
-            elif match := _STEP.match(line["event"]):
+            elif "step" in line:
+                steps.append((at, *_step(line)))
+            elif match := _STEP.match(str(line.get("event", ""))):
                 steps.append((at, match["step"], match["endpoint"], match["rest"].strip()))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
@@ -45,6 +47,32 @@ def failovers(lines: Iterable[Mapping[str, Any]]) -> Iterator[Timeline]:
             ) from None
     for number, (begin, end) in enumerate(_spans(steps), 1):
         yield _timeline(number, steps[begin : end + 1], seen)
+
+
+def _step(line: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(step, where, the rest as text)."""
+    where = line.get("endpoint") or line.get("old") or "-"
+    rest = " ".join(
+        f"{name}={value:.3f}" for name, value in line.items() if isinstance(value, float)
+    )
+    return str(line["step"]), str(where), rest
+
+
+def recorded(dump: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What `resilient.recorder.dump` wrote, as the lines that `watch --json` prints.
+
+    Raises `ConfigError` for something else.
+    """
+    try:
+        for failover in dump["failovers"]:
+            for event in failover["events"]:
+                yield {"at": event["at"], "step": event["name"], "endpoint": event["endpoint"]}
+            if failover["result"] == "over":
+                total_s = failover["ended_at"] - failover["started_at"]
+                over = {"at": failover["ended_at"], "step": "over", "old": failover["old"]}
+                yield {**over, "total_s": total_s, **failover["phases"]}
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"the recorder's file lacks something ({error!r})") from None
 
 
 def _snapshot(line: Mapping[str, Any], at: float) -> Snapshot:

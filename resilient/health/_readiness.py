@@ -16,6 +16,7 @@ from inspect import isawaitable
 from typing import Any
 
 from .._dataclass import dataclass
+from .._logs import Line
 from ..errors import ConfigError
 from ._checks import Check, as_check
 from ._report import OK, Report, result_of
@@ -128,9 +129,10 @@ class Readiness:
         before, self._said[name] = self._said.get(name, OK), result
         if result not in (OK, before):
             text = " ".join(str(failure).split()) or type(failure).__name__
-            logger.warning("event=health.failed check=%s result=%s error=%r", name, result, text)
+            line = Line(event="health.failed", check=name, result=result, error=text)
+            logger.warning("%s", line)
         elif result == OK and before != OK:
-            logger.info("event=health.back check=%s", name)
+            logger.info("%s", Line(event="health.back", check=name))
         return result
 
 

@@ -63,6 +63,7 @@ class Call:
 
     __slots__ = (
         "attempts",
+        "began_s",
         "connect_s",
         "deadline_s",
         "flow",
@@ -108,6 +109,7 @@ class Call:
         self.window_s = policy.window_s
         self.origin, self.request, self.send, self.once = origin, request, send, once
         self.attempts = self.seen = self.lulls = 0
+        self.began_s = now
         self.tried: tuple[Slot, ...] = ()
         #: a connection to another endpoint than the one whose turn it was
         self.parked: tuple[Slot, Any] | None = None
@@ -347,8 +349,13 @@ class Call:
     def note(self, attempt: Attempt, status: int) -> dict[str, Any]:
         """What a response says in `extensions["resilient"]`; it goes to the caller now."""
         slot = attempt.slot
+        met = self.attempts > 1 or self.trouble is not None
         if self.origin.story is not None and status < 500:
+            met = True
             self.origin.flowing(slot, clock())
+        self.origin.handed_out(self.attempts)
+        if met:
+            self.origin.stories.resent(self.began_s, self.attempts - 1)
         if self.flow is not None:
             self.flow.slots[self.origin] = slot
         said = {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}

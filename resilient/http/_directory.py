@@ -18,6 +18,7 @@ from contextlib import suppress
 from math import inf
 from typing import Literal, cast
 
+from .._logs import Line
 from ..core.budget import RetryBudget
 from ..core.dns_names import is_localhost
 from ..core.hosts import literal_address
@@ -154,6 +155,8 @@ class Directory:
         else:
             with suppress(RuntimeError, TimeoutError):
                 monitor.submit(self._shut_down()).result(CLOSE_S)
+            for record in list(self._records.values()):
+                record.origin.stories.close()
         thread.release(monitor)
 
     # -- making origins
@@ -258,7 +261,7 @@ class Directory:
                 wake.clear()
             closed = False
         except Exception as exc:
-            logger.exception("%s is no longer looked up", origin.host)
+            logger.exception("%s", Line(event="name.failed", name=origin.host))
             error = NameServersFailed(f"looking it up failed: {exc}", name=origin.host)
             with self._lock:  # those who wait hear of it, and the next one begins anew
                 self._rest(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from .._logs import Line
 from ..core.upstream_events import UpstreamEvent
 
 OnEvent = Callable[[UpstreamEvent], None]
@@ -32,10 +33,16 @@ def subscribe(on_event: OnEvent) -> Callable[[], None]:
 def emit(events: Iterable[UpstreamEvent]) -> None:
     for event in events:
         name = type(event).__name__
-        why = f": {event.reason}" if event.reason else ""
-        logger.info("%s %s%s", name, event.endpoint, why)
+        line = Line(
+            event=f"endpoint.{name.removeprefix('Endpoint').lower()}",
+            endpoint=event.endpoint.place,
+            name=event.endpoint.name or None,
+            cause=event.cause or None,
+            reason=event.reason or None,
+        )
+        logger.info("%s", line)
         for on_event in _subscribers:
             try:
                 on_event(event)
             except Exception:
-                logger.exception("a subscriber failed on %s", name)
+                logger.exception("%s", Line(event="subscriber.failed", on=name))

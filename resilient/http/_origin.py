@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from .. import telemetry
+from .._logs import Line
 from ..core import upstream_story
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
@@ -26,6 +28,7 @@ from ..core.upstream import Upstream, UpstreamConfig, UpstreamSnapshot, is_hung,
 from ..core.upstream import step as advance
 from ..core.upstream_events import (
     EndpointBack,
+    EndpointEjected,
     EndpointLost,
     EndpointRetired,
     Input,
@@ -55,6 +58,8 @@ clock = time.monotonic
 #: so long after its failures began, requests that can't be repeated avoid an endpoint that isn't
 #: out (yet): of one that resets connections they would be lost; in seconds
 DOUBT_S = 1.0
+#: a response that took more attempts counts as one of "more"
+MOST_SHOWN = 3
 #: the shortest pause between two lookups that requests in trouble ask for, in seconds
 LOOK_PACE_S = 0.1
 
@@ -109,6 +114,10 @@ class Origin:
         self._due: tuple[Slot, ...] = ()
         self._doubtful = False
         self._until = self._ramp_until = -inf
+        #: number of attempts → attributes of a response that took so many
+        self._answers: dict[int, dict[str, str]] = {}
+        #: what is told of its failovers
+        self.stories = telemetry.Stories(partial(dict, origin=f"{host}:{port}"), self._said_of)
         #: the failover under way, if one is
         self.story: Failover | None = None
         #: how often an endpoint appeared that may be tried; `news` waits for the next one
@@ -131,16 +140,19 @@ class Origin:
             if after is before:
                 return
             self.snapshot = after
-            steps = self._tell(told, now) if told else ()
+            if told and (steps := self._tell(told, now)):
+                self.stories.follow(self.story, steps)
             self._publish(now)
             if not after.resolved:
                 self.live = False
             waiting = self._improve() if improved(before, after) else ()
         _wake(waiting)
         emit(told)
-        for step in steps:
-            telemetry.log_step(step)
+        self.stories.tell()
         for item in told:
+            if isinstance(item, EndpointLost | EndpointEjected):
+                said = {**self._said_of(), "resilient.cause": item.cause or "unknown"}
+                telemetry.instruments.count(telemetry.names.EJECTIONS, said)
             if isinstance(item, EndpointBack):
                 self._slots[item.endpoint].back_at = now
                 self._ramp_until = now + RAMP_S
@@ -194,7 +206,7 @@ class Origin:
             try:
                 keeper.endpoint_gone(slot)
             except Exception:
-                logger.exception("idle connections to %s were not closed", slot.text)
+                logger.exception("%s", Line(event="close.failed", endpoint=slot.text))
 
     def _publish(self, now: float) -> None:
         snapshot, slots = self.snapshot, {}
@@ -230,6 +242,7 @@ class Origin:
         for slot in self.slots():
             slot.retired = True
             self._let_go(slot)
+        self.stories.close(wait=False)
 
     def slots(self) -> tuple[Slot, ...]:
         """The endpoints that aren't retired."""
@@ -259,8 +272,7 @@ class Origin:
         return steps
 
     def flowing(self, slot: Slot, now: float) -> None:
-        """A response goes to its caller: ends the story of a failover, if one is under way.
-        Call in the caller's thread or task: exporters run here."""
+        """A response goes to its caller: ends the story of a failover under way."""
         with self.lock:
             if self.story is None:
                 return
@@ -268,13 +280,24 @@ class Origin:
             self.story, over, steps = upstream_story.answered(
                 self.story, slot.endpoint, slot.zone, good, now
             )
-        try:
-            for step in steps:
-                telemetry.log_step(step)
+            if steps:
+                self.stories.follow(over or self.story, steps)
             if over is not None:
-                telemetry.finished(over, {"url.scheme": self.scheme})
-        except Exception:  # an exporter's: the response goes out all the same
-            logger.exception("telling of a failover failed")
+                self.stories.over(over)
+        self.stories.tell()
+
+    def _said_of(self) -> dict[str, str]:
+        host = telemetry.instruments.few("server.address", self.host)
+        return {"url.scheme": self.scheme, "server.address": host}
+
+    def handed_out(self, attempts: int) -> None:
+        """A response goes to its caller, after so many attempts."""
+        said = self._answers.get(attempts)
+        if said is None:
+            said = self._said_of()
+            said["resilient.attempts"] = str(attempts) if attempts <= MOST_SHOWN else "more"
+            self._answers[attempts] = said
+        telemetry.instruments.count(telemetry.names.ATTEMPTS, said)
 
     # -- choosing
 

@@ -11,6 +11,8 @@ import math
 import time
 import weakref
 
+from .. import telemetry
+from .._logs import Line
 from ..core import schedule
 from ..core import topology as core
 from ..core.health import MAX_OUTSTANDING
@@ -39,6 +41,7 @@ class Asking:
     _tasks: dict[int, asyncio.Task[None]]
     _by_endpoint: dict[Endpoint, list[int]]
     _probe_number: int
+    _database: str
 
     def _apply(self, event: core.Event) -> None:
         raise NotImplementedError
@@ -56,8 +59,19 @@ class Asking:
         coro = self._probe(endpoint, number, alone, schedule.hold_s(self._state, endpoint))
         self._tasks[number] = self._monitor.loop.create_task(coro)
 
+    def _took(self, endpoint: Endpoint, began_s: float, error: str = "") -> None:
+        """A probe's answer, or its failure, came after so long."""
+        said = {**telemetry.POSTGRESQL, "server.address": endpoint.configured}
+        if self._database:
+            said[telemetry.names.DATABASE] = self._database
+        if error:
+            said["error.type"] = error
+        seconds = time.monotonic() - began_s
+        telemetry.instruments.record(telemetry.names.PROBES, seconds, said)
+
     async def _probe(self, endpoint: Endpoint, number: int, alone: bool, keep_s: float) -> None:
         event: core.Event
+        began_s = time.monotonic()
         try:
             if await self._told_by_a_pool(endpoint):
                 return
@@ -70,15 +84,18 @@ class Asking:
                 else:
                     seen = await self._prober.probe(endpoint)
                     event = core.Observed(endpoint, seen, number)
+                    self._took(endpoint, began_s)
             else:
                 event = core.Observed(endpoint, answer.seen, number, answer.held_s)
+                self._took(endpoint, began_s + answer.held_s)
         except ProbeError as exc:
+            self._took(endpoint, began_s, exc.kind.value)
             event = core.ProbeFailed(endpoint, number, exc.kind, str(exc))
             if exc.kind is FailureKind.REJECTED:
                 for listener in list(self._listeners):
                     listener.rejected()
         except Exception as exc:
-            logger.exception("a probe of %s failed in an unforeseen way", endpoint)
+            logger.exception("%s", Line(event="probe.failed", endpoint=endpoint.place))
             event = core.ProbeFailed(endpoint, number, FailureKind.LOCAL, repr(exc))
         finally:
             self._tasks.pop(number, None)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from .. import telemetry
-from .._dataclass import dataclass
+from .._logs import Line
 from ..core import failover, schedule
 from ..core import topology as core
 from ..core.drain import Fate, fate
@@ -36,7 +36,7 @@ from ..settings import Settings
 from . import fences, thread, zone
 from .asking import Asking
 from .lease import LeaseWatch
-from .names import NameWatch, literals
+from .names import ConfiguredName, NameWatch, literals
 from .prober import ClusterListener, Prober
 from .sockets import Link, LinkRegistry
 
@@ -48,32 +48,26 @@ DEADLINE = "deadline"
 COMMITTING_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class ConfiguredName:
-    """A name (or literal address, or socket directory) from the configuration.
-
-    `reader`: it is given for reading only.
-    """
-
-    host: str
-    port: int
-    hostaddr: str = ""
-    reader: bool = False
-
-
 class Cluster(Asking):
     """Monitors a set of names.  Start with `open`, end with `close` (any thread)."""
 
     # long: its state, named
     def __init__(
-        self, names: tuple[ConfiguredName, ...], settings: Settings, prober: Prober
+        self,
+        names: tuple[ConfiguredName, ...],
+        settings: Settings,
+        prober: Prober,
+        database: str = "",
     ) -> None:
         self.settings = settings
         self.links = LinkRegistry()
         self.topology = Topology()
         self._prober = prober
         prober.reached = self._reached
+        self._database = database
         self._story = failover.Tracker()
+        #: what is told of its failovers
+        self.stories = telemetry.Stories(self.labels, self.said_of)
         self._story_lock = threading.Lock()
         self._pacing = Pacing()
         self._refusals = Refusals()
@@ -113,6 +107,24 @@ class Cluster(Asking):
         self._monitor.call(self._start)
 
     # -- any thread
+
+    def labels(self) -> dict[str, str]:
+        """What its lines say of it: which pools follow it, and the database."""
+        pools = sorted({each.name for each in self._listeners.copy() if each.name})
+        found = {"pool": ",".join(pools), "database": self._database}
+        return {key: value for key, value in found.items() if value}
+
+    @property
+    def knew_a_writer(self) -> bool:
+        """Was there one at any time?"""
+        return self._story.writer is not None
+
+    def said_of(self) -> dict[str, str]:
+        """The same as attributes of spans and metrics."""
+        labels = self.labels()
+        named = {telemetry.names.POOL: "pool", telemetry.names.DATABASE: "database"}
+        found = {key: labels[label] for key, label in named.items() if label in labels}
+        return {**telemetry.POSTGRESQL, **found}
 
     def report(self, link: Link, kind: FailureKind, detail: str = "") -> None:
         """Passive evidence from a connection."""
@@ -234,14 +246,15 @@ class Cluster(Asking):
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is
-        under way.  Call on a thread of the application's: exporters run here."""
+        under way."""
         if self._story.current is None:
             return
         with self._story_lock:
             now = time.monotonic()
             self._story, over = failover.reconnected(self._story, endpoint, now)
-        if over is not None:
-            telemetry.finished(over)
+            if over is not None:
+                self.stories.over(over)
+        self.stories.tell()
 
     def close(self, wait: bool = True) -> None:
         """End probes, names and side connections; give the thread back.
@@ -251,13 +264,15 @@ class Cluster(Asking):
         if self._closing:
             return
         self._closing = True
+        if wait:
+            self.stories.close()
         if not wait or self._monitor.current:
             self._monitor.call(self._end_soon)
             return
         try:
             self._monitor.submit(self._end()).result(thread.JOIN_S)
         except (RuntimeError, TimeoutError) as exc:
-            logger.warning("the monitor of a cluster did not end in time: %r", exc)
+            logger.warning("%s", Line(event="monitor.late", reason=repr(exc), **self.labels()))
         thread.release(self._monitor)
 
     def _end_soon(self) -> None:
@@ -307,18 +322,19 @@ class Cluster(Asking):
         self.topology = new
         # Whoever was woken by that, and dialled before it saw the new snapshot.
         self._condemn(old, new)
-        telemetry.log_topology(old, new)
+        telemetry.log_topology(old, new, self.labels())
         with self._story_lock:
             now = time.monotonic()
             self._story, steps = failover.follow(self._story, old, new, now)
             self._pacing = self._pacing.follow((step.name for step in steps), now)
-        for step in steps:
-            telemetry.log_step(step)
+            if steps:
+                self.stories.follow(self._story.current, steps)
+        self.stories.tell()
         for listener in list(self._listeners):
             try:
                 listener.topology_changed(old, new)
             except Exception:
-                logger.exception("a pool could not follow version %d", new.version)
+                logger.exception("%s", Line(event="pool.failed", version=new.version))
         wakers, self._wakers = self._wakers, set()
         for waker in wakers:
             waker()

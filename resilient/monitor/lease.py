@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._logs import Line
 from .._parse import split_user
 from ..core.model import Endpoint, Topology
 from ..core.topology_events import Leased
@@ -111,7 +112,7 @@ class LeaseWatch:
                 try:
                     await self._look(client)
                 except Exception:
-                    logger.exception("event=lease.failed")
+                    logger.exception("%s", Line(event="lease.failed"))
                 pause_s = self._settings.probe_interval_s
                 try:
                     async with asyncio.timeout(
@@ -146,11 +147,13 @@ class LeaseWatch:
     async def _take(self, holder: Holder | None) -> None:
         endpoints = () if holder is None else await self._endpoints(holder)
         if holder != self._holder:
-            logger.info(
-                "event=lease.held holder=%s timeline=%s known=%s",
-                *(f"{holder.host}:{holder.port}" if holder else "-",),
-                *(holder.timeline if holder else None, ",".join(map(str, endpoints)) or "-"),
+            line = Line(
+                event="lease.held",
+                holder=f"{holder.host}:{holder.port}" if holder else "-",
+                timeline=holder.timeline if holder else None,
+                known=",".join(endpoint.place for endpoint in endpoints) or "-",
             )
+            logger.info("%s", line)
             self._holder = holder
             for endpoint in endpoints:
                 self._ask_now(endpoint)
@@ -179,7 +182,7 @@ class LeaseWatch:
 
     def _note(self, error: str) -> None:
         if error and error != self._error:
-            logger.warning("event=lease.unknown error=%r", error)
+            logger.warning("%s", Line(event="lease.unknown", error=error))
         self._error = error
 
 

@@ -21,9 +21,9 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING
 
 from .._dataclass import dataclass
+from .._logs import Line
 from ..core.dns_names import address_of
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
@@ -32,9 +32,6 @@ from ..errors import NameNotFound, ResolutionError
 from ..settings import Settings
 from . import resolvers
 from .resolvers import SharedResolver
-
-if TYPE_CHECKING:
-    from .cluster import ConfiguredName
 
 logger = logging.getLogger("resilient.monitor")
 
@@ -47,6 +44,19 @@ RETRY_S = 1.0
 PAUSE_S = 0.05
 
 Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredName:
+    """A name (or literal address, or socket directory) from the configuration.
+
+    `reader`: it is given for reading only.
+    """
+
+    host: str
+    port: int
+    hostaddr: str = ""
+    reader: bool = False
 
 
 @dataclass(slots=True)
@@ -136,7 +146,7 @@ class NameWatch:
             try:
                 pause_s = await self._look(followed, resolver)
             except Exception:
-                logger.exception("event=name.failed name=%s", followed.name.host)
+                logger.exception("%s", Line(event="name.failed", name=followed.name.host))
                 pause_s = RETRY_S
             try:
                 async with asyncio.timeout(self._pace(pause_s)):
@@ -180,7 +190,8 @@ class NameWatch:
         places = tuple((service.host, service.port) for service in services)
         old, followed.places = followed.places, places
         if sorted(old) != sorted(places):
-            logger.info("event=name.service name=%s old=%s new=%s", name, old, places)
+            was, now = (",".join(f"{h}:{p}" for h, p in sorted(each)) for each in (old, places))
+            logger.info("%s", Line(event="name.service", name=name, old=was, new=now))
         for gone in set(old) - set(places):
             target = followed.targets.pop(gone, None)
             if target is not None:
@@ -217,10 +228,9 @@ class NameWatch:
             Endpoint(name, address, port): zone_of(address, names) for address in answer.addresses
         }
         if last is None:
-            logger.info(
-                "event=name.resolved name=%s chain=%s addresses=%s",
-                *(target.key, ">".join(answer.chain), ",".join(answer.addresses)),
-            )
+            chain, found = ">".join(answer.chain), ",".join(answer.addresses)
+            line = Line(event="name.resolved", name=target.key, chain=chain, addresses=found)
+            logger.info("%s", line)
         self._take_in(target, answered, resolver.mode(host, "any") == "rotating")
         return answer.expires_at
 
@@ -246,7 +256,8 @@ class NameWatch:
         if gone:
             for endpoint in gone:
                 del target.known[endpoint]
-            logger.info("event=name.gone name=%s dropped=%s", target.key, gone)
+            dropped = ",".join(endpoint.place for endpoint in gone)
+            logger.info("%s", Line(event="name.gone", name=target.key, dropped=dropped))
             self._tell(target, rotating=False)
 
     def _tell(self, target: _Target, rotating: bool) -> None:
@@ -260,7 +271,7 @@ class NameWatch:
             return
         text = "; ".join(str(exc) for exc in failures)
         if self.errors.get(host) != text:
-            logger.warning("event=name.failed name=%s error=%r", host, text)
+            logger.warning("%s", Line(event="name.failed", name=host, error=text))
         self.errors[host] = text
 
 

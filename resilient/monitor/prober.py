@@ -27,7 +27,11 @@ class Answer(NamedTuple):
 
 
 class ClusterListener:
-    """Something that follows a cluster's topology (a pool)."""
+    """Something that follows a cluster's topology (a pool).  `name`: the caller's for it."""
+
+    @property
+    def name(self) -> str:
+        return ""
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         """Called on the monitor's thread, after publishing.  Quick, and runs no user code."""

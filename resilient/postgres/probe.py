@@ -25,6 +25,7 @@ from psycopg import pq, waiting
 from psycopg.abc import PQGen
 
 from .._dataclass import dataclass
+from .._logs import Line
 from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
@@ -371,11 +372,8 @@ class PgProber(Prober):
             self._read_only = self._read_only ^ {endpoint}
         if seen.pooled and endpoint not in self._pooled:
             self._pooled = self._pooled | {endpoint}
-            logger.info(
-                "event=pooler.recognised endpoint=%s off='prepared names of ours, answers to probes"
-                " that are kept back, read_only=True in autocommit'",
-                endpoint,
-            )
+            off = "prepared names of ours, kept answers to probes, read_only=True in autocommit"
+            logger.info("%s", Line(event="pooler.recognised", endpoint=endpoint.place, off=off))
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""

@@ -14,6 +14,8 @@ from benchmarks.http_failover.report import cells, report
 from benchmarks.http_failover.runner import figures, play
 from benchmarks.http_failover.subject import SESSIONS
 from benchmarks.http_failover.world import World
+from benchmarks.http_ordinary.report import COLUMNS, worse
+from benchmarks.http_ordinary.report import report as ordinary_report
 from benchmarks.judge.history import Op
 from benchmarks.rows import Rows
 from resilient.lab.namespace import inside, refusal
@@ -81,3 +83,21 @@ def test_a_peer_that_is_better_is_marked_and_explained(tmp_path: Path) -> None:
     text = (tmp_path / "http.md").read_text()
     assert text == (RESULTS / "http.md").read_text()
     assert text.count(" ◄ |") == len({(id(loss.ours), loss.column) for loss in found})
+
+
+def test_what_counts_as_worse_on_an_ordinary_day(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    column = next(column for column in COLUMNS if column.measure == "ms")
+    assert worse(column, [10.0, 11.0, 10.5], [3.0, 3.1, 3.0])
+    assert not worse(column, [3.1, 3.2, 9.0], [3.0, 3.1, 3.0])
+    assert not worse(column, [4.0, 4.0, 4.0], [3.0, 3.1, 5.0])  # plain itself does that
+    rows = Rows(tmp_path / "rows.jsonl")
+    for client, value in (("httpx2", 3.0), ("resilient", 30.0)):
+        row = {"key": f"refused {client} 0", "case": "refused", "client": client}
+        rows.add({**row, "trouble": "", "measured": {"ms": value}})
+    assert ordinary_report(rows, tmp_path) == 1
+    shown = capsys.readouterr()
+    assert "| refused: ms | 3.0 (3.0) | 30.0 (30.0) |" in shown.out
+    assert "resilient, refused: ms: 30, plain 3" in shown.err
+    assert (tmp_path / "http-ordinary.md").read_text() in shown.out

@@ -126,6 +126,9 @@ def row_of(case: str, side: str, **more: Any) -> dict[str, Any]:
         (row_of("dns", "resilient"), ("≤ 1 µs", False)),
         ({"case": "import", "against": "below", "ratio": 1.31}, ("≤ 1.3", False)),
         ({"case": "import", "against": "bare", "ratio": 2.0}, None),
+        ({"case": "first", "ratio": 1.4, "added_mb": 6.0}, ("≤ 1.4, ≤ +6 MB", True)),
+        ({"case": "first", "ratio": 1.3, "added_mb": 6.1}, ("≤ 1.4, ≤ +6 MB", False)),
+        ({"case": "first", "ratio": 1.41, "added_mb": 1.0}, ("≤ 1.4, ≤ +6 MB", False)),
     ],
 )
 def test_targets(row: dict[str, Any], wanted: tuple[str, bool] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -17,10 +18,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from resilient._logs import Line
 from resilient.cli.app import app
-from resilient.cli.watch import _Lines, table
+from resilient.cli.watch import _Lines, _Screen, table
 from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
 from resilient.lab import Lab
 
@@ -127,11 +130,15 @@ def test_json_of_a_failover(lab: Lab, watching: Callable[..., Watching]) -> None
     watch.until(lambda _: lab.primary.execute(COUNTED_AGAIN) == [(True,)])
     lab.inject("switchover", promote_after_s=0.3).wait_done()
     conn.close()
-    watch.until(lambda _: [one for one in writers() if one != old])
+    watch.until(lambda _: [one for one in told() if one.get("step") == "over"])
     seen = told()
     counts = [e["in_flight"] for one in seen for e in one.get("endpoints", ())]
     assert 1 in counts
-    assert any("step=promoted" in one.get("event", "") for one in seen)
+    (promoted,) = [one for one in seen if one.get("step") == "promoted"]
+    assert promoted["endpoint"] == writers()[-1]
+    (over,) = [one for one in seen if one.get("step") == "over"]
+    assert over["old"] == old
+    assert isinstance(over["total_s"], float)
     (last,) = [one for one in seen if "version" in one][-1:]
     assert {e["role"] for e in last["endpoints"]} >= {"primary"}
     assert {e["zone"] for e in last["endpoints"]} == {"az1", "az2", "az3"}
@@ -185,6 +192,42 @@ def test_the_table() -> None:
     assert str(shown.title) == "version 7: writes go to 10.0.0.1:1 (db.example)"
     nobody = table(Topology(8, views, None, 4, "two primaries"), NoNumbers())  # type: ignore[arg-type]
     assert str(nobody.title) == "version 8: two primaries"
+
+
+def test_eighty_columns_show_what_matters() -> None:
+    """Role, health, writer and reason; newest lines win on a screen of 24 lines."""
+    reason = "connection failed: connection to server at 10.0.0.1 failed: Connection refused"
+    places = [Endpoint("orders.db.example", f"10.0.{n}.5", 5432) for n in range(3)]
+    views = tuple(
+        EndpointView(place, f"az{n}", Role.PRIMARY if n else Role.UNKNOWN,
+                     Health.UP if n else Health.DEAD, epoch=4, reason="" if n else reason)
+        for n, place in enumerate(places)
+    )  # fmt: skip
+    seen = Topology(7, views, views[1], 4)
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True)
+    with _Screen(console) as screen:
+        for number in range(60):
+            line = Line(step="lost", number=number, reason=reason, pool="orders")
+            args = ("resilient.failover", logging.INFO, "", 0, "%s", (line,), None)
+            screen.line(logging.LogRecord(*args))
+        screen.topology(seen, NoNumbers())  # type: ignore[arg-type]
+        shown = screen._live.renderable
+    plain = Console(file=io.StringIO(), width=80, height=24)
+    plain.print(shown)
+    lines = plain.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert "number=59" in lines[-1]
+    text = "\n".join(lines)
+    for word in (
+        "10.0.0.5:5432",
+        "10.0.1.5:5432 *",
+        "unknown",
+        "primary",
+        "dead",
+        "connection fai",
+    ):
+        assert word in text
 
 
 HOSTILE = "bye\x1b[2J\x9b31m [red]x[/red]\nforged\u202e"

@@ -14,6 +14,7 @@ from dns_lab import FakeClock, Lab, a, until_async
 
 from resilient.dns import AsyncResolver, Resolver
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
+from tests.seen import Seen
 
 # -- one flight
 
@@ -342,16 +343,7 @@ async def test_one_familys_life_bounds_both(kind: Any, clock: FakeClock) -> None
         await resolver.close()
 
 
-async def test_lookups_that_asked_are_measured(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-
-    from resilient.dns import _otel
-
-    reader = InMemoryMetricReader()
-    provider = MeterProvider([reader])
-    histogram = provider.get_meter("resilient.dns").create_histogram("dns.lookup.duration")
-    monkeypatch.setattr(_otel, "_duration", histogram)
+async def test_lookups_that_asked_are_measured(kind: Any, seen: Seen) -> None:
     with Lab([a("a.test", "192.0.2.1")]) as lab:
         resolver = kind(lab.settings())
         for _ in range(5):
@@ -359,15 +351,11 @@ async def test_lookups_that_asked_are_measured(kind: Any, monkeypatch: pytest.Mo
         with pytest.raises(NameNotFound):
             await resolver.resolve("b.test")
         await resolver.close()
-    data = reader.get_metrics_data()
-    assert data is not None
-    points = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
-    seen = {tuple(sorted((point.attributes or {}).items())): point.count for point in points}
-    assert seen == {
+    points = seen.points()["dns.lookup.duration"]
+    assert {tuple(sorted(said.items())): point.count for said, point in points} == {
         (("dns.question.name", "a.test"),): 1,
         (("dns.question.name", "b.test"), ("error.type", "NameNotFound")): 1,
     }
-    provider.shutdown()
 
 
 def test_out_of_descriptors_is_a_local_fault(monkeypatch: pytest.MonkeyPatch) -> None:

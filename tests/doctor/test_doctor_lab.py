@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -119,6 +120,69 @@ def test_what_is_missing(lab: Lab, run: Any) -> None:
     assert told["urls"] == [lab.upstream_url]
 
 
+def fix_of(told: dict[str, Any], check: str) -> str:
+    (finding,) = [f for f in (*told["findings"], *told["notes"]) if f["check"] == check]
+    return str(finding["fix"])
+
+
+def test_what_each_fix_says_makes_its_finding_go(lab: Lab, run: Any) -> None:
+    """The texts are taken at their word: SQL is executed, options and variables are set."""
+    plain = f"host={lab.WRITER} port={lab.port} user=app dbname=app"
+    _, told = run("--dsn", plain)
+    fix = fix_of(told, "missing-deadline")
+    statements, _, options = fix.partition("; or in the connection string: ")
+    _, told = run("--dsn", f"{plain} {options}")
+    assert "missing-deadline" not in checks(told)
+    try:
+        for statement in statements.split("; "):
+            lab.primary.execute(statement)
+        _, told = run("--dsn", plain)
+        assert "missing-deadline" not in checks(told)
+    finally:
+        lab.primary.execute("ALTER ROLE app RESET ALL")
+    plain = f"{plain} {options}"
+
+    every = f"{lab.dsn} {options}"
+    standby = lab.standbys[0]
+    standby.execute("SELECT pg_wal_replay_pause()")
+    try:
+        _, told = run("--dsn", every)
+        (check,) = {"paused", "lag"} & set(checks(told))
+        assert checks(told)[check] == f"{standby.address}:{lab.port}"
+        standby.execute(fix_of(told, check).removesuffix(" there"))
+        _, told = run("--dsn", every)
+        assert not {"paused", "lag"} & set(checks(told))
+    finally:
+        standby.execute("SELECT pg_wal_replay_resume()")
+
+    _, told = run("--dsn", plain, RESILIENT_ZONE="")
+    assert checks(told) == {"no-zone": "RESILIENT_ZONE"}
+    assert "RESILIENT_ZONE=auto" in fix_of(told, "no-zone")
+    _, told = run("--dsn", plain, RESILIENT_ZONE="auto")
+    assert told["findings"] == []
+
+    notes = {note["check"] for note in told["notes"]}
+    if "late-timeline" in notes:
+        grant, _, _ = fix_of(told, "late-timeline").partition(" TO ")
+        lab.primary.execute(f"{grant} TO app")
+        _, told = run("--dsn", every)
+        assert "late-timeline" not in {note["check"] for note in told["notes"]}
+
+
+def test_a_url_that_refuses_is_reported(lab: Lab, run: Any) -> None:
+    """Also where no health path is configured; once somebody listens there it isn't."""
+    dsn = ("--dsn", f"{lab.writer_dsn} {TIMEOUTS}")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        _, told = run(*dsn, "--url", url)
+        assert checks(told)["unreachable"] == f"{url} at {url.removeprefix('http://')}"
+        assert "shallow-health" not in checks(told)
+        listener.listen()
+        _, told = run(*dsn, "--url", url)
+        assert "unreachable" not in checks(told)
+
+
 def test_a_health_path_that_says_nothing(lab: Lab, run: Any) -> None:
     url = ("--url", lab.upstream_url)
     _, told = run("--dsn", f"{lab.writer_dsn} {TIMEOUTS}", *url, RESILIENT_HTTP_HEALTH_PATH="/no")
@@ -151,7 +215,7 @@ def test_for_people(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, ["doctor", "--dsn", secret])
     assert done.exit_code == 1
     assert "missing-deadline: " in done.stdout
-    assert "\n  fix     ALTER ROLE" in done.stdout
+    assert "\n  fix     ALTER ROLE app SET statement_timeout" in done.stdout
     assert "1 finding, " in done.stdout
     assert "asking name writer.db.test\n" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
@@ -194,7 +258,7 @@ def bouncer(lab: Lab, tmp_path: Path) -> Iterator[str]:
 
 def test_a_pooler_is_found(run: Any, bouncer: str) -> None:
     _, told = run("--dsn", f"{bouncer} {TIMEOUTS}")
-    assert checks(told)["pooler"] == "127.0.9.9:6432"
+    assert {note["check"]: note["where"] for note in told["notes"]}["pooler"] == "127.0.9.9:6432"
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "-")

@@ -73,6 +73,12 @@ LITERAL = NameFacts("10.0.1.5", "literal", addresses=("10.0.1.5",))
 DIRECT = NameFacts("a.example", chain=(Record("a.example", "A", 5),), addresses=("10.0.1.5",))
 
 
+#: one name for each server, as in host=db1,db2,db3
+STATIC = tuple(
+    NameFacts(f"db{n}.example", chain=(Record(f"db{n}.example", "A", 3600),)) for n in (1, 2, 3)
+)
+
+
 @pytest.mark.parametrize(
     ("changes", "check", "where"),
     [
@@ -85,16 +91,6 @@ DIRECT = NameFacts("a.example", chain=(Record("a.example", "A", 5),), addresses=
         (
             {"names": (replace(ALIAS, chain=(Record("db.example", "CNAME", 31), ALIAS.chain[1])),)},
             *("long-ttl", "db.example"),
-        ),
-        (
-            {
-                "names": (
-                    replace(DIRECT, host="b.example"),
-                    replace(DIRECT, chain=(Record("a.example", "A", 3600),)),
-                ),
-                "servers": (PRIMARY, REPLICA),
-            },
-            *("long-ttl", "a.example"),
         ),
         ({"names": (NameFacts("no.example", error="NXDOMAIN"),)}, "unknown-name", "no.example"),
         (
@@ -129,7 +125,14 @@ DIRECT = NameFacts("a.example", chain=(Record("a.example", "A", 5),), addresses=
             {"servers": (replace(PRIMARY, timeouts_s=(0.0, 60.0)),)},
             *("missing-deadline", "10.0.1.5:5432 (db.example)"),
         ),
-        ({"servers": (replace(PRIMARY, pooled=True),)}, "pooler", "10.0.1.5:5432 (db.example)"),
+        (
+            {"servers": (PRIMARY, replace(REPLICA, paused=True))},
+            *("paused", "10.0.2.5:5432 (db2.example)"),
+        ),
+        (
+            {"urls": (replace(SERVICE, refused=(("10.0.1.9:443", "refused"),)),)},
+            *("unreachable", "https://pay.example at 10.0.1.9:443"),
+        ),
         ({"sslmode": "prefer"}, "sslmode", "sslmode=prefer"),
         ({"sslmode": "require"}, "sslmode", "sslmode=require"),
         ({"zone": None}, "no-zone", "RESILIENT_ZONE"),
@@ -166,6 +169,15 @@ def test_one_thing_is_wrong_and_found(changes: dict[str, Any], check: str, where
     [
         ({"servers": (replace(PRIMARY, synchronous=False),)}, "asynchronous"),
         ({"servers": (PRIMARY, replace(REPLICA, others=True))}, "balancer"),
+        ({"servers": (replace(PRIMARY, pooled=True),)}, "pooler"),
+        ({"names": STATIC, "servers": (PRIMARY, REPLICA)}, "long-ttl"),
+        (
+            {
+                "names": tuple(replace(name, kind="hosts", chain=()) for name in STATIC),
+                "servers": (PRIMARY, REPLICA),
+            },
+            "pinned-address",
+        ),
         ({"servers": (PRIMARY, replace(REPLICA, exact=False))}, "late-timeline"),
         ({"name_servers": ("10.0.1.2",)}, "one-endpoint"),
         (
@@ -249,3 +261,33 @@ def test_a_services_password_isnt_shown(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(ConfigError) as caught:
         gather(None, ["ftp://user:s3cret@127.0.0.1"], Settings(), said.append)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "symptom", "cause"),
+    [
+        ("disable", "cross the network in plain text", "switched off by the connection string"),
+        ("allow", "may cross", "only if the server insists"),
+        ("prefer", "may cross", "may decide that nothing is encrypted"),
+        ("require", "whoever answers", "isn't verified"),
+        ("verify-ca", "this authority has signed", "the server's name in it isn't"),
+    ],
+)
+def test_what_an_sslmode_means(sslmode: str, symptom: str, cause: str) -> None:
+    (finding,) = found(sslmode=sslmode)
+    assert symptom in finding.symptom
+    assert cause in finding.cause
+    assert found(sslmode="verify-full") == []
+
+
+def test_a_paused_replay_is_resumed_not_reconnected() -> None:
+    for lag_s in (None, 0.0, 60.0):
+        (finding,) = found(servers=(PRIMARY, replace(REPLICA, lag_s=lag_s, paused=True)))
+        assert finding.fix == "SELECT pg_wal_replay_resume() there"
+
+
+def test_a_role_is_quoted_where_it_must_be() -> None:
+    for user, shown in (("app", "app"), ("My App", '"My App"'), ('a"b', '"a""b"')):
+        server = replace(PRIMARY, timeouts_s=(0.0, 0.0), user=user)
+        (finding,) = found(servers=(server,))
+        assert f"ALTER ROLE {shown} SET statement_timeout = '30s'; ALTER ROLE" in finding.fix

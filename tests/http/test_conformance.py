@@ -302,13 +302,14 @@ def test_a_refusal_where_nobody_else_can_appear_is_told_at_once(
     names.answers["localhost"] = (subnet + "1",)
     client = shell.client()
     target = subnet + "1" if host == "literal" else host
-    for _ in range(3):
+    took_s = []
+    for _ in range(5):
         began = time.monotonic()
         with pytest.raises(shell.lib.ConnectError) as caught:
             shell.post(client, f"http://{target}:{port}/x")
         assert type(caught.value) is shell.lib.ConnectError
-        took_s = time.monotonic() - began
-    assert took_s < 0.04
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 0.09  # two pauses of 50 ms before two more dials, else
 
 
 def test_nobody_takes_connections(shell: Shell, names: Names, subnet: str, port: int) -> None:

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from http_lab import NAME, Names, Shell, Upstream, facts
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from resilient import Settings
-from resilient.telemetry import otel
+from tests.seen import Seen, steps
 
 Run = Callable[..., list[Upstream]]
-
-
-class Exporter(InMemorySpanExporter):
-    """Remembers on which threads it was called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: set[str] = set()
-
-    def export(self, spans: object) -> SpanExportResult:
-        self.threads.add(threading.current_thread().name)
-        return super().export(spans)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exporter]:
-    exporter = Exporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
-    yield exporter
-    provider.shutdown()
-
-
-def steps(span: ReadableSpan) -> list[str]:
-    return [event.name.removeprefix("resilient.failover.") for event in span.events]
 
 
 def zoned(one: Upstream, two: Upstream, **values: object) -> Settings:
@@ -55,7 +24,7 @@ def test_a_killed_upstream_is_one_span_and_its_steps_are_logged(
     names: Names,
     run_upstreams: Run,
     port: int,
-    exporter: Exporter,
+    seen: Seen,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="resilient.failover")
@@ -65,11 +34,12 @@ def test_a_killed_upstream_is_one_span_and_its_steps_are_logged(
     url = f"http://{NAME}:{port}/x"
     for _ in range(3):
         assert facts(shell.get(client, url))["address"] == one.address
-    assert exporter.get_finished_spans() == ()
+    assert seen.names() == []
     one.kill()
     for _ in range(5):
-        assert facts(shell.get(client, url))["address"] == two.address
-    (span,) = exporter.get_finished_spans()
+        with seen.tracers.get_tracer("app").start_as_current_span("call"):
+            assert facts(shell.get(client, url))["address"] == two.address
+    (span,) = seen.until()
     assert span.name == "resilient.failover"
     assert span.attributes is not None
     expected = {
@@ -93,11 +63,27 @@ def test_a_killed_upstream_is_one_span_and_its_steps_are_logged(
     assert span.end_time - span.start_time < 1e9
     told = [r.getMessage().split()[0] for r in caplog.records if r.name == "resilient.failover"]
     assert told == ["step=suspected", "step=lost", "step=reconnected", "step=over"]
-    assert exporter.threads == {threading.current_thread().name}
+    # The call that waited says so; the failover has a link to it.
+    if shell.sync:  # whose loop has a context of its own in this test
+        first, *others = seen.spans("call")
+        assert first.attributes is not None
+        assert first.attributes["resilient.failover.id"] == span.attributes["resilient.failover.id"]
+        assert [event.name for event in first.events] == ["resilient.waited"]
+        assert [link.context.span_id for link in span.links] == [first.context.span_id]
+        assert not any(other.attributes for other in others)
+    (detect,) = seen.spans("resilient.failover.detect")
+    assert detect.parent is not None
+    assert detect.parent.span_id == span.context.span_id
+    points = seen.points()
+    said = {"server.address": NAME, "url.scheme": "http"}
+    # Its connect was won by another endpoint: that was no attempt.
+    assert points["resilient.http.attempts"] == [({**said, "resilient.attempts": "1"}, 8)]
+    assert points["resilient.http.ejections"] == [({**said, "resilient.cause": "refused"}, 1)]
+    assert [value for _, value in points["resilient.failovers.over"]] == [1]
 
 
-def test_an_address_that_left_dns_is_a_failover_told_in_the_callers_thread(
-    shell: Shell, names: Names, run_upstreams: Run, port: int, exporter: Exporter
+def test_an_address_that_left_dns_is_a_failover_told(
+    shell: Shell, names: Names, run_upstreams: Run, port: int, seen: Seen
 ) -> None:
     one, two = run_upstreams(2)
     names.answers[NAME] = (one.address,)
@@ -107,24 +93,24 @@ def test_an_address_that_left_dns_is_a_failover_told_in_the_callers_thread(
     names.change(NAME, two.address)
     while facts(shell.get(client, url))["address"] != two.address:
         pass
-    (span,) = exporter.get_finished_spans()
+    (span,) = seen.until()
     assert steps(span) == ["suspected", "retired", "resolved", "reconnected"]
-    assert exporter.threads == {threading.current_thread().name}
+    assert seen.exporter.threads == {"resilient-telemetry"}
 
 
 def test_nothing_in_use_nothing_told(
-    shell: Shell, names: Names, run_upstreams: Run, subnet: str, port: int, exporter: Exporter
+    shell: Shell, names: Names, run_upstreams: Run, subnet: str, port: int, seen: Seen
 ) -> None:
     (one,) = run_upstreams(1)
     names.answers[NAME] = (subnet + "7", one.address)  # one never lived
     client = shell.client()
     for _ in range(6):
         shell.get(client, f"http://{NAME}:{port}/x")
-    assert exporter.get_finished_spans() == ()
+    assert seen.names() == []
 
 
 def test_a_silent_upstream_is_suspected_from_the_first_unanswered_request(
-    names: Names, run_upstreams: Run, port: int, exporter: Exporter
+    names: Names, run_upstreams: Run, port: int, seen: Seen
 ) -> None:
     shell = Shell("sync", "httpx2")
     one, two = run_upstreams(2)
@@ -137,11 +123,7 @@ def test_a_silent_upstream_is_suspected_from_the_first_unanswered_request(
     shell.get(client, url)
     one.go_on()
     shell.finish()
-    (span,) = exporter.get_finished_spans()
+    (span,) = seen.until()
     assert steps(span) == ["suspected", "lost", "reconnected"]
     assert span.attributes is not None
     assert 0.2 < float(str(span.attributes["resilient.failover.detect_s"])) < 0.6
-
-
-def test_instruments_are_made_once() -> None:
-    assert otel._instruments() is otel._instruments()

@@ -4,8 +4,6 @@ It isn't run.  Where a line is a user's mistake, both have to find it: an unnece
 is an error as well.
 """
 
-# pyright: strict, enableTypeIgnoreComments=false, reportUnnecessaryTypeIgnoreComment=true
-
 from __future__ import annotations
 
 from dataclasses import dataclass

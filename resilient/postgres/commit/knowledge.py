@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from ..._logs import Line
 from ..replay.catalogue import Asked
 
 #: a catalogue is asked about reads this often at most, in seconds; what it said is good for so
@@ -40,25 +41,23 @@ class Knowledge:
         resolver = self._resolver
         if resolver == "auto":
             if ledger is False:
-                logger.warning(
-                    "step=resolver resolver=lsn reason=%r",
-                    "resilient.commits is there, and this role may not INSERT into it",
-                )
+                why = "resilient.commits is there, and this role may not INSERT into it"
+                logger.warning("%s", Line(step="resolver", resolver="lsn", reason=why))
                 return
             resolver = "ledger" if ledger else "lsn"
-        logger.info("step=resolver resolver=%s", resolver)
+        logger.info("%s", Line(step="resolver", resolver=resolver))
 
     def ledger_fails(self, exc: BaseException) -> None:
         """It took no token: COMMITs are resolved without it from here on."""
         if self.ledger_works:
             self.ledger_works = False
-            logger.warning("step=resolver resolver=lsn reason=%r", brief(exc))
+            logger.warning("%s", Line(step="resolver", resolver="lsn", reason=brief(exc)))
 
     def names_fail(self, exc: BaseException) -> None:
         """A statement that was prepared isn't there: nothing of ours is prepared from here on."""
         if self.names_last:
             self.names_last = False
-            logger.warning("step=unprepared reason=%r", brief(exc))
+            logger.warning("%s", Line(step="unprepared", reason=brief(exc)))
 
     def may_learn(self) -> bool:
         """Is it time to ask a catalogue about statements again?"""

@@ -16,7 +16,7 @@ from ...core.reach import names_of
 from ...core.reaction import Action, Sent
 from ..errors import CommitOutcomeUnknown, explained
 from ..replay.proofs import only_read, reached_far
-from ..replay.replayer import Fresh, Replayer, logger
+from ..replay.replayer import Fresh, Replayer
 from ..session.host import Gen
 from . import ledger
 from .facts import (
@@ -135,7 +135,7 @@ class Resolver:
 
     def _not_committed(self, exc: e.Error, reason: str, fresh: Fresh | None = None) -> Gen:
         """It certainly did not commit: do it again, or say that it did not."""
-        logger.info("step=resolved outcome=not-committed reason=%r", reason)
+        self.judge.pool.resolved("not-committed", reason)
         try:
             self.judge.strike(b"COMMIT", exc)
         except e.Error:
@@ -189,7 +189,7 @@ class Resolver:
 
     def _committed(self, reason: str, fresh: Fresh, written: Written | None) -> Gen:
         """It certainly did: the connection goes on."""
-        logger.info("step=resolved outcome=committed reason=%r", reason)
+        self.judge.pool.resolved("committed", reason)
         self.replayer.adopt(fresh)
         yield from self.replayer.restore()
         known = self.wire.facts

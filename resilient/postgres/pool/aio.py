@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -20,10 +21,12 @@ import tenacity
 
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
+from ...telemetry.records import Record
 from .. import role
 from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
+from .listening import Gap, listen_async, over
 from .proof import proves
 from .reader import AsyncReader, reader_of
 from .shell import deadline_in
@@ -39,6 +42,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
+
+    @cached_property
+    def _listening(self) -> WeakSet[Any]:
+        return WeakSet()
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -68,18 +75,29 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
+            over(self)
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
                 await self._core.replicas.popitem()[1].close(timeout)
             await self._end_errands()
             while self._core.stock:
-                await self._close_connection(self._core.stock.popleft())
+                await self._close_connection(cast(ACT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
         if getattr(self, "_core", None) is not None:
             self._core.detach(wait=False)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """As psycopg_pool's; the error says what is in the way."""
+        try:
+            await super().wait(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, timeout)
+            if error is exc:
+                raise
+            raise error from self._core.last_failure or exc
 
     # -- checkouts
 
@@ -100,6 +118,22 @@ class AsyncResilientPool(AsyncShell[ACT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        began_s = time.monotonic()
+        try:
+            conn = await self._checkout(timeout, read_only, max_staleness_s, after)
+        except psycopg_pool.PoolTimeout:
+            self._core.gave_up(began_s)
+            raise
+        self._core.handed_out(conn, began_s)
+        return conn
+
+    async def _checkout(
+        self,
+        timeout: float | None,
+        read_only: bool | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> ACT:
         if self._core.reopen:
             self._core.reopen = False
             await self.open()
@@ -122,8 +156,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(ACT, self._make_read_only(conn))
-        return cast(ACT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -142,7 +176,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
         if self._writing is None:
             self._writing = beside(self)
             await self._writing.open()
-        conn = await self._writing.getconn(self.timeout if timeout is None else timeout)
+        limit_s = self.timeout if timeout is None else timeout
+        conn = await self._writing._checkout(limit_s, None, None, None)
         return cast(ACT, self._make_read_only(conn) if read_only else conn)
 
     async def _getconn_reader(
@@ -161,15 +196,17 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return await self._getconn_writer(left_s, True)
-                conn = await AsyncResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
-                return cast(ACT, self._make_read_only(conn))
+                self._core.read_at(None)
+                conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = await pool.getconn(share_s)
                 if await self._proves(conn, view, after, max_staleness_s):
+                    self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(ACT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
@@ -208,6 +245,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                     return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
+        self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
         if home is not None and home is not self and (replica or home is self._writing):
@@ -245,10 +283,23 @@ class AsyncResilientPool(AsyncShell[ACT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
+    def failovers(self) -> tuple[Record, ...]:
+        """The last 20 failovers of this pool's cluster, oldest first; see `resilient.recorder`."""
+        return self._core.failovers
+
+    @property
     def reader(self) -> Self:
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
+
+    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
+        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
+        missing, after it listens again.  It has a session of its own, to the writer, for as long
+        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
+        a session that ends or can't be had, which it goes on from.
+        """
+        return listen_async(self, channels)
 
     @overload
     async def run(
@@ -314,7 +365,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         read_only: bool | None,
     ) -> T:
         if read_only and attempts.avoided:
+            began_s = time.monotonic()
             conn = await self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+            self._core.handed_out(conn, began_s)
         else:
             conn = await self.getconn(attempts.left_s(), read_only=read_only)
         try:

@@ -36,7 +36,9 @@ from ...monitor.prober import ClusterListener
 from ...monitor.sockets import Link
 from ...monitor.zone import own_zone
 from ...settings import Settings, from_environment
+from ...telemetry import instruments
 from .. import target
+from .._psycopg import BaseConnection
 from ..classify import (
     connect_failure,
     credentials_refused,
@@ -58,7 +60,9 @@ from ..errors import (
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
+from .complaints import Complaints, advice, name_advice
 from .tasks import renew
+from .telling import Telling
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -70,17 +74,19 @@ RETRY_DELAY_S = 1.0
 LATE_S = 1.0
 
 
-class PoolCore(ClusterListener):
+class PoolCore(Telling, ClusterListener):
     """The decisions of one pool, and its hold on the cluster's monitor.
 
     `stock`: warm connections of a promoted replica, for whoever would dial otherwise.
     `parked`: maintenance tasks that wait for a topology under which they can work.
     """
 
+    # long: its state, named
     def __init__(self, settings: Settings | None, changed: Callable[[Topology, Topology], None]):
         self.settings = settings if settings is not None else from_environment()
         self.shared: clusters.Shared | None = None
-        self.stock: deque[Any] = deque()
+        self._had: clusters.Shared | None = None
+        self.stock: deque[BaseConnection[Any]] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
         #: the pool, for who borrows a connection of it; and what is lent (see `loans`)
@@ -110,6 +116,9 @@ class PoolCore(ClusterListener):
         self._attaching, self._detached = threading.Lock(), False
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
+        self.complaints = Complaints()
+        #: where the connection string is from, for who has to change it
+        self.source = "the pool's conninfo"
         #: what was learnt of its servers; a replica's pool has its owner's
         self.known = Knowledge(self.settings.commit_resolver)
         self._renewed_at = float("-inf")
@@ -117,13 +126,14 @@ class PoolCore(ClusterListener):
         self._late: dict[Endpoint, float] = {}
         #: whom the present thread may dial: nothing else runs on it until it does
         self._granted = threading.local()
+        instruments.observe(self)
 
     # -- the cluster
 
     def share(self, owner: PoolCore) -> None:
         """Use the owner's cluster (a replica's pool): it attaches and detaches."""
         self._owner = owner
-        self.known = owner.known
+        self.known, self.complaints = owner.known, owner.complaints
 
     @property
     def cluster(self) -> Cluster:
@@ -159,18 +169,20 @@ class PoolCore(ClusterListener):
         self._target = wanted
         if old is not None:
             clusters.detach(old)
+        self._said, self._stories = None, self.shared.cluster.stories
         self.shared.cluster.listen(self)
 
     def detach(self, wait: bool = True) -> None:
         with self._attaching:
             self._detached = True
             shared, self.shared = self.shared, None
+            self._had = shared
         if shared is not None:
             clusters.detach(shared, wait)
 
     def after_fork(self) -> None:
         """Forget the parent's cluster and what belonged to its threads."""
-        self._target, self._parsed = None, ("", {})
+        self._target, self._parsed, self._had = None, ("", {}), None
         self._detached, self._attaching = False, threading.Lock()
         self._lock = threading.Lock()
         self.stock.clear()
@@ -215,7 +227,10 @@ class PoolCore(ClusterListener):
 
     def dialled(self, dial: Dial, connected: bool) -> None:
         """A worker's dial is over."""
-        self.cluster.dialled(dial.endpoint, time.monotonic() - dial.began_at, connected)
+        took_s = time.monotonic() - dial.began_at
+        self.cluster.dialled(dial.endpoint, took_s, connected)
+        if connected:
+            self.made(took_s)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
         self._changed(old, new)
@@ -242,12 +257,12 @@ class PoolCore(ClusterListener):
         """Do the pool's own connections go there?"""
         return self.wanted.serves(self.topology, endpoint)
 
-    def misplaced(self, conn: Any) -> bool:
+    def misplaced(self, conn: BaseConnection[Any]) -> bool:
         """Isn't it for what the pool is for any more?"""
         link = link_of(conn) if self.read_from else None
         return link is not None and self.wanted.misplaced(self.topology, link.endpoint)
 
-    def on_replica(self, conn: Any) -> bool:
+    def on_replica(self, conn: BaseConnection[Any]) -> bool:
         """Is this connection of the pool's own one to a replica?"""
         link = link_of(conn)
         view = self.topology.find(link.endpoint) if link is not None else None
@@ -338,6 +353,7 @@ class PoolCore(ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
+        self.complaints.failed(self, dial.endpoint, exc)
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
         if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
             self.cluster.log_in_refused(dial.endpoint, self._secret)
@@ -351,13 +367,14 @@ class PoolCore(ClusterListener):
             if kind is not FailureKind.SILENT and not dial.link.condemned:
                 self.cluster.report(dial.link, kind, brief(exc))
 
-    def connected(self, conn: Any, dial: Dial) -> None:
+    def connected(self, conn: BaseConnection[Any], dial: Dial) -> None:
         """A dial has ended well.  A class that replaces `connect` may have gone around it."""
         keeper = keeper_of(conn)
         if keeper is None:
             if hasattr(conn, ATTRIBUTE):
                 raise ConfigError(f"a connection has its own {ATTRIBUTE!r}, which is the library's")
-            keeper = conn._resilient = Keeper(conn, hooked=False)
+            keeper = Keeper(conn, hooked=False)
+            setattr(conn, ATTRIBUTE, keeper)
         if keeper.link is None:
             keeper.wire.attach(dial.link)
             dial.link.bind(conn.pgconn.socket)
@@ -365,6 +382,7 @@ class PoolCore(ClusterListener):
         keeper.belongs(self)
         self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
         self.cluster.reconnected(dial.endpoint)
+        self.complaints.connected(dial.endpoint)
 
     @staticmethod
     def final(exc: BaseException) -> bool:
@@ -377,7 +395,7 @@ class PoolCore(ClusterListener):
             return False  # this server's own trouble: the next one may be who it says it is
         return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
 
-    def note(self, conn: Any, exc: BaseException) -> FailureKind | None:
+    def note(self, conn: BaseConnection[Any], exc: BaseException) -> FailureKind | None:
         """A statement failed on a checkout: evidence, unless it is the application's own."""
         keeper = keeper_of(conn)
         if keeper is None or (isinstance(exc, psycopg.Error) and keeper.judge.own_failure(exc)):
@@ -395,7 +413,7 @@ class PoolCore(ClusterListener):
             self.cluster.report(link, kind, brief(exc))
         return kind
 
-    def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
+    def raise_for(self, conn: BaseConnection[Any], exc: psycopg.Error) -> FailureKind | None:
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
         keeper = keeper_of(conn)
@@ -411,8 +429,8 @@ class PoolCore(ClusterListener):
 
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
         """A pool's timeout, with the reasons when nobody could be had."""
-        wanted = self.wanted
-        if self.shared is None or wanted.places(self.topology):
+        wanted, shared = self.wanted, self._last_shared
+        if shared is None or wanted.places(shared.cluster.topology):
             return exc
         if isinstance(exc, ResilientError):
             return exc
@@ -420,7 +438,8 @@ class PoolCore(ClusterListener):
 
     def nobody(self, wanted: Wanted, since_s: float | None = None) -> NoEndpointAvailable:
         """The error that says why, endpoint by endpoint."""
-        topology = self.topology
+        shared = self._last_shared
+        topology = shared.cluster.topology if shared is not None else Topology()
         intent = wanted.intent(topology)
         reasons = {
             str(view.endpoint): topology.conflict
@@ -429,13 +448,34 @@ class PoolCore(ClusterListener):
             or "saturated"
             for view in topology.endpoints
         }
-        names = self.shared.cluster.name_errors() if self.shared else {}
+        names = self.name_errors()
         waited = f" after {since_s:.2f} sec" if since_s is not None else ""
+        text = " ".join(f"{name}: {why}" for name, why in reasons.items())
+        fix = name_advice(self.source) if names else advice(text, self.source)
         return NoEndpointAvailable(
-            f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}",
+            f"couldn't get a connection{waited}: no endpoint for intent {intent.value!r}"
+            f"{f'; {fix}' if fix else ''}",
             topology=topology,
             reasons=reasons | names,
         )
+
+    def name_errors(self) -> dict[str, str]:
+        """Configured names that don't resolve → why."""
+        shared = self._last_shared
+        return shared.cluster.name_errors() if shared is not None else {}
+
+    @property
+    def _last_shared(self) -> clusters.Shared | None:
+        """Of a pool that `wait` has closed, what it had."""
+        core = self._owner or self
+        return core.shared or core._had
+
+    def nobody_to_dial(self, wanted: Wanted, timeout: float | None) -> NoEndpointAvailable:
+        """`nobody`; a worker's is told."""
+        error = self.nobody(wanted, timeout)
+        if timeout is None:
+            self.complaints.nobody(self, error, wanted.intent(self.topology).value)
+        return error
 
     # -- the retry budget of this pool
 
@@ -449,6 +489,7 @@ class PoolCore(ClusterListener):
         with self._lock:
             made, self._first_attempts = self._first_attempts, 0
             self._budget, granted = self._budget.deposit(made, now).try_withdraw()
+        self.retried(granted)
         return granted
 
     # -- routing

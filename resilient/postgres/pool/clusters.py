@@ -37,7 +37,9 @@ def attach(target: Target, settings: Settings) -> Shared:
         shared = _shared.get(key)
         if shared is None:
             prober = PgProber(target.params, target.names)
-            shared = _shared[key] = Shared(Cluster(target.names, settings, prober), prober, key)
+            database = str(params.get("dbname") or params.get("user") or "")
+            cluster = Cluster(target.names, settings, prober, database)
+            shared = _shared[key] = Shared(cluster, prober, key)
             prober.gate = shared.cluster
         shared.users += 1
         shared.prober.params = target.params

@@ -6,7 +6,7 @@ name, so that `isinstance`, annotations and positional habits keep working.
 
 from __future__ import annotations
 
-from typing import Generic, cast
+from typing import TYPE_CHECKING, Generic, Never
 
 from psycopg import AsyncConnection, Connection
 
@@ -29,6 +29,15 @@ from .aio import AsyncResilientPool
 from .null import AsyncResilientNullPool, ResilientNullPool
 from .sync import ResilientPool
 
+# What pools are made of unless they are told.  Of a default with a type, psycopg_pool's
+# `cast(type[CT], Connection)` too, pyright takes that type, and neither what the pool is annotated
+# with nor the type variable's own default.  So it is told of no value at all.
+if TYPE_CHECKING:
+    _PLAIN: Never
+    _PLAIN_ASYNC: Never
+else:
+    _PLAIN, _PLAIN_ASYNC = Connection, AsyncConnection
+
 
 class ConnectionPool(ResilientPool[CT], Generic[CT]):
     """psycopg_pool's `ConnectionPool`, living through failovers."""
@@ -37,7 +46,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         self,
         conninfo: ConninfoParam = "",
         *,
-        connection_class: type[CT] = cast(type[CT], Connection),  # noqa: B008
+        connection_class: type[CT] = _PLAIN,  # pyright: ignore[reportUnboundVariable]
         kwargs: KwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -56,7 +65,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -86,7 +95,7 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
         self,
         conninfo: ConninfoParam = "",
         *,
-        connection_class: type[CT] = cast(type[CT], Connection),  # noqa: B008
+        connection_class: type[CT] = _PLAIN,  # pyright: ignore[reportUnboundVariable]
         kwargs: KwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,
@@ -105,7 +114,7 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -135,7 +144,7 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
         self,
         conninfo: AsyncConninfoParam = "",
         *,
-        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
+        connection_class: type[ACT] = _PLAIN_ASYNC,  # pyright: ignore[reportUnboundVariable]
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -154,7 +163,7 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -184,7 +193,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
         self,
         conninfo: AsyncConninfoParam = "",
         *,
-        connection_class: type[ACT] = cast(type[ACT], AsyncConnection),  # noqa: B008
+        connection_class: type[ACT] = _PLAIN_ASYNC,  # pyright: ignore[reportUnboundVariable]
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,
@@ -203,7 +212,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings)
+        self._start_core(settings, from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),

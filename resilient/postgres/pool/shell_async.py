@@ -97,7 +97,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 gave_up_at.set(core.topology.version)
                 if failure is not None and timeout is None:
                     raise failure from None
-                raise core.nobody(self._wanted, timeout) from failure
+                raise core.nobody_to_dial(self._wanted, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
                 warm = self._from_stock() if at is None else None
@@ -158,7 +158,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
                     raise
             await asyncio.sleep(pause_s)
-        return fresh
+        return fresh  # pyright: ignore[reportReturnType]  # the loop never runs dry
 
     async def _untell(self, conn: ACT) -> None:
         """It was lent for reading, and its server told so: others may write."""

@@ -106,7 +106,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 gave_up_at.set(core.topology.version)
                 if failure is not None and timeout is None:
                     raise failure from None
-                raise core.nobody(self._wanted, timeout) from failure
+                raise core.nobody_to_dial(self._wanted, timeout) from failure
             answer = None
             if isinstance(command, connect.Look):
                 warm = self._from_stock() if at is None else None
@@ -163,7 +163,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 if not isinstance(exc, Exception) or remaining(deadline_at) <= pause_s:
                     raise
             time.sleep(pause_s)
-        return fresh
+        return fresh  # pyright: ignore[reportReturnType]  # the loop never runs dry
 
     def _untell(self, conn: CT) -> None:
         """It was lent for reading, and its server told so: others may write."""

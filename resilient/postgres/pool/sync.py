@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -19,12 +20,14 @@ import tenacity
 
 from ...core import connect
 from ...core.model import CausalToken, EndpointView
+from ...telemetry.records import Record
 from .. import role
 from .._psycopg import (
     CT,
 )
 from .attempts import Attempts
 from .base import remaining
+from .listening import Gap, listen, over
 from .proof import proves
 from .reader import Reader, reader_of
 from .shell import deadline_in
@@ -40,6 +43,10 @@ class ResilientPool(SyncShell[CT]):
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
+
+    @cached_property
+    def _listening(self) -> WeakSet[Any]:
+        return WeakSet()
 
     @cached_property
     def _arranging(self) -> threading.Lock:
@@ -69,13 +76,14 @@ class ResilientPool(SyncShell[CT]):
         was_open = not self._closed
         super().close(timeout)
         if was_open:
+            over(self)
             if self._writing is not None:
                 self._writing.close(timeout)
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout)
             self._end_errands()
             while self._core.stock:
-                self._close_connection(self._core.stock.popleft())
+                self._close_connection(cast(CT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
@@ -86,6 +94,16 @@ class ResilientPool(SyncShell[CT]):
             if hasattr(self, "_errands"):
                 self._end_errands()
             self._core.detach(wait=False)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """As psycopg_pool's; the error says what is in the way."""
+        try:
+            super().wait(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, timeout)
+            if error is exc:
+                raise
+            raise error from self._core.last_failure or exc
 
     # -- checkouts
 
@@ -106,6 +124,22 @@ class ResilientPool(SyncShell[CT]):
         the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
         when no endpoint fits.  Pair with `putconn`.
         """
+        began_s = time.monotonic()
+        try:
+            conn = self._checkout(timeout, read_only, max_staleness_s, after)
+        except psycopg_pool.PoolTimeout:
+            self._core.gave_up(began_s)
+            raise
+        self._core.handed_out(conn, began_s)
+        return conn
+
+    def _checkout(
+        self,
+        timeout: float | None,
+        read_only: bool | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> CT:
         if self._core.reopen:
             self._core.reopen = False
             self.open()
@@ -128,8 +162,8 @@ class ResilientPool(SyncShell[CT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(CT, self._make_read_only(conn))
-        return cast(CT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -148,7 +182,8 @@ class ResilientPool(SyncShell[CT]):
         if self._writing is None:
             self._writing = beside(self)
             self._writing.open()
-        conn = self._writing.getconn(self.timeout if timeout is None else timeout)
+        limit_s = self.timeout if timeout is None else timeout
+        conn = self._writing._checkout(limit_s, None, None, None)
         return cast(CT, self._make_read_only(conn) if read_only else conn)
 
     def _getconn_reader(
@@ -167,15 +202,17 @@ class ResilientPool(SyncShell[CT]):
                 left_s = remaining(deadline_at)
                 if self._core.reads and self._core.bounded(max_staleness_s, after):
                     return self._getconn_writer(left_s, True)
-                conn = ResilientPool.getconn(self, left_s)  # pyright: ignore[reportArgumentType]
-                return cast(CT, self._make_read_only(conn))
+                self._core.read_at(None)
+                conn = ResilientPool._checkout(self, left_s, None, None, None)
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
                 conn = pool.getconn(share_s)
                 if self._proves(conn, view, after, max_staleness_s):
+                    self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(CT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
@@ -214,6 +251,7 @@ class ResilientPool(SyncShell[CT]):
                     return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
+        self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         replica = isinstance(home, ReplicaPool) and home.owner() is self
         if home is not None and home is not self and (replica or home is self._writing):
@@ -251,10 +289,23 @@ class ResilientPool(SyncShell[CT]):
             self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
 
     @property
+    def failovers(self) -> tuple[Record, ...]:
+        """The last 20 failovers of this pool's cluster, oldest first; see `resilient.recorder`."""
+        return self._core.failovers
+
+    @property
     def reader(self) -> Self:
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, Reader))
+
+    def listen(self, *channels: str) -> Iterator[psycopg.Notify | Gap]:
+        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
+        missing, after it listens again.  It has a session of its own, to the writer, for as long
+        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
+        a session that ends or can't be had, which it goes on from.
+        """
+        return listen(self, channels)
 
     @overload
     def run(
@@ -320,7 +371,9 @@ class ResilientPool(SyncShell[CT]):
         read_only: bool | None,
     ) -> T:
         if read_only and attempts.avoided:
+            began_s = time.monotonic()
             conn = self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+            self._core.handed_out(conn, began_s)
         else:
             conn = self.getconn(attempts.left_s(), read_only=read_only)
         try:

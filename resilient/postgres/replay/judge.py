@@ -211,6 +211,8 @@ class Judge:
             details = {"resolver": why}
         where = str(link.endpoint) if link else "an unknown endpoint"
         known: dict[str, object] = {"endpoint": where, "reason": reason, **(details or {})}
+        if self.core is not None:
+            self.core.resolved("unknown", str(known.get("resolver", reason)))
         why = f": {known['resolver']}" if "resolver" in known else ""
         text = f"the reply to COMMIT was lost ({where}): it may have taken effect or not{why}"
         return CommitOutcomeUnknown(text, details=known)

@@ -19,6 +19,7 @@ from psycopg import errors as e
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 
+from ..._logs import Line
 from ...core.keep.block import Plan, decide, form_of, later
 from ...core.keep.facts import Facts, Seen, Statement, Table
 from ...core.keep.forms import Insert, Refused, Select, call_of
@@ -104,12 +105,12 @@ def kept(
     try:
         plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
-        logger.warning("step=kept reason=%r", str(exc))
+        logger.warning("%s", Line(step="kept", reason=str(exc)))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
         return found
     found.use(plan, entries)
     if found.instead:
-        logger.info("step=kept statements=%d", len(found.instead))
+        logger.info("%s", Line(step="kept", statements=len(found.instead)))
     return found
 
 

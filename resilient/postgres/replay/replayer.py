@@ -9,7 +9,6 @@ what the detour asks for, and goes on with the same generator.
 # long: the way from a lost session to the next, in one piece
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from typing import NamedTuple
 from psycopg import errors as e
 from psycopg import generators, pq
 
-from ... import telemetry
 from ...core.model import Endpoint
 from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
@@ -39,8 +37,6 @@ from .journal import Entry
 from .judge import Judge
 from .proofs import bare, not_twice, only_read, same_session
 from .results import difference
-
-logger = logging.getLogger("resilient.failover")
 
 #: what a replay that met a conflict with others waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02
@@ -159,7 +155,7 @@ class Replayer:
         judge.note(exc)
         why = judge.unreplayable()
         if why:
-            logger.warning("step=not-replayed reason=%r", why)
+            judge.pool.not_replayed(why)
             if fresh is not None:
                 fresh.finish()
             self.journal.failed = True
@@ -299,11 +295,9 @@ class Replayer:
         except BaseException:
             self.wire.pgconn.finish()  # half a replay is nobody's transaction
             raise
-        logger.info(
-            "step=replayed endpoint=%s statements=%d seconds=%.4f",
-            *(self.wire.where, len(journal.entries)),
-            time.monotonic() - started,
-        )
+        where = self.wire.link.endpoint if self.wire.link else None
+        took_s = time.monotonic() - started
+        self.judge.pool.replayed(where, len(journal.entries), took_s)
 
     def redo(self, exc: e.Error) -> Gen:
         """The transaction once more, on the session that it was on: something of ours has made it
@@ -354,7 +348,8 @@ class Replayer:
                     raise error
         if given is not None:
             found += given.reason(entry)
-        telemetry.mismatched(wire.link.endpoint if wire.link else None, entry.shown, found)
+        where = wire.link.endpoint if wire.link else None
+        self.judge.pool.mismatched(where, entry.shown, found)
         raise TransactionReplayMismatch(
             f"the transaction was done again on {wire.where}, and"
             f" statement {number} gave another result than before: {found} ({entry.shown})"

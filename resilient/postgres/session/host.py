@@ -102,6 +102,16 @@ class PoolSide(Protocol):
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it is let go before."""
 
+    # what is told of transactions whose server was lost
+
+    def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None: ...
+
+    def not_replayed(self, why: str) -> None: ...
+
+    def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None: ...
+
+    def resolved(self, outcome: str, reason: str) -> None: ...
+
 
 class PsycopgHost:
     """psycopg's connection, sync or async."""

@@ -42,6 +42,7 @@ class Keeper:
         "host",
         "judge",
         "lent",
+        "out_since_s",
         "recorder",
         "wire",
     )
@@ -57,6 +58,8 @@ class Keeper:
         #: the classes of the cursors that it has made, and what became of them: they live as long
         self.cursors: dict[type[Any], type[Any]] = {}
         self.lent = False
+        #: when it was checked out, in monotonic seconds; 0: it isn't
+        self.out_since_s = 0.0
         #: while it is lent for reading: what its `read_only` was before, in a tuple
         self._before: tuple[bool | None] | None = None
 
