@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from functools import cache
+from typing import Any
 
 from resilient.lab import Lab, LabOptions
 from resilient.settings import Settings
@@ -10,7 +12,12 @@ from resilient.settings import Settings
 from . import orms
 from .workers import play
 
-KINDS = {"plain": orms.Plain, "sqlalchemy": orms.SqlAlchemy, "django": orms.Django}
+#: a Django has its models once; a SQLAlchemy is each thread's own
+KINDS: dict[str, Any] = {
+    "plain": orms.Plain,
+    "sqlalchemy": orms.SqlAlchemy,
+    "django": cache(orms.Django),
+}
 
 
 def main() -> int:

@@ -67,6 +67,7 @@ class Workers:
         self._numbers = itertools.count(1)
         self._stop = threading.Event()
         self.done: list[Done] = []
+        kind()  # what threads share is made before them
         self._threads = [threading.Thread(target=self._work) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
