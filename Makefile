@@ -3,6 +3,7 @@
 
 SHELL := /bin/sh
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 #: which Python makes .venv; the newest that is found, unless it is given: make PYTHON=…
@@ -13,8 +14,8 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test differential soak bench-failover bench-continuity bench-http bench-scale \
-  bench-idle bench-overhead lint types peer-tests clean
+.PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-http bench-scale \
+  bench-idle bench-overhead generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +26,9 @@ drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='-
 
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 	@$(PY) -m tests.side_by_side $(ARGS)
+
+lowest: $(LOWEST)/.dev  ## the tests once more, with the lowest versions that pyproject.toml allows (ARGS=tests/replay)
+	@$(LOWEST)/bin/python -m tests.side_by_side $(ARGS)
 
 differential: $(VENV)/.dev  ## psycopg_pool, httpx2 and getaddrinfo beside ours, on the same servers (ARGS='--share 4': a part)
 	@$(PY) -m tests.side_by_side tests/differential $(ARGS)
@@ -40,6 +44,7 @@ bench-continuity: $(VENV)/.bench  ## writers that never pause, beside the peers:
 
 bench-http: $(VENV)/.bench  ## failovers beside the peers, HTTP (ARGS='--quick')
 	@$(PY) -m benchmarks.http_failover $(ARGS)
+	@$(PY) -m benchmarks.http_ordinary $(ARGS)
 
 bench-scale: $(VENV)/.bench  ## many clients: simulated, real and over an hour (ARGS=--quick)
 	@$(PY) -m benchmarks.scale $(ARGS)
@@ -50,12 +55,18 @@ bench-idle: $(VENV)/.bench  ## what a pool asks of its servers at rest, by kind 
 bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--quick --round-trip-ms 0.5')
 	@$(PY) -m benchmarks.overhead $(ARGS)
 
+generate: $(VENV)/.dev  ## write the modules that are made from others, and the diagrams (ARGS=--check)
+	@$(PY) tools/async_to_sync.py $(ARGS)
+
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-types: $(VENV)/.dev  ## mypy --strict over the package
+types: $(VENV)/.dev  ## mypy --strict and pyright, over the package and over a user's program
 	@$(PY) -m mypy
+	@$(PY) -m mypy --config-file= --strict --python-version 3.11 tests/typing/service.py
+	@if $(BIN)/pyright --version >/dev/null 2>&1; then $(BIN)/pyright; else \
+	  echo "pyright is left out: it fetches itself from npm's registry, which isn't reached"; fi
 
 peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (PSYCOPG=<checkout>)
 	@test -d "$(PSYCOPG)/tests/pool" || { \
@@ -68,7 +79,7 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	    -m "not slow" $(PEER_FILES) $(ARGS)
 
 clean:  ## remove .venv and what tools leave behind
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per set of extras: made again when pyproject.toml is newer.
@@ -89,4 +100,13 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 $(VENV)/.bench: $(VENV)/.python pyproject.toml
 	@echo "setting up $(VENV) for the benchmarks"
 	@$(PIP) -e '.[bench]'
+	@touch $@
+
+# A virtual environment of its own: pip would change the other one's versions to and fro.
+$(LOWEST)/.dev: pyproject.toml tools/lowest.py
+	@sh .ci/venv "$(LOWEST)" "$(PYTHON)"
+	@echo "setting up $(LOWEST) with the lowest versions"
+	@$(LOWEST)/bin/python tools/lowest.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@touch $@

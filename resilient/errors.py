@@ -107,7 +107,7 @@ class ResolutionError(ResilientError, socket.gaierror):
         self.name = name
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuilt, (type(self), str(self), self.name))
+        return (_rebuilt, (type(self), str(self), self.name), dict(self.__dict__))
 
     def __str__(self) -> str:
         return str(self.strerror or "")

@@ -14,15 +14,27 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
 from functools import lru_cache
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack
 
 from . import _logs  # noqa: F401  its filters belong to every logger of ours
+from ._fields import (
+    Field,
+    Reader,
+    Secret,
+    checked,
+    choice,
+    flag,
+    number,
+    optional,
+    secret,
+    texts,
+    whole,
+)
 from ._parse import (
     NameServer,
+    Url,
     ZoneMap,
     check_conninfo,
     comma_list,
@@ -39,6 +51,9 @@ from .core.dns_names import normalise
 from .core.misspelt import is_injected, meant
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from ._given import CommitResolver, Dns, Given, Lease, OnOff
+
 PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
 #: variables of this project's own lab and tests
@@ -46,344 +61,277 @@ OWN = ("LAB_", "PEER_", "TEST_")
 MOST_PROBE_INTERVAL_S = 60.0
 logger = logging.getLogger("resilient.settings")
 
-
-def _tier(name: str, accepted: str) -> Any:
-    """Metadata of a field: how often one meets it, and what it accepts, for people."""
-    return {"tier": name, "accepted": accepted}
+# -- what can be accepted: how it is read, and what people are told
 
 
-def _conninfo(value: SecretStr | None) -> SecretStr | None:
-    if value is not None:
-        check_conninfo(value.get_secret_value())
-    return value
+def _conninfo(value: Any) -> Secret:
+    hidden = secret(value)
+    check_conninfo(hidden.get_secret_value())
+    return hidden
 
 
-def _zone(value: str | None) -> str | None:
-    return None if value is None else plain(value)
-
-
-def _search(value: Any) -> Any:
+def _domains(value: Any) -> Any:
     domains = comma_list(value)
     for domain in domains or ():
         normalise(str(domain))
     return domains
 
 
-def _health_path(value: str | None) -> str | None:
-    if value is not None and not plain(value).startswith("/"):
+def _urls(value: Any) -> tuple[Url, ...]:
+    urls = parse_urls(value)
+    if urls is None:
+        raise ValueError("Input should be a valid tuple")
+    return tuple(urls)
+
+
+def _path(text: str) -> None:
+    if not plain(text).startswith("/"):
         raise ValueError("a path begins with '/'")
-    return value
 
 
-def _header_name(value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+def _header(text: str) -> None:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
         raise ValueError("a header name has letters, digits and hyphens")
-    return value
 
 
-HostList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hosts_and_ports)]
-DomainList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_search)]
-# Any: validated as a str, a `Url` would lose what hides its password.
-UrlList = Annotated[tuple[Any, ...], NoDecode, BeforeValidator(parse_urls)]
+Kind = tuple[Reader, str]
+CONNINFO: Kind = (_conninfo, "a libpq connection string or postgresql:// URL")
+HOSTS: Kind = (texts(parse_hosts_and_ports), "host or host:port, comma-separated")
+DOMAINS: Kind = (texts(_domains), "domains, comma-separated")
+ZONE: Kind = (checked(plain), "a zone of ZONES, or auto")
+ZONES: Kind = (parse_zones, "zone=network or zone=host pattern, comma-separated")
+NAME_SERVERS: Kind = (parse_name_servers, "ip or ip:port, comma-separated")
+NETWORKS: Kind = (parse_networks, "networks, comma-separated")
+MODES: Kind = (
+    parse_name_map("strict", "rotating"),
+    "name=strict or name=rotating, comma-separated",
+)
+TLS_NAMES: Kind = (parse_name_map(), "name=tls-name, comma-separated")
+URLS: Kind = (_urls, "http(s) URLs, comma-separated")
+PATH: Kind = (checked(_path), "a path such as /health/ready")
+HEADER: Kind = (checked(_header), "a header name such as X-Request-Deadline")
+SECONDS: Kind = (number(above=0), "seconds > 0, such as 0.5")
+SECONDS_0: Kind = (number(least=0), "seconds ≥ 0")
+POSITIVE: Kind = (number(above=0), "a number > 0")
+NOT_NEGATIVE: Kind = (number(least=0), "a number ≥ 0")
+SHARE: Kind = (number(least=0, most=1), "a share from 0 to 1")
+SHARE_BELOW: Kind = (number(least=0, below=1), "a share from 0 to below 1")
+WHOLE_0: Kind = (whole(least=0), "a whole number ≥ 0")
+WHOLE_1: Kind = (whole(least=1), "a whole number ≥ 1")
+DOTS: Kind = (whole(least=0, most=15), "a whole number from 0 to 15")
+FLAG: Kind = (flag, "true, false")
+
+
+def _one_of(*accepted: str) -> Kind:
+    return choice(*accepted), ", ".join(accepted)
+
+
+SWITCH = _one_of("on", "off")
+RESOLVER = _one_of("auto", "lsn", "ledger", "off")
+RESOLVES = _one_of("own", "system")
+LEASE = _one_of("none", "patroni")
 
 ESS, FREQ, RARE = TIERS
-_SECONDS = "seconds > 0, such as 0.5"
-_SECONDS_0 = "seconds ≥ 0"
 
 
-class Settings(BaseSettings):
-    """All settings of the library.  Immutable; see the README's table for their meaning."""
+def _field(default: Any, kind: Kind, tier: str, description: str) -> Any:
+    """Any: the class shows a `Field`, an instance its value."""
+    read, accepted = kind
+    if default is None:
+        read = optional(read)
+    return Field(read, default, tier, accepted, description, hidden=kind is CONNINFO)
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-    )
+
+class Settings:
+    """All settings of the library.  Immutable; see the README's table for their meaning.
+
+    Equal when all values are; `replace` makes a changed copy, `fields` tells of each setting.
+    """
+
+    #: name → what it is, in the order of the documentation
+    fields: ClassVar[Mapping[str, Field]]
 
     # -- essential
-    database_url: Annotated[SecretStr | None, AfterValidator(_conninfo)] = Field(
-        None,
-        description="conninfo or URL of the database: one name (a CNAME), or several hosts",
-        json_schema_extra=_tier(ESS, "a libpq connection string or postgresql:// URL"),
+    database_url: Secret | None = _field(
+        None, CONNINFO, ESS, "conninfo or URL of the database: one name (a CNAME), or several hosts"
     )
-    database_readers: HostList = Field(
-        (),
-        description="further names to read from",
-        json_schema_extra=_tier(ESS, "host or host:port, comma-separated"),
+    database_readers: tuple[str, ...] = _field((), HOSTS, ESS, "further names to read from")
+    zone: str | None = _field(
+        None, ZONE, ESS, "the zone that this process runs in; `auto` finds it by the local address"
     )
-    zone: Annotated[str | None, AfterValidator(_zone)] = Field(
-        None,
-        description="the zone that this process runs in; `auto` finds it by the local address",
-        json_schema_extra=_tier(ESS, "a zone of ZONES, or auto"),
-    )
-    zones: Annotated[ZoneMap, NoDecode, BeforeValidator(parse_zones)] = Field(
-        ZoneMap(()),
-        description="which networks and host patterns make up each zone",
-        json_schema_extra=_tier(ESS, "zone=network or zone=host pattern, comma-separated"),
+    zones: ZoneMap = _field(
+        ZoneMap(()), ZONES, ESS, "which networks and host patterns make up each zone"
     )
     # -- frequent
-    deadline_s: float = Field(
-        30.0,
-        gt=0,
-        description="bounds getting a usable connection, reconnects, retries and replay",
-        json_schema_extra=_tier(FREQ, _SECONDS),
+    deadline_s: float = _field(
+        30.0, SECONDS, FREQ, "bounds getting a usable connection, reconnects, retries and replay"
     )
-    probe_interval_s: float = Field(
-        1.0,
-        gt=0,
-        description="a quiet endpoint is probed this often",
-        json_schema_extra=_tier(FREQ, _SECONDS),
+    probe_interval_s: float = _field(1.0, SECONDS, FREQ, "a quiet endpoint is probed this often")
+    probe_timeout_s: float = _field(
+        0.5, SECONDS, FREQ, "how long one probe may stay unanswered before it counts as a miss"
     )
-    probe_timeout_s: float = Field(
-        0.5,
-        gt=0,
-        description="how long one probe may stay unanswered before it counts as a miss",
-        json_schema_extra=_tier(FREQ, _SECONDS),
+    failure_threshold: int = _field(
+        2, WHOLE_1, FREQ, "misses until dead: window = interval + threshold × timeout"
     )
-    failure_threshold: int = Field(
-        2,
-        ge=1,
-        description="misses until dead: window = interval + threshold × timeout",
-        json_schema_extra=_tier(FREQ, "a whole number ≥ 1"),
+    success_threshold: int = _field(
+        1, WHOLE_1, FREQ, "answers in a row until a dead endpoint is used again"
     )
-    success_threshold: int = Field(
-        1,
-        ge=1,
-        description="answers in a row until a dead endpoint is used again",
-        json_schema_extra=_tier(FREQ, "a whole number ≥ 1"),
+    max_staleness_s: float | None = _field(
+        None, SECONDS, FREQ, "reads avoid replicas that lag more than this (default: no bound)"
     )
-    max_staleness_s: float | None = Field(
-        None,
-        gt=0,
-        description="reads avoid replicas that lag more than this (default: no bound)",
-        json_schema_extra=_tier(FREQ, _SECONDS),
+    standby_min_size: int = _field(1, WHOLE_0, FREQ, "connections kept warm on each replica")
+    retry_attempts: int = _field(3, WHOLE_1, FREQ, "attempts at one operation, the first included")
+    retry_budget: float = _field(0.2, SHARE, FREQ, "share of the traffic that retries may add")
+    replay: OnOff = _field(
+        "on", SWITCH, FREQ, "replay a transaction whose server died before COMMIT was sent"
     )
-    standby_min_size: int = Field(
-        1,
-        ge=0,
-        description="connections kept warm on each replica",
-        json_schema_extra=_tier(FREQ, "a whole number ≥ 0"),
-    )
-    retry_attempts: int = Field(
-        3,
-        ge=1,
-        description="attempts at one operation, the first included",
-        json_schema_extra=_tier(FREQ, "a whole number ≥ 1"),
-    )
-    retry_budget: float = Field(
-        0.2,
-        ge=0,
-        le=1,
-        description="share of the traffic that retries may add",
-        json_schema_extra=_tier(FREQ, "a share from 0 to 1"),
-    )
-    replay: Literal["on", "off"] = Field(
-        "on",
-        description="replay a transaction whose server died before COMMIT was sent",
-        json_schema_extra=_tier(FREQ, "on, off"),
-    )
-    commit_resolver: Literal["auto", "lsn", "ledger", "off"] = Field(
+    commit_resolver: CommitResolver = _field(
         "auto",
-        description="how the outcome of a COMMIT without a reply is found;"
-        " auto: by the ledger where its table is",
-        json_schema_extra=_tier(FREQ, "auto, lsn, ledger, off"),
+        RESOLVER,
+        FREQ,
+        "how the outcome of a COMMIT without a reply is found; auto: by the ledger where "
+        "its table is",
     )
     # -- infrequent
-    probe_burst_interval_s: float = Field(
+    probe_burst_interval_s: float = _field(
         0.05,
-        gt=0,
-        description="an endpoint under suspicion is probed this often while it answers quickly",
-        json_schema_extra=_tier(RARE, _SECONDS),
+        SECONDS,
+        RARE,
+        "an endpoint under suspicion is probed this often while it answers quickly",
     )
-    connect_rate: float = Field(
+    connect_rate: float = _field(
         10.0,
-        gt=0,
-        description="connections per second, process and endpoint after a loss (burst: max_size)",
-        json_schema_extra=_tier(RARE, "a number > 0"),
+        POSITIVE,
+        RARE,
+        "connections per second, process and endpoint after a loss (burst: max_size)",
     )
-    retry_budget_floor: float = Field(
-        10.0,
-        ge=0,
-        description="retries per second that are always allowed",
-        json_schema_extra=_tier(RARE, "a number ≥ 0"),
+    retry_budget_floor: float = _field(
+        10.0, NOT_NEGATIVE, RARE, "retries per second that are always allowed"
     )
-    replay_max_statements: int = Field(
-        1000,
-        ge=0,
-        description="a transaction with more statements is not replayed",
-        json_schema_extra=_tier(RARE, "a whole number ≥ 0"),
+    replay_max_statements: int = _field(
+        1000, WHOLE_0, RARE, "a transaction with more statements is not replayed"
     )
-    replay_max_bytes: int = Field(
+    replay_max_bytes: int = _field(
         8 * 1024 * 1024,
-        ge=0,
-        description="bytes of results kept by reference to compare after a replay",
-        json_schema_extra=_tier(RARE, "a whole number ≥ 0"),
+        WHOLE_0,
+        RARE,
+        "bytes of results kept by reference to compare after a replay",
     )
-    dns: Literal["own", "system"] = Field(
+    dns: Dns = _field(
         "own",
-        description="who resolves names: this library, or the system's getaddrinfo (no TTLs)",
-        json_schema_extra=_tier(RARE, "own, system"),
+        RESOLVES,
+        RARE,
+        "who resolves names: this library, or the system's getaddrinfo (no TTLs)",
     )
-    dns_nameservers: Annotated[
-        tuple[NameServer, ...], NoDecode, BeforeValidator(parse_name_servers)
-    ] = Field(
-        (),
-        description="name servers to ask (default: resolv.conf)",
-        json_schema_extra=_tier(RARE, "ip or ip:port, comma-separated"),
+    dns_nameservers: tuple[NameServer, ...] = _field(
+        (), NAME_SERVERS, RARE, "name servers to ask (default: resolv.conf)"
     )
-    dns_ttl_floor_s: float = Field(
+    dns_ttl_floor_s: float = _field(1.0, SECONDS_0, RARE, "a record is kept at least this long")
+    dns_ttl_ceiling_s: float = _field(60.0, SECONDS_0, RARE, "a record is kept at most this long")
+    dns_refresh_ahead: float = _field(
+        0.8, SHARE_BELOW, RARE, "share of the TTL after which a used name is refreshed; 0 = off"
+    )
+    dns_stale_s: float = _field(
+        3600.0, SECONDS_0, RARE, "how long an expired answer may serve when no name server answers"
+    )
+    dns_negative_ceiling_s: float = _field(
+        60.0, SECONDS_0, RARE, "a name's absence is kept at most this long"
+    )
+    dns_timeout_s: float = _field(
         1.0,
-        ge=0,
-        description="a record is kept at least this long",
-        json_schema_extra=_tier(RARE, _SECONDS_0),
+        SECONDS,
+        RARE,
+        "the pause before the next name server or try; late answers count (default: "
+        "resolv.conf, else 1)",
     )
-    dns_ttl_ceiling_s: float = Field(
-        60.0,
-        ge=0,
-        description="a record is kept at most this long",
-        json_schema_extra=_tier(RARE, _SECONDS_0),
-    )
-    dns_refresh_ahead: float = Field(
-        0.8,
-        ge=0,
-        lt=1,
-        description="share of the TTL after which a used name is refreshed; 0 = off",
-        json_schema_extra=_tier(RARE, "a share from 0 to below 1"),
-    )
-    dns_stale_s: float = Field(
-        3600.0,
-        ge=0,
-        description="how long an expired answer may serve when no name server answers",
-        json_schema_extra=_tier(RARE, _SECONDS_0),
-    )
-    dns_negative_ceiling_s: float = Field(
-        60.0,
-        ge=0,
-        description="a name's absence is kept at most this long",
-        json_schema_extra=_tier(RARE, _SECONDS_0),
-    )
-    dns_timeout_s: float = Field(
-        1.0,
-        gt=0,
-        description=(
-            "the pause before the next name server or try; late answers count"
-            " (default: resolv.conf, else 1)"
-        ),
-        json_schema_extra=_tier(RARE, _SECONDS),
-    )
-    dns_tries: int = Field(
+    dns_tries: int = _field(
         2,
-        ge=1,
-        description=(
-            "rounds over the name servers; where neither this nor resolv.conf says so,"
-            " silent ones are asked until the deadline"
-        ),
-        json_schema_extra=_tier(RARE, "a whole number ≥ 1"),
+        WHOLE_1,
+        RARE,
+        "rounds over the name servers; where neither this nor resolv.conf says so, silent "
+        "ones are asked until the deadline",
     )
-    dns_deadline_s: float = Field(
-        5.0,
-        gt=0,
-        description="bounds one resolution as a whole",
-        json_schema_extra=_tier(RARE, _SECONDS),
+    dns_deadline_s: float = _field(5.0, SECONDS, RARE, "bounds one resolution as a whole")
+    dns_search: tuple[str, ...] | None = _field(
+        None, DOMAINS, RARE, "search list (default: resolv.conf)"
     )
-    dns_search: DomainList | None = Field(
-        None,
-        description="search list (default: resolv.conf)",
-        json_schema_extra=_tier(RARE, "domains, comma-separated"),
+    dns_ndots: int | None = _field(
+        None, DOTS, RARE, "names with fewer dots try the search list first (default: resolv.conf)"
     )
-    dns_ndots: int | None = Field(
-        None,
-        ge=0,
-        le=15,
-        description="names with fewer dots try the search list first (default: resolv.conf)",
-        json_schema_extra=_tier(RARE, "a whole number from 0 to 15"),
+    dns_rotate: bool | None = _field(
+        None, FLAG, RARE, "spread first tries over the name servers (default: resolv.conf)"
     )
-    dns_rotate: bool | None = Field(
-        None,
-        description="spread first tries over the name servers (default: resolv.conf)",
-        json_schema_extra=_tier(RARE, "true, false"),
+    dns_cache_size: int = _field(1000, WHOLE_0, RARE, "names kept; 0 = no cache")
+    dns_mode: Mapping[str, str] = _field(
+        {}, MODES, RARE, "how a name's changes are read, when not by its answers"
     )
-    dns_cache_size: int = Field(
-        1000,
-        ge=0,
-        description="names kept; 0 = no cache",
-        json_schema_extra=_tier(RARE, "a whole number ≥ 0"),
+    dns_allowed_networks: tuple[str, ...] = _field(
+        (), NETWORKS, RARE, "answers outside these networks are refused (default: none are)"
     )
-    dns_mode: Annotated[
-        Mapping[str, str], NoDecode, BeforeValidator(parse_name_map("strict", "rotating"))
-    ] = Field(
-        default_factory=dict,
-        description="how a name's changes are read, when not by its answers",
-        json_schema_extra=_tier(RARE, "name=strict or name=rotating, comma-separated"),
+    tls_names: Mapping[str, str] = _field(
+        {},
+        TLS_NAMES,
+        RARE,
+        "the name to verify in a certificate, where it isn't the configured one",
     )
-    dns_allowed_networks: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_networks)] = (
-        Field(
-            (),
-            description="answers outside these networks are refused (default: none are)",
-            json_schema_extra=_tier(RARE, "networks, comma-separated"),
-        )
+    http_health_path: str | None = _field(
+        None, PATH, RARE, "path of active HTTP health checks (default: passive only)"
     )
-    tls_names: Annotated[Mapping[str, str], NoDecode, BeforeValidator(parse_name_map())] = Field(
-        default_factory=dict,
-        description="the name to verify in a certificate, where it isn't the configured one",
-        json_schema_extra=_tier(RARE, "name=tls-name, comma-separated"),
+    http_fallbacks: tuple[Url, ...] = _field(
+        (), URLS, RARE, "base URLs that serve the same, tried when a URL's own endpoints fail"
     )
-    http_health_path: Annotated[str | None, AfterValidator(_health_path)] = Field(
-        None,
-        description="path of active HTTP health checks (default: passive only)",
-        json_schema_extra=_tier(RARE, "a path such as /health/ready"),
+    http_deadline_header: str | None = _field(
+        None, HEADER, RARE, "header that tells HTTP servers the seconds that a request has left"
     )
-    http_fallbacks: UrlList = Field(
-        (),
-        description="base URLs that serve the same, tried when a URL's own endpoints fail",
-        json_schema_extra=_tier(RARE, "http(s) URLs, comma-separated"),
+    eject_after: int = _field(
+        5, WHOLE_1, RARE, "failures in a row until an HTTP endpoint is ejected"
     )
-    http_deadline_header: Annotated[str | None, AfterValidator(_header_name)] = Field(
-        None,
-        description="header that tells HTTP servers the seconds that a request has left",
-        json_schema_extra=_tier(RARE, "a header name such as X-Request-Deadline"),
+    eject_s: float = _field(
+        30.0, SECONDS, RARE, "first ejection; it grows with each one, up to ten times"
     )
-    eject_after: int = Field(
-        5,
-        ge=1,
-        description="failures in a row until an HTTP endpoint is ejected",
-        json_schema_extra=_tier(RARE, "a whole number ≥ 1"),
+    patroni_urls: tuple[Url, ...] = _field(
+        (), URLS, RARE, "base URLs of Patroni's REST API: a new leader is probed at once"
     )
-    eject_s: float = Field(
-        30.0,
-        gt=0,
-        description="first ejection; it grows with each one, up to ten times",
-        json_schema_extra=_tier(RARE, _SECONDS),
+    lease: Lease = _field(
+        "none", LEASE, RARE, "whose word rules who may write, above what servers say of themselves"
     )
-    patroni_urls: UrlList = Field(
-        (),
-        description="base URLs of Patroni's REST API: a new leader is probed at once",
-        json_schema_extra=_tier(RARE, "http(s) URLs, comma-separated"),
-    )
-    lease: Literal["none", "patroni"] = Field(
-        "none",
-        description="whose word rules who may write, above what servers say of themselves",
-        json_schema_extra=_tier(RARE, "none, patroni"),
+    strict: OnOff = _field(
+        "on", SWITCH, RARE, "off: a misspelt variable is a warning and not an error"
     )
 
-    strict: Literal["on", "off"] = Field(
-        "on",
-        description="off: a misspelt variable is a warning and not an error",
-        json_schema_extra=_tier(RARE, "on, off"),
-    )
+    #: names of the fields that the environment or the code gave
+    _chosen: frozenset[str]
 
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as exc:
-            raise ConfigError(_explain(exc, values)) from None
+    def __init__(self, **values: Unpack[Given]) -> None:
+        self._fill({**_environment(), **values})
+
+    def replace(self, **changes: Unpack[Given]) -> Settings:
+        """A copy with these values; all else, and what was chosen, stays as it is."""
+        copy = object.__new__(type(self))
+        copy._fill({**{name: getattr(self, name) for name in self._chosen}, **changes})
+        return copy
+
+    def _fill(self, given: Mapping[str, Any]) -> None:
+        """What is given, and defaults; all that is wrong with it in one `ConfigError`."""
+        values, wrong = {}, []
+        for name, field in self.fields.items():
+            if name not in given:
+                default = field.default
+                values[name] = default.copy() if isinstance(default, dict) else default
+                continue
+            try:
+                values[name] = field.read(given[name])
+            except ValueError as exc:
+                wrong.append(_complaint(name, field, given[name], str(exc)))
+        wrong += [f"{name}: no such setting" for name in given if name not in self.fields]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        # around `__setattr__`; what an instance has hides the class's `Field`
+        vars(self).update(values, _chosen=frozenset(given))
         self._cross_checks()
         _check_environment(self.strict == "on")
         for odd in self._oddities():
-            _warn_once(odd)
+            warn_once(odd)
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -426,33 +374,49 @@ class Settings(BaseSettings):
 
     def has_chosen(self, field: str) -> bool:
         """Whether the environment or the code gave this field, and not its default."""
-        return field in self.model_fields_set
+        return field in self._chosen
+
+    def _values(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.fields}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self._values() == other._values()
 
     def __hash__(self) -> int:
-        return id(type(self)) ^ hash(self.model_dump_json())
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self._values().items())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"settings are frozen: {name!r} can't be set; use replace()")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"settings are frozen: {name!r} can't be deleted")
 
 
-def _explain(exc: ValidationError, values: Mapping[str, Any]) -> str:
-    lines = []
-    for error in exc.errors(include_url=False):
-        field = str(error["loc"][0]) if error["loc"] else ""
-        variable = PREFIX + field.upper()
-        info = Settings.model_fields.get(field)
-        if info is None:
-            lines.append(f"{field}: no such setting")
-            continue
-        given = values.get(field, os.environ.get(variable, ""))
-        shown = "(hidden)" if "Secret" in str(info.annotation) else without_secrets(repr(given))
-        extra = info.json_schema_extra
-        accepted = extra["accepted"] if isinstance(extra, dict) else ""
-        why = without_secrets(error["msg"].removeprefix("Value error, "))
-        lines.append(f"{variable}={shown}: {why}; accepted: {accepted}")
-    return "\n".join(lines)
+Settings.fields = {name: each for name, each in vars(Settings).items() if isinstance(each, Field)}
+
+
+def _environment() -> dict[str, str]:
+    """Field → its variable's text; an empty one counts as unset, case doesn't matter."""
+    given = {
+        name.upper().removeprefix(PREFIX).lower(): text
+        for name, text in os.environ.items()
+        if text and name.upper().startswith(PREFIX)
+    }
+    return {name: text for name, text in given.items() if name in Settings.fields}
+
+
+def _complaint(name: str, field: Field, given: object, why: str) -> str:
+    shown = "(hidden)" if field.hidden else without_secrets(repr(given))
+    return f"{PREFIX}{name.upper()}={shown}: {without_secrets(why)}; accepted: {field.accepted}"
 
 
 def unknown_variables() -> dict[str, str | None]:
     """Variables of our prefix that nobody reads → the one that may have been meant."""
-    known = {field.upper() for field in Settings.model_fields}
+    known = {field.upper() for field in Settings.fields}
     names = [name for name in os.environ if name.upper().startswith(PREFIX)]
     plain = {name: name.upper().removeprefix(PREFIX) for name in sorted(names)}
     return {
@@ -465,15 +429,16 @@ def unknown_variables() -> dict[str, str | None]:
 def _check_environment(strict: bool) -> None:
     for name, other in unknown_variables().items():
         if other is None:
-            _warn_once(f"{name} is set, and no such setting is known to this version")
+            warn_once(f"{name} is set, and no such setting is known to this version")
             continue
         text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
         if strict:
             raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
-        _warn_once(text)
+        warn_once(text)
 
 
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """A warning about the configuration; the same one only once in a process."""
     if text not in _warned:
         _warned.add(text)
         logger.warning("%s", text)

@@ -11,9 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
-
+from ._fields import Field
 from ._parse import ZoneMap
 from .settings import PREFIX, TIERS, Settings
 
@@ -26,9 +24,7 @@ def table() -> str:
     lines = ["| variable | default | accepted | meaning |", "| --- | --- | --- | --- |"]
     for tier in TIERS:
         lines.append(f"| **{tier}** | | | |")
-        lines += [
-            _row(name, info) for name, info in Settings.model_fields.items() if _is(info, tier)
-        ]
+        lines += [_row(name, info) for name, info in Settings.fields.items() if info.tier == tier]
     return "\n".join((BEGIN, *lines, END))
 
 
@@ -41,20 +37,15 @@ def updated(text: str) -> str:
     return before + table() + after
 
 
-def _is(info: FieldInfo, tier: str) -> bool:
-    return isinstance(info.json_schema_extra, dict) and info.json_schema_extra["tier"] == tier
-
-
-def _row(name: str, info: FieldInfo) -> str:
-    extra = info.json_schema_extra
-    accepted = extra["accepted"] if isinstance(extra, dict) else ""
-    cells = (f"`{PREFIX}{name.upper()}`", _default(info), str(accepted), info.description or "")
+def _row(name: str, info: Field) -> str:
+    variable = f"`{PREFIX}{name.upper()}`"
+    cells = (variable, _default(info), info.accepted, info.description)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _default(info: FieldInfo) -> str:
+def _default(info: Field) -> str:
     value = info.default
-    if value is None or value is PydanticUndefined or value == () or isinstance(value, ZoneMap):
+    if value is None or value in ((), {}) or isinstance(value, ZoneMap):
         return ""
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 

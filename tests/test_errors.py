@@ -1,83 +1,76 @@
-"""The errors: what catches them, what they carry."""
+"""Errors travel: between processes (pickle), and through whatever copies them."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
 
+import httpx
+import httpx2
+import psycopg
 import pytest
 
-from resilient import errors
-from resilient.errors import (
-    CommitOutcomeUnknown,
-    ConfigError,
-    NameNotFound,
-    NameServersFailed,
-    NameTimeout,
-    NoEndpointAvailable,
-    ResilientError,
-    ResolutionError,
-)
+from resilient import errors as core
+from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+from resilient.http import _httpx_errors, errors
+from resilient.postgres import ConnectionPool
+from resilient.postgres import errors as postgres
 
-ALL = [getattr(errors, name) for name in errors.__all__]
-
-
-@pytest.mark.parametrize("error", ALL)
-def test_one_base_catches_all(error: type[Exception]) -> None:
-    assert issubclass(error, ResilientError)
-    assert error.__doc__
+WAYS: list[Callable[[Any], Any]] = [
+    lambda exc: pickle.loads(pickle.dumps(exc)),
+    copy.copy,
+    copy.deepcopy,
+]
+KINDS = [
+    getattr(module, name)
+    for module in (core, postgres, errors, _httpx_errors)
+    for name in module.__all__
+]
+VIEW = EndpointView(Endpoint("a.test", "127.0.0.1", 5432), None, Role.UNKNOWN, Health.DEAD)
 
 
-def test_a_config_error_is_a_value_error() -> None:
-    assert issubclass(ConfigError, ValueError)
+def made(kind: type[Any]) -> Any:
+    """One with all that it can carry."""
+    told: dict[str, Any] = {}
+    if issubclass(kind, core.NoEndpointAvailable):
+        told = {"topology": Topology(endpoints=(VIEW,)), "reasons": {"a.test": "dead"}}
+    elif issubclass(kind, core.CommitOutcomeUnknown):
+        told = {"details": {"xid": 7, "resolver": "nobody could be asked"}}
+    elif issubclass(kind, core.ResolutionError):
+        told = {"name": "a.test"}
+    exc = kind("it failed", **told)
+    for library in (httpx2, httpx):
+        if isinstance(exc, library.RequestError):
+            exc.request = library.Request("GET", "http://a.test/")
+    exc.add_note("while it was tried")
+    return exc
 
 
-@pytest.mark.parametrize(
-    ("error", "number"),
-    [
-        (NameNotFound, socket.EAI_NONAME),
-        (NameTimeout, socket.EAI_AGAIN),
-        (NameServersFailed, socket.EAI_AGAIN),
-    ],
-)
-def test_resolution_errors_are_gaierrors(error: type[ResolutionError], number: int) -> None:
-    with pytest.raises(socket.gaierror) as caught:
-        raise error("db.test: no answer", name="db.test")
-    assert caught.value.errno == number
-    assert str(caught.value) == "db.test: no answer"
-    assert isinstance(caught.value, OSError)
-    assert error("x", name="db.test").name == "db.test"
+@pytest.mark.parametrize("way", WAYS, ids=["pickle", "copy", "deepcopy"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_an_error_is_the_same_afterwards(kind: type[Any], way: Callable[[Any], Any]) -> None:
+    exc = made(kind)
+    again = way(exc)
+    assert type(again) is kind
+    assert (str(again), again.args) == (str(exc), exc.args)
+    for name in {*exc.__dict__, "sqlstate", "errno"} - {"_request"}:
+        assert getattr(again, name, None) == getattr(exc, name, None), name
+    if "_request" in exc.__dict__:
+        assert again.request.url == exc.request.url
 
 
-def test_no_endpoint_available_tells_each_reason() -> None:
-    error = NoEndpointAvailable("nobody", reasons={"a": "dead", "b": "a replica"})
-    assert str(error) == "nobody (a: dead; b: a replica)"
-    assert error.reasons == {"a": "dead", "b": "a replica"}
+def finds_nobody() -> None:
+    with ConnectionPool("host=127.0.0.1 port=1 user=app", min_size=0, max_size=1) as pool:
+        pool.getconn(0.05)
 
 
-def test_reasons_and_details_are_not_shared() -> None:
-    given = {"a": "dead"}
-    error = NoEndpointAvailable(reasons=given)
-    given["b"] = "new"
-    assert error.reasons == {"a": "dead"}
-    assert CommitOutcomeUnknown().details is not CommitOutcomeUnknown().details
-
-
-@pytest.mark.parametrize("error", ALL)
-def test_an_error_survives_pickling_and_copying(error: type[Exception]) -> None:
-    before = error("why")
-    for after in (pickle.loads(pickle.dumps(before)), copy.copy(before)):
-        assert type(after) is error
-        assert str(after) == "why"
-
-
-def test_errors_import_no_driver() -> None:
-    code = (
-        "import sys, resilient.errors; "
-        "bad = {'psycopg', 'psycopg_pool', 'httpx', 'httpx2', 'dns', 'opentelemetry', 'asyncio'}; "
-        "assert not bad & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_an_error_comes_out_of_another_process() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
+        failure = others.submit(finds_nobody).exception(30)
+    assert isinstance(failure, postgres.NoEndpointAvailable)
+    assert isinstance(failure, psycopg.OperationalError)
+    assert "127.0.0.1:1" in failure.reasons

@@ -17,16 +17,18 @@ IMPURE = {
     *("asyncio", "concurrent", "multiprocessing", "random", "secrets", "select", "selectors"),
     *("signal", "socket", "ssl", "subprocess", "threading", "time", "datetime", "os", "logging"),
     *("anyio", "dns", "httpcore", "httpcore2", "httpx", "httpx2", "opentelemetry", "psycopg"),
-    *("psycopg_pool", "pydantic", "pydantic_settings", "tenacity"),
+    *("psycopg_pool", "tenacity"),
 }
 #: part → the parts of this package that it may import, itself excepted
 MAY_IMPORT: dict[str, set[str]] = {"errors": set(), "_dataclass": set()}
 MAY_IMPORT["_parse"] = {"_dataclass"}
 MAY_IMPORT["core"] = {"errors", "_dataclass"}
 MAY_IMPORT["_logs"] = {"_parse"}
-MAY_IMPORT["settings"] = {"_parse", "_logs", "errors", "core"}
-MAY_IMPORT["settings_table"] = {"settings", "_parse"}
-_BELOW = {"_dataclass", "_parse", "_logs", "errors", "core", "settings"}
+MAY_IMPORT["_fields"] = {"_dataclass"}
+MAY_IMPORT["_given"] = {"_parse"}
+MAY_IMPORT["settings"] = {"_fields", "_given", "_parse", "_logs", "errors", "core"}
+MAY_IMPORT["settings_table"] = {"settings", "_fields", "_parse"}
+_BELOW = {"_dataclass", "_fields", "_parse", "_logs", "errors", "core", "settings"}
 MAY_IMPORT["telemetry"] = _BELOW
 MAY_IMPORT["recorder"] = {"telemetry"}
 MAY_IMPORT["dns"] = _BELOW | {"telemetry"}
@@ -36,6 +38,10 @@ MAY_IMPORT["postgres"] = _DROP_INS
 MAY_IMPORT["http"] = _DROP_INS
 _TOP = _DROP_INS | {"postgres", "http"}
 MAY_IMPORT["health"] = _TOP
+MAY_IMPORT["sqlalchemy"] = _TOP
+MAY_IMPORT["django"] = _TOP | {"health"}
+MAY_IMPORT["fastapi"] = _TOP | {"health"}
+MAY_IMPORT["procrastinate"] = _TOP
 MAY_IMPORT["lab"] = _TOP
 MAY_IMPORT["drill"] = _TOP | {"lab", "health"}
 MAY_IMPORT["doctor"] = _TOP

@@ -14,7 +14,7 @@ import psycopg
 
 from resilient.errors import ResilientError
 from resilient.lab import Lab
-from resilient.postgres import ledger
+from resilient.postgres.commit import ledger
 
 from ..failover.clients import CLIENTS
 from ..failover.figures import told_errors

@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import psycopg_pool
 
-from resilient.postgres import AsyncConnectionPool, ConnectionPool, ledger
+from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres.commit import ledger
 from resilient.settings import Settings
 
 from ..failover.clients import CLIENTS

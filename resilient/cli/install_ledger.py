@@ -49,7 +49,7 @@ def install_ledger(dsn: Dsn = None, yes: Yes = False, json_object: Json = False)
     Shows the SQL and how old rows are removed, asks, and installs; a ledger that is there
     stays as it is.  Each database needs it once.
     """
-    from ..postgres import ledger
+    from ..postgres.commit import ledger
 
     target = _target(dsn)
     if not yes and not sys.stdin.isatty():
@@ -107,7 +107,7 @@ def _install(target: dict[str, Any], yes: bool, quiet: bool) -> tuple[_Known, bo
     import psycopg
     from psycopg import errors as e
 
-    from ..postgres import ledger
+    from ..postgres.commit import ledger
 
     with psycopg.connect(**target) as conn:
         known = _look(conn)
@@ -132,7 +132,7 @@ def _install(target: dict[str, Any], yes: bool, quiet: bool) -> tuple[_Known, bo
 
 
 def _foreign(known: _Known, why: str) -> _Finding:
-    from ..postgres import ledger
+    from ..postgres.commit import ledger
 
     return _Finding(
         f"{ledger.TABLE} exists in database {known.database}, but isn't the ledger's: {why};"
@@ -143,7 +143,7 @@ def _foreign(known: _Known, why: str) -> _Finding:
 def _look(conn: psycopg.Connection[Any]) -> _Known:
     from psycopg import errors as e
 
-    from ..postgres import ledger
+    from ..postgres.commit import ledger
 
     insert = ledger.INSERT.replace(b"$1", b"%s")
     usable = False

@@ -87,8 +87,7 @@ def _lines(recording: Path, text: str) -> Iterator[dict[str, Any]]:
             found = json.loads(line)
         except ValueError:
             found = None
-        known = isinstance(found, dict) and ("format" in found or "at" in found)
-        if not known:
+        if not isinstance(found, dict) or not ("format" in found or "at" in found):
             raise ConfigError(
                 f"{recording}, line {number}: accepted: the lines that `resilient drill --record`"
                 " wrote or `resilient watch --json` printed"

@@ -6,8 +6,8 @@ import json
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 
+from .._fields import Secret
 from .._parse import visible
 from .wrong_use import refused
 
@@ -31,7 +31,7 @@ def settings(show_all: All = False, json_object: Json = False) -> None:
             "value": _shown(getattr(given, name)),
             "from": "environment" if given.has_chosen(name) else "default",
         }
-        for name in Settings.model_fields
+        for name in Settings.fields
     }
     unknown = unknown_variables()
     if json_object:
@@ -48,7 +48,7 @@ def settings(show_all: All = False, json_object: Json = False) -> None:
 
 
 def _shown(value: Any) -> Any:
-    if isinstance(value, SecretStr):
+    if isinstance(value, Secret):
         return "(hidden)"
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -97,7 +97,7 @@ def _opened(dsn: str | None) -> Iterator[tuple[ConnectionPool[Any], dict[str, st
     from ..settings import from_environment
 
     with refused("watch"):
-        settings = from_environment().model_copy(update={"standby_min_size": 0})
+        settings = from_environment().replace(standby_min_size=0)
         conninfo = default_conninfo(settings) if dsn is None else dsn
         params = dict(parse(conninfo, {}, settings).params)
     given = {"application_name": "resilient watch"}

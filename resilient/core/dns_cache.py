@@ -221,7 +221,8 @@ class Cache:
         entry.absent[family if absent.exists else None] = (absent, until)
         entry.failures.pop(family, None)
         gone = [f for f, slot in entry.slots.items() if not absent.exists and now >= slot.until]
-        for each in {family, *gone}:
+        dropped: set[Family] = {family, *gone}
+        for each in dropped:
             self._drop(name, entry, each)
 
     def store_failed(self, name: str, family: Family, failed: Failed, now: float) -> float:

@@ -27,6 +27,8 @@ __all__ = [
 MAX_NAME = 253
 MAX_LABEL = 63
 _NUMBER = re.compile("0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*")
+#: what IDNA takes for a dot
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")
 #: what resolv.conf(5) allows
 _BOUNDS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
 
@@ -36,7 +38,7 @@ def normalise(name: str) -> str:
     plain = name.removesuffix(".")
     if not plain.isascii():
         try:
-            plain = plain.encode("idna").decode("ascii")
+            plain = _on_the_wire(plain)
         except UnicodeError as exc:
             raise ValueError(f"{name!r} is no host name: {exc}") from None
     plain = plain.lower()
@@ -48,6 +50,18 @@ def normalise(name: str) -> str:
     if not plain.isprintable() or any(c in " \\@/:" for c in plain):
         raise ValueError(f"{name!r} is no host name: it holds a character that none may have")
     return plain
+
+
+def _on_the_wire(name: str) -> str:
+    """Its A-labels by IDNA 2008, as HTTP clients have them.  Python's own codec is of 2003: it
+    takes straße.test for strasse.test, which may be somebody else's.  UnicodeError: it has none."""
+    import idna  # its tables are large, and such names are rare
+
+    labels = _DOTS.split(name)
+    return ".".join(
+        label if label.isascii() else idna.encode(label, uts46=True).decode("ascii")
+        for label in labels
+    )
 
 
 def candidates(plain: str, absolute: bool, search: Sequence[str], ndots: int) -> tuple[str, ...]:

@@ -130,6 +130,14 @@ class CausalToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """A timeline began where another was left: `parent` at `lsn`, in bytes."""
+
+    parent: int
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointView:
     """One endpoint in a snapshot.
 
@@ -213,6 +221,7 @@ class Topology:
 
     `system_id`: the cluster that is meant.  `replicas_only`: it consists of replicas, as far as
     the names lead; their primary is elsewhere.  `doubt`: why a primary isn't believed yet.
+    `switches`: of that cluster, (timeline, where it began), as far as that is proved.
     """
 
     version: int = 0
@@ -223,6 +232,7 @@ class Topology:
     system_id: str = ""
     replicas_only: bool = False
     doubt: str = ""
+    switches: tuple[tuple[int, Switch], ...] = ()
 
     def foreign(self, endpoint: Endpoint) -> bool:
         """Does it belong to another cluster than the one that is meant?"""

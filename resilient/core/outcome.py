@@ -17,6 +17,9 @@ Why each verdict is right.  Call *history* the WAL that the fenced primary conti
   records gives the same id again.  Only a flush position at or behind ours, read in the same
   incarnation, excludes that.  (An acknowledged COMMIT is none: with `synchronous_commit` off
   it comes before the flush.)
+* A shutdown ends the wait for standbys with a warning of the function that waits, before the
+  session ends.  The wait begins behind the flush of the COMMIT (manual 20.6.1), so the warning
+  under a COMMIT is a reading of the flush position as good as any.
 
 All of it assumes that timelines chain: that n + 1 forks from n, the one that was fenced.  Two
 standbys promoted at once to the same number, without an archive that keeps them apart, break
@@ -97,8 +100,8 @@ class Verdict:
 def resolve(mark: Mark, seen: Testimony, flushed_lsn: int) -> Verdict:
     """The outcome of the marked transaction.
 
-    `flushed_lsn`: the highest flush position (`pg_current_wal_flush_lsn()`) that anybody read
-    in the mark's own incarnation, 0 when nobody did.
+    `flushed_lsn`: the highest flush position (`pg_current_wal_flush_lsn()`, or what a wait that
+    was ended proves) that anybody read in the mark's own incarnation, 0 when nobody did.
     """
     then, now = mark.incarnation, seen.incarnation
     if not then.system_id or then.system_id != now.system_id:

@@ -9,9 +9,15 @@ of proved switch points only:
                                       or    t descends from u, the chain's switch point that
                                             leaves u is at or behind q, and q ≤ p.
 
-A standby's timeline is a lower bound, unless its WAL receiver tells (`exact`).  A bound is taken
-for the timeline itself only where it is the highest that anybody has told: a standby that is on
-a higher one follows a server that nobody here has ever heard of.
+A standby's WAL receiver tells its timeline to roles with `pg_read_all_stats` only.  What others
+may read is how far it must have replayed whatever happens to it, and on which timeline that is
+(`pg_control_recovery()`): a position on a branch as well, if an older one.  The timeline alone
+is a lower bound and proves nothing: the standby may follow a server that was promoted since, and
+that nobody here has heard of, also where the bound is the highest timeline that anybody has told.
+
+A switch point is proved by the new primary (`recovered_lsn`, while it hasn't restarted), its
+parent by what the same server said as a standby: it was on that timeline at least, and nothing
+lies between.
 """
 
 from __future__ import annotations
@@ -19,55 +25,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .._dataclass import dataclass
-from .model import CausalToken
+from .model import CausalToken, Switch
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """`lsn` in bytes, on `timeline` of the cluster `system_id`.  It was read before the timeline
-    was: a server that changes to another one in between has a lower position than it seems."""
+    """`lsn` in bytes, on `timeline` of the cluster `system_id`: this much is replayed on the way
+    that led to it.  It was read before the timeline was: a server that changes to another one in
+    between has a lower position than it seems.
+
+    `late`: there is more, on a timeline that isn't told.
+    """
 
     timeline: int | None
     lsn: int
     system_id: str = ""
-    exact: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """A timeline began where another was left: `parent` at `lsn`."""
-
-    parent: int
-    lsn: int
+    late: bool = False
 
 
 #: timeline → where it began, as far as that is proved
 Switches = Mapping[int, Switch]
 
 
-def contains(
-    position: Position, token: CausalToken, highest: int | None, switches: Switches | None = None
-) -> bool:
-    """Is it proved that what the token stands for has been replayed there?
-
-    `highest`: the highest timeline that anybody has told.
-    """
+def contains(position: Position, token: CausalToken, switches: Switches | None = None) -> bool:
+    """Is it proved that what the token stands for has been replayed there?"""
     if position.timeline is None or token.timeline is None:
         return False
     if position.system_id and token.system_id and position.system_id != token.system_id:
         return False
-    if not position.exact and position.timeline != highest:
-        return False
-    if position.lsn < token.lsn:
-        return False
-    return _within(token, position.timeline, switches or {})
+    return position.lsn >= token.lsn and leads_to(token, position.timeline, switches)
 
 
-def _within(token: CausalToken, timeline: int, switches: Switches) -> bool:
+def leads_to(token: CausalToken, timeline: int, switches: Switches | None = None) -> bool:
     """Is the token on the branch that leads to this timeline?"""
-    wanted = token.timeline or 0
+    if token.timeline is None:
+        return False
+    wanted = token.timeline
     while timeline > wanted:
-        switch = switches.get(timeline)
+        switch = (switches or {}).get(timeline)
         if switch is None or switch.lsn < token.lsn or switch.parent >= timeline:
             return False  # not known, or left before it
         timeline = switch.parent

@@ -1,8 +1,8 @@
 """What statements may reach, from their text: the names in it, and what kind of statement it is.
 
 The text decides nothing alone: operators, casts, views, row security and attribute notation call
-functions that it doesn't show.  It gives the names that `postgres.catalogue` looks up, and says
-of some statements that no catalogue could clear them.  Lexical rules: PostgreSQL manual 4.1.
+functions that it doesn't show.  It gives the names that `postgres.replay.catalogue` looks up, and
+says of some statements that no catalogue could clear them.  Lexical rules: PostgreSQL manual 4.1.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ _SETS = re.compile(
 _SET_CONFIG = re.compile(r"\bset_config\s*\(")
 _SET_CONFIG_LOCAL = re.compile(r"\bset_config\s*\([^()]*(?:\([^()]*\)[^()]*)*,\s*true\s*\)")
 _DYNAMIC = re.compile(r"\bexecute\b")
+#: functions of the server's own that no rollback takes back (manual 9.28, 9.27.9): done again,
+#: they are done twice, or to somebody else's session on another server
+AT_ONCE = (
+    r"\m(pg_logical_emit_message\s*\(\s*(?!true\M|''?t)"
+    r"|(pg_logical_slot_get_(binary_)?changes|pg_replication_slot_advance"
+    r"|pg_(create|copy)_(physical|logical)_replication_slot|pg_drop_replication_slot"
+    r"|pg_switch_wal|pg_create_restore_point|pg_promote|pg_(terminate|cancel)_backend"
+    r"|lo_export|pg_file_(write|rename|unlink)|pg_backup_(start|stop))\s*\()"
+)
+_AT_ONCE = re.compile(re.sub(r"\\[mM]", r"\\b", AT_ONCE).replace("''", "'"), re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +197,12 @@ def body_names(source: str) -> Names:
 def runs_texts(source: str) -> bool:
     """Does a body run texts that it makes itself?"""
     return bool(_DYNAMIC.search(source.lower()))
+
+
+def at_once(source: str) -> str:
+    """What a text does that no rollback takes back; empty: nothing that is known."""
+    found = _AT_ONCE.search(source)
+    return f"{found.group().partition('(')[0].strip()}()" if found else ""
 
 
 def may_set(source: str) -> bool:

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from .._dataclass import dataclass
+from .sqlstates import Says, codes
 
 
 class Sent(StrEnum):
@@ -42,8 +43,12 @@ class Action(StrEnum):
     REPLAY = "replay"  # run the transaction so far again on the new primary, then go on
     RESOLVE = "resolve"  # find out whether it took effect
     REPREPARE = "reprepare"  # forget the prepared statements of the session, send it again
-    BACK_OFF = "back-off"  # the server is alive and has no room
-    RERUN = "rerun"  # the whole function, `run(fn)` only; in a block it surfaces
+    BACK_OFF = "back-off"  # it surfaces, and tells of the endpoint: alive, and without room
+    RERUN = "rerun"  # the whole function, by `run`; in a block it surfaces
+
+
+#: the application's own: they say nothing of the endpoint
+OWN = frozenset({Action.SURFACE, Action.RERUN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +194,7 @@ CODES: dict[str, Row] = {
     "25P03": _own(f"{_POLICY}: idle in a transaction"),
     "25P04": _own(f"{_POLICY}: the transaction's"),
     "26000": _REPREPARED,
-    "40001": _row(Action.RERUN, _CONFLICT),
-    "40P01": _row(Action.RERUN, _CONFLICT),
+    **dict.fromkeys(codes(Says.RERUN), _row(Action.RERUN, _CONFLICT)),
     "55P03": _own(f"{_POLICY}: waiting for a lock"),
     "55P04": _own("an enum's new value isn't committed yet: it would fail for ever"),
     "57014": _own(_STOPPED),

@@ -7,12 +7,7 @@ whole by whoever has all of it (`run`).  A lost reply to a COMMIT is never in th
 from __future__ import annotations
 
 from .model import FailureKind
-
-#: SQLSTATE → why the same transaction may succeed when it is run again (manual 13.5)
-RERUN_SQLSTATES = {
-    "40001": "serialization_failure",
-    "40P01": "deadlock_detected",
-}
+from .sqlstates import Says, says
 
 #: what happened to the endpoint → run again, on whatever the topology names then
 RERUN_KINDS = frozenset(
@@ -30,4 +25,4 @@ RERUN_KINDS = frozenset(
 
 def rerun(sqlstate: str | None, kind: FailureKind | None) -> bool:
     """May a transaction that failed like this be run again?"""
-    return sqlstate in RERUN_SQLSTATES or kind in RERUN_KINDS
+    return says(sqlstate, Says.RERUN) or kind in RERUN_KINDS

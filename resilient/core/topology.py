@@ -24,7 +24,7 @@ from dataclasses import replace
 from . import topology_writer as writing
 from .health import ProbeConfig, missed, silent_to_death
 from .members import one
-from .model import EndpointView, FailureKind, Health, Role, Topology
+from .model import EndpointView, FailureKind, Health, Observation, Role, Switch, Topology
 from .topology_events import (
     Event,
     Evidence,
@@ -33,6 +33,7 @@ from .topology_events import (
     Observed,
     ProbeFailed,
     ProbeSent,
+    Promoted,
     Received,
     Resolved,
     Tick,
@@ -51,6 +52,7 @@ __all__ = [
     "ProbeConfig",
     "ProbeFailed",
     "ProbeSent",
+    "Promoted",
     "Received",
     "Resolved",
     "State",
@@ -90,15 +92,26 @@ def step(state: State, event: Event, now: float) -> State:
         if isinstance(event, Received):
             detector = known.detector.spared(event.probe).received(event.at_s)
             return state.put(replace(known, detector=detector))
-        if isinstance(event, Observed):
-            state = _observed(state, known, event, now)
-        elif isinstance(event, ProbeFailed):
-            state = state.put(_probe_failed(known, event, now))
-        else:
-            state = state.put(_suspected(known, event, now))
+        state = _told(state, known, event, now)
     if state.settled and _looks_as(state, before):
         return state
     return _publish(_without_retired(state), now)
+
+
+def _told(
+    state: State,
+    known: Known,
+    event: Observed | ProbeFailed | Promoted | Evidence,
+    now: float,
+) -> State:
+    """News of an endpoint."""
+    if isinstance(event, Observed):
+        return _observed(state, known, event, now)
+    if isinstance(event, Promoted):
+        return _branched(state, known, event)
+    if isinstance(event, ProbeFailed):
+        return state.put(_probe_failed(known, event, now))
+    return state.put(_suspected(known, event, now))
 
 
 def _looks_as(new: State, old: State) -> bool:
@@ -112,6 +125,31 @@ def _looks_as(new: State, old: State) -> bool:
     )
 
 
+def _branched(state: State, known: Known, event: Promoted) -> State:
+    """Where its timeline left the one before, if that one is known."""
+    told = event.system_id, event.incarnation, event.timeline
+    if known.parent is None or told != (known.system_id, known.incarnation, known.view.epoch):
+        return state
+    switch = event.system_id, event.timeline, Switch(known.parent, event.lsn)
+    if switch in state.switches:
+        return state
+    others = tuple(item for item in state.switches if item[:2] != switch[:2])
+    return replace(state, switches=(*others, switch), settled=False)
+
+
+def _parent(known: Known, seen: Observation) -> int | None:
+    """Of a standby its timeline, at least; of a primary the one that its own left: none lies
+    between that and what the same run of this server told as a standby, or below the second."""
+    same = seen.incarnation and seen.incarnation == known.incarnation
+    before = known.parent if same else None
+    if seen.role is not Role.PRIMARY:
+        return seen.timeline or before
+    if before is not None and before + 1 == seen.timeline:
+        return before
+    return 1 if seen.timeline == 2 else None
+
+
+# long: one answer, field by field
 def _observed(state: State, known: Known, event: Observed, now: float) -> State:
     seen, had = event.observation, known.incarnation
     if known.members.outdated(seen, had):
@@ -150,6 +188,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
         lag_s=as_one.lag_s,
         streams=seen.streams,
         members=members,
+        parent=None if members.grouped else _parent(known, seen),
     )
     heard_at = now if state.heard_at is None else state.heard_at
     return replace(state.put(updated), heard_at=heard_at)
@@ -254,7 +293,7 @@ def _publish(given: State, now: float) -> State:
     alone, at = writing.only_replicas(state, now)
     new = Topology(
         *(old.version, views, current, state.highest, conflict),
-        *(state.system_id, alone, doubt),
+        *(state.system_id, alone, doubt, writing.switches(state)),
     )
     if new.shape != old.shape:
         new = replace(new, version=old.version + 1)

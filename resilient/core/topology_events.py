@@ -86,10 +86,33 @@ class Fenced:
 
 
 @dataclass(frozen=True, slots=True)
+class Promoted:
+    """A primary says where its timeline began: `lsn` in bytes.  `incarnation`: as in
+    `Observation`, of the run in which it was promoted."""
+
+    endpoint: Endpoint
+    system_id: str
+    incarnation: str
+    timeline: int
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed.  `late_s`: it was to be noticed so long ago, but this process didn't run."""
 
     late_s: float = 0.0
 
 
-Event = Resolved | ProbeSent | Observed | ProbeFailed | Received | Evidence | Leased | Fenced | Tick
+Event = (
+    Resolved
+    | ProbeSent
+    | Observed
+    | ProbeFailed
+    | Received
+    | Evidence
+    | Leased
+    | Fenced
+    | Promoted
+    | Tick
+)

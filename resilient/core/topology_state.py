@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from .._dataclass import dataclass
 from .health import Detector, ProbeConfig
 from .members import Members
-from .model import Endpoint, EndpointView, Topology
+from .model import Endpoint, EndpointView, Switch, Topology
 
 Key = tuple[str, int, str]
 
@@ -23,7 +23,8 @@ class Known:
 
     `order`: which name led there first, and which address of it.  `reader`: only names that are
     given for reading lead to it.  `lag_s`: as it was told; whose lag it is, is decided when it is
-    published.
+    published.  `parent`: the timeline before a primary's, where that is proved, and a
+    standby's own.
     """
 
     view: EndpointView
@@ -36,6 +37,7 @@ class Known:
     lag_s: float | None = None
     streams: bool = False
     members: Members = field(default_factory=Members)
+    parent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class NameRecord:
 @dataclass(frozen=True, slots=True)
 class State:
     """All of a cluster.  `highest` is the highest timeline ever seen in cluster `system_id`,
-    `heights` the same for each cluster that was seen;
+    `heights` the same for each cluster that was seen, `switches` where its timelines began;
     `burst_at` since when nobody, or only a suspect, may write.  `leased`: who holds the lease, as
     primary of `lease_timeline`.  `led`: a primary was published, ever; `first_at`: when there was
     the first to publish; `heard_at`: when anybody was heard first.  `until_s`: something is
@@ -64,6 +66,7 @@ class State:
     system_id: str = ""
     highest: int | None = None
     heights: tuple[tuple[str, int], ...] = ()
+    switches: tuple[tuple[str, int, Switch], ...] = ()
     burst_at: float | None = None
     leased: frozenset[Key] = frozenset()
     lease_timeline: int | None = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from .model import EndpointView, Health, Role, Topology
+from .model import EndpointView, Health, Role, Switch, Topology
 from .topology_state import Key, Known, State, key_of
 
 #: how long after the first primary the others are waited for, in seconds
@@ -82,6 +82,12 @@ def with_heights(state: State) -> State:
     if known == state.heights and highest == state.highest:
         return state
     return replace(state, heights=known, highest=highest)
+
+
+def switches(state: State) -> tuple[tuple[int, Switch], ...]:
+    """Where the timelines of this cluster began."""
+    here = state.system_id
+    return tuple((timeline, at) for system_id, timeline, at in state.switches if system_id == here)
 
 
 # -- who writes

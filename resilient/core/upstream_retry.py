@@ -11,7 +11,8 @@ The rules, in this order:
    can be sent once more.
 3. Silence is no failure: a timeout ends the request, as it does without us.  The exception is
    an endpoint that is proved dead (`Failure.proved`).
-4. A request that found nobody to connect to waits for somebody: that is no attempt.
+4. A request that found nobody to connect to waits for somebody: that is no attempt.  Where
+   nobody else can appear (a literal address), it ends at once, as it does without us.
 5. 502, 503 and 504 to GET, HEAD and OPTIONS go once to one other endpoint; other answers are
    the caller's, and all are for a client that has retries of its own.
 6. Attempts, time and budget bound all of it.  What is refused for these reasons is named, so
@@ -56,6 +57,7 @@ class GiveUp(StrEnum):
     UNSAFE = "unsafe"
     NOT_REPLAYABLE = "not-replayable"
     TIMEOUT = "timeout"
+    SETTLED = "settled"
     ATTEMPTS = "attempts"
     DEADLINE = "deadline"
     BUDGET = "budget"
@@ -84,7 +86,8 @@ class Failure:
     some of it was taken.  `attempt`: its number, from 1.  `others`: usable endpoints beside
     the one that failed.  `timed_out`: it ended by a timeout; `proved`: its endpoint is dead.
     `nobody`: every address was dialled, all refused, and that may change (a name moves, a
-    health check succeeds).  `lulls`: how often that was so before.
+    health check succeeds); `settled`: it won't, as with a literal address.  `lulls`: how often
+    nobody was there before.
     """
 
     kind: Kind
@@ -98,6 +101,7 @@ class Failure:
     timed_out: bool = False
     proved: bool = False
     nobody: bool = False
+    settled: bool = False
     lulls: int = 0
 
 
@@ -143,6 +147,8 @@ def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again
         return why
     if failure.nobody:  # no server was reached: that was no attempt
         return Wait(lull_s(failure.lulls, draw))
+    if failure.settled:
+        return GiveUp.SETTLED
     if failure.attempt >= failure.attempts:
         return GiveUp.ATTEMPTS
     if failure.timed_out and not failure.others:

@@ -170,7 +170,7 @@ class Engine:
         if fresh or (known is not None and not useful):
             # That a name isn't there may have been heard with another family's question.
             whole = isinstance(known, Absent) and not known.exists and not fresh
-            keys = [(key[0], each) for each in _FAMILIES] if whole else [key]
+            keys: list[Key] = [(key[0], each) for each in _FAMILIES] if whole else [key]
             limited = max(self.limiter.wait_s(each, time.monotonic()) for each in keys)
             if not limited:
                 return None
@@ -270,7 +270,9 @@ class Engine:
     def _completed(self, name: str, fetched: Fetched, now: float) -> tuple[Result, Slot | None]:
         """An answer of one family, with what is remembered of the one that *failed*, and the
         slot that this is from.  Else a lost packet would look like a change of addresses."""
-        failed = [family for family, part in fetched.parts.items() if isinstance(part, Failed)]
+        failed: list[Family] = [
+            family for family, part in fetched.parts.items() if isinstance(part, Failed)
+        ]
         if len(failed) != 1 or not isinstance(fetched.result, Found) or len(fetched.parts) != 2:
             return fetched.result, None
         slot = self.cache.known(name, failed[0], now)

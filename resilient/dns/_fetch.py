@@ -142,7 +142,7 @@ def _families(
     known = dict(plan.known)
     if plan.config.no_aaaa and 6 in wanted:
         known[6] = Absent(exists=True, ttl_s=plan.config.timeout_s)
-    jobs = {
+    jobs: dict[Family, _Job] = {
         family: carry_out(
             _machine(Question(name, _RDTYPES[family]), plan, health), plan.config.servers
         )

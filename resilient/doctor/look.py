@@ -271,7 +271,8 @@ def _service(url: str, settings: Settings, progress: Progress) -> UrlFacts:
         return seen
     shown = f"[{name.addresses[0]}]" if ":" in name.addresses[0] else name.addresses[0]
     try:
-        with httpx2.Client(timeout=PATIENCE_S, trust_env=False) as client:
+        plain = httpx2.HTTPTransport(trust_env=False)
+        with httpx2.Client(timeout=PATIENCE_S, transport=plain, trust_env=False) as client:
             response = client.get(
                 f"{parts.scheme}://{shown}:{port}{path}",
                 headers={"Host": parts.netloc},

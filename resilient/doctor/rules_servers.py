@@ -190,9 +190,10 @@ def late_timelines(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "late-timeline",
             ", ".join(server.where for server in late),
-            "for seconds after a promotion, reads with a token or a staleness bound go to the"
-            " primary",
-            "this role sees the timeline of a standby's control file, not the one it receives",
+            "reads with a token go to the primary, and so do those with a staleness bound for"
+            " seconds after a promotion",
+            "this role isn't told the timeline that a standby receives, so nothing proves that it"
+            " has what was written a moment ago",
             "GRANT pg_read_all_stats TO the application's role",
             grave=False,
         )

@@ -117,7 +117,7 @@ def check(
     """`present`: ids that the primary has now, repeated ones too; `earlier`: had before the run."""
     rows = Counter(present)
     acked, unknown, failed = (_told(trace, outcome) for outcome in OUTCOMES)
-    good = {shell: first_good(acked, shell, facts) for shell in SHELLS}
+    good: dict[Shell, float | None] = {shell: first_good(acked, shell, facts) for shell in SHELLS}
     outages = [outage(acked, shell, facts, good[shell]) for shell in SHELLS]
     return Finding(
         case=case,

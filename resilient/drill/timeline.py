@@ -187,8 +187,8 @@ def _marks(finding: Finding, events: Sequence[tuple[float, str]]) -> Iterator[Ma
 def _dots(trace: Trace, zero: float) -> Iterator[Dot]:
     told: list[tuple[str, Write | Read | Request, Outcome]]
     told = [("writes", write, write.outcome) for write in trace.writes]
-    told += [("reads", read, _outcome(read.error)) for read in trace.reads]
-    told += [("requests", request, _outcome(request.error)) for request in trace.requests]
+    told.extend(("reads", read, _outcome(read.error)) for read in trace.reads)
+    told.extend(("requests", request, _outcome(request.error)) for request in trace.requests)
     by_lane: dict[str, list[Dot]] = {}
     for lane, record, outcome in told:
         if record.ended_at > zero - BEFORE_S:

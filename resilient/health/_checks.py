@@ -74,7 +74,7 @@ def dns(name: str, *, resolver: Any = None, timeout_s: float = TIMEOUT_S) -> Che
         made[0].resolve(name, "any")
 
     async def call_async() -> None:
-        await resolver.resolve(name, "any")
+        await made[0].resolve(name, "any")
 
     asynchronous = resolver is not None and iscoroutinefunction(resolver.resolve)
     return Check(call_async if asynchronous else call, timeout_s)
@@ -97,7 +97,7 @@ def http(url: str, *, client: Any = None, timeout_s: float = TIMEOUT_S) -> Check
         _accept(made[0].get(url, timeout=timeout_s))
 
     async def call_async() -> None:
-        _accept(await client.get(url, timeout=timeout_s))
+        _accept(await made[0].get(url, timeout=timeout_s))
 
     asynchronous = client is not None and iscoroutinefunction(client.get)
     return Check(call_async if asynchronous else call, timeout_s)

@@ -36,9 +36,11 @@ class AddressSource(Protocol):
     async def lookup(self, name: str, fresh: bool, hurry: bool) -> Addresses:
         """The addresses of a name; `fresh` bypasses any cache.  `hurry`: somebody waits to
         connect, so that a `partial` answer is welcome."""
+        ...
 
     def watch(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` when the name's answer changed; returns what ends that."""
+        ...
 
     def report_dead(self, address: str) -> None:
         """A connection to this address failed: prefer others."""

@@ -176,7 +176,7 @@ class AsyncEngine(Engine):
 
     async def aclose(self) -> None:
         while self._closing:
-            await asyncio.gather(*self._closing, return_exceptions=True)
+            await asyncio.wait(self._closing)  # which doesn't cancel them with us
         await self.pool.aclose()
         self.detach()
 
@@ -199,9 +199,8 @@ async def _tidy(call: Call) -> None:
 
 
 async def _close_all(connections: list[Any]) -> None:
-    for connection in connections:
-        with suppress(Exception):
-            await connection.aclose()
+    with suppress(Exception):
+        await _pools.close_all(connections)
 
 
 async def _rest(call: Call, delay_s: float) -> None:

@@ -114,12 +114,17 @@ class AsyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            if self._readable is None:
-                self._readable = Readable(self.inner.get_extra_info("socket"))
-            return self._mark.is_stale() or self._readable()
+            return self._mark.is_stale() or self._look()()
+        if info == "is_over":
+            return self._mark.is_stale() or self._look().hung_up()
         if info == "is_stale":
             return self._mark.is_stale()
         return self.inner.get_extra_info(info)
+
+    def _look(self) -> Readable:
+        if self._readable is None:
+            self._readable = Readable(self.inner.get_extra_info("socket"))
+        return self._readable
 
 
 async def unless_dead(attempt: Attempt | None, run: Callable[[], Awaitable[None]]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._call import Call
-    from ._slot import Slot
+    from ._slot import Route, Slot
 
 clock = time.monotonic
 # Of our own, so that nobody who seeds or watches the global one meets us there.
@@ -34,11 +34,13 @@ class Attempt:
     which it is looked whether the endpoint has died; `hedge_at`: at which another endpoint
     is asked as well; `inf` for never.  `headed`: the head of the response has come.  `outer`:
     the attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
-    addresses were dialled and refused.  `stranded`: given up, as the endpoint is dead.
+    addresses were dialled and refused.  `stranded`: given up, as the endpoint is dead.  `bound`: it
+    has to be this endpoint, no other.
     """
 
     __slots__ = (
         "began_s",
+        "bound",
         "call",
         "dialled",
         "headed",
@@ -60,7 +62,7 @@ class Attempt:
         self.slot = slot
         self.began_s = self.uploaded_s = now
         self.sent = self.local_fault = self.nobody = self.left = False
-        self.stranded = self.headed = False
+        self.stranded = self.headed = self.bound = False
         self.outer: tuple[tuple[Attempt, Any], ...] = ()
         self.dialled = 0
         origin = call.origin
@@ -70,9 +72,24 @@ class Attempt:
             next(origin.calls)
         self.look_at = self._next_look(now) if origin.config.active else inf
         self.hedge_at = now + origin.hedge_s() if call.hedge and number < call.limit else inf
+        self._arrive(now)
+
+    def _arrive(self, now: float) -> None:
+        slot = self.slot
         if not slot.flying or slot.heard_at >= slot.asked_at:
             slot.asked_at = now
         slot.flying.add(id(self))
+
+    def go_to(self, route: Route) -> bool:
+        """Go to this endpoint instead, as it has a connection that is free; False when it
+        must not.  Called while it waits for a connection, by whoever lets go of one."""
+        slot = self.call.origin.equal(route)
+        if slot is None or self.bound or self.call.parked or slot in self.call.tried:
+            return False
+        self.slot.flying.discard(id(self))
+        self.slot = slot
+        self._arrive(clock())
+        return True
 
     def leave(self) -> None:
         """It occupies its endpoint no longer.  Idempotent."""

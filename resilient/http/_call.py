@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from .. import telemetry
 from .._dataclass import dataclass
 from ..core.upstream_bounds import bounds
 from ..core.upstream_events import Failed, Succeeded
@@ -186,7 +187,9 @@ class Call:
         slot = self.origin.pick(now, self.tried, self.repeatable, prefer)
         if slot is None:
             raise _refusals.nobody(self) from self.trouble
-        return Attempt(self, slot, now)
+        attempt = Attempt(self, slot, now)
+        attempt.bound = slot is prefer
+        return attempt
 
     def rival(self, silent: Attempt, now: float) -> Attempt | None:
         """A hedge beside an attempt that stays silent; None when there may be none."""
@@ -197,7 +200,12 @@ class Call:
         if not self.origin.others(busy) or not self.origin.withdraw():
             return None
         slot = self.origin.pick(now, busy, False)
-        return None if slot is None or slot in busy else Attempt(self, slot, now)
+        if slot is None or slot in busy:
+            return None
+        telemetry.attempted(self.origin.host, "hedge")
+        rival = Attempt(self, slot, now)
+        rival.bound = True
+        return rival
 
     # -- how they end
 
@@ -228,10 +236,12 @@ class Call:
             timed_out=timed_out,
             proved=attempt.stranded,
             nobody=attempt.nobody and self.patient and self.origin.movable,
+            settled=attempt.nobody and not self.origin.movable,
             lulls=self.lulls,
         )
         verdict = decide(failure, draw(), self._granted)
         if isinstance(verdict, Again):
+            telemetry.attempted(self.origin.host, f"{kind}")
             if kind is not Kind.UNSENT:
                 self._renew(now)
             return self._again(verdict)
@@ -271,6 +281,8 @@ class Call:
         """Nobody takes connections, which was no attempt: wait for somebody."""
         self.attempts -= 1
         self.tried = ()
+        if not self.lulls:
+            telemetry.attempted(self.origin.host, "nobody")
         self.lulls += 1
         self.trouble = exc
         left_s = self.somebody_s - now
@@ -312,6 +324,7 @@ class Call:
         if not time_left or not self.origin.others(tried) or not self.origin.withdraw():
             return True
         self.tried, self.passed_on = tried, True
+        telemetry.attempted(self.origin.host, "answer")
         self._renew(now)
         return False
 

@@ -5,6 +5,7 @@ A directory lives as long as some engine holds it.  It takes the monitor thread 
 name must be resolved or an endpoint probed; literal addresses need neither.
 """
 
+# long: one directory, with its origins' look-ups
 from __future__ import annotations
 
 import asyncio
@@ -20,6 +21,7 @@ from typing import Literal, cast
 
 from .._logs import Line
 from ..core.budget import RetryBudget
+from ..core.dns_names import is_localhost
 from ..core.hosts import literal_address
 from ..core.model import Endpoint
 from ..core.upstream import UpstreamConfig
@@ -37,7 +39,8 @@ IDLE_S = 300.0
 #: a name is kept up to date for so many times as long as it has been in use, IDLE_S at most: one
 #: that was used once isn't asked for again, so a crawler's names cost what they cost without us
 KEPT_TIMES = 10.0
-AT_LEAST_S = 1.0
+#: those who waited for a name's answer are about to use it, in seconds
+AT_LEAST_S = 0.5
 #: with more origins than this, the half of them that rested longest is forgotten
 MANY = 256
 #: the shortest pause between two lookups of a name that were not asked for
@@ -87,6 +90,8 @@ class Directory:
         self.users = 0
         self._lock = threading.RLock()
         self._records: dict[Key, Record] = {}
+        #: of all records, those that are ending included
+        self._tasks: set[asyncio.Task[None]] = set()
         self._monitor: thread.MonitorThread | None = None
         self._source: _addresses.AddressSource | None = None
         self._closed = False
@@ -181,7 +186,8 @@ class Directory:
         if address is not None:
             self._answer(record, _addresses.Addresses((address,), inf))
             origin.live = not config.active
-        origin.movable = record.named or config.active
+        # Behind an address, and behind localhost (RFC 6761), nobody else can appear.
+        origin.movable = config.active or (record.named and not is_localhost(plain))
         return record
 
     def _enter(self, origin: Origin, named: bool) -> Record:
@@ -229,6 +235,8 @@ class Directory:
         elif record.task is None:
             record.wake = asyncio.Event()
             record.task = asyncio.get_running_loop().create_task(self._keep(record))
+            self._tasks.add(record.task)
+            record.task.add_done_callback(self._tasks.discard)
         elif record.wake is not None:
             record.wake.set()
 
@@ -242,13 +250,14 @@ class Directory:
             unwatch = self._watch(record) if record.named else None
             while not self._is_idle(record):
                 pause_s = await self._look_up(record) if record.named else IDLE_S
+                pause_s = min(pause_s, self._idle_in_s(record))
                 origin.live = origin.snapshot.resolved
                 if not record.named:
                     _settle(record, None)
                 prober.follow()
                 with suppress(TimeoutError):
                     # not wait_for: Python 3.11's loses a cancellation that comes with the wake
-                    async with asyncio.timeout(min(pause_s, IDLE_S)):
+                    async with asyncio.timeout(pause_s):
                         await wake.wait()
                 wake.clear()
             closed = False
@@ -269,17 +278,27 @@ class Directory:
 
     def _is_idle(self, record: Record) -> bool:
         """Is it time to look it up no longer?  Then that is so from now on."""
-        origin, kept_s = record.origin, IDLE_S
-        if record.named and not origin.config.active:
-            kept_s = min(IDLE_S, KEPT_TIMES * (origin.used_at - record.born_s))
-            # those who waited for its answer are about to use it
-            kept_s = max(kept_s, record.answered_s - origin.used_at + AT_LEAST_S)
+        origin = record.origin
         with self._lock:
-            used = time.monotonic() - origin.used_at < kept_s
+            used = time.monotonic() < self._kept_until(record)
             if used or record.waiters or origin.partial or origin.is_busy():
                 return False
             self._rest(record)
             return True
+
+    @staticmethod
+    def _kept_until(record: Record) -> float:
+        """Until when its last use keeps it up to date, in monotonic seconds."""
+        origin = record.origin
+        if not record.named or origin.config.active:
+            return origin.used_at + IDLE_S
+        kept_s = min(IDLE_S, KEPT_TIMES * (origin.used_at - record.born_s))
+        return max(origin.used_at + kept_s, record.answered_s + AT_LEAST_S)
+
+    def _idle_in_s(self, record: Record) -> float:
+        """Seconds until it is to be seen whether it is still in use: before its answer expires
+        and is refreshed, if that is the end of it."""
+        return max(AT_LEAST_S, self._kept_until(record) - time.monotonic())
 
     @staticmethod
     def _rest(record: Record) -> None:
@@ -325,10 +344,12 @@ class Directory:
         return 0.0 if answer.partial else max(PAUSE_S, answer.ttl_s)
 
     async def _shut_down(self) -> None:
-        tasks = [record.task for record in self._records.values() if record.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = tuple(self._tasks)
+        for record in self._records.values():
+            if record.task is not None:  # the others are ending already
+                record.task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
         if self._source is not None:
             await self._source.close()
         for _ in range(3):  # a closed transport lets go of its socket one turn of the loop later

@@ -218,8 +218,10 @@ class _Shared:
         if super().has_expired():  # type: ignore[misc]
             return True
         wire = self._network_stream
-        over = wire.frames.last is not None or wire.get_extra_info("is_stale")
-        return bool(over and self.is_idle())  # type: ignore[attr-defined]
+        # A server that ended an idle connection said so, but nobody was reading.
+        return self.is_idle() and (  # type: ignore[attr-defined]
+            wire.frames.last is not None or bool(wire.get_extra_info("is_over"))
+        )
 
 
 # long: a class over whichever base the library has

@@ -226,8 +226,8 @@ class Client(httpx2.Client):
     ) -> httpx2.Response:
         token = FLOW.set(Flow(not stream))
         try:
-            return httpx2.Client.send(
-                self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
+            return super().send(
+                request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
             FLOW.reset(token)

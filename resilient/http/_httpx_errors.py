@@ -1,3 +1,4 @@
+# Made from resilient/http/errors.py by `make generate`: change that one.
 """The errors of `resilient.http.httpx`, each also one of httpx's.
 
 `except httpx.TransportError` catches all of them.  The failure that led to one is its

@@ -5,6 +5,7 @@ outside the lock, the events and the engines' housekeeping.  A request reads wha
 published and takes no lock while nothing fails.
 """
 
+# long: one object, and what every request touches of it
 from __future__ import annotations
 
 import itertools
@@ -297,7 +298,7 @@ class Origin:
             said = self._said_of()
             said["resilient.attempts"] = str(attempts) if attempts <= MOST_SHOWN else "more"
             self._answers[attempts] = said
-        telemetry.instruments.count(telemetry.names.ATTEMPTS, said)
+        telemetry.instruments.count(telemetry.names.RESPONSES, said)
 
     # -- choosing
 
@@ -335,6 +336,10 @@ class Origin:
             candidates = tuple(other for other in candidates if other is not slot)
             return self._least(candidates)
         return slot
+
+    def equal(self, route: Route) -> Slot | None:
+        """The endpoint with this route, if a first attempt may go there as well as anywhere."""
+        return next((slot for slot in self._ready if slot.route is route), None)
 
     @staticmethod
     def _least(candidates: tuple[Slot, ...]) -> Slot:

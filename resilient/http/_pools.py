@@ -7,15 +7,19 @@ The private names of the client and core libraries that this package needs are i
 here: a transport's `_pool`, a client's `_timeout`; a pool's `_network_backend`, `_ssl_context`,
 `_max_connections`, `_max_keepalive_connections`, `_keepalive_expiry`, `_http1`, `_http2`,
 `_retries`, `_local_address`, `_socket_options`, `_optional_thread_lock`, `_connections`,
-`_requests`, `_assign_requests_to_connections`; a connection's `_connection`; and in `_http2`
-those of its HTTP/2 side.  `missing` lists those that an installed version lacks; a test keeps it
-empty.
+`_requests`, `_assign_requests_to_connections`, `_close_connections`; a connection's
+`_connection`, `_origin`; and in `_http2` those of its HTTP/2 side.  `missing` lists those that
+an installed version lacks; a test keeps it empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from typing import Any
+
+import anyio
 
 from . import _http2
 from ._attempt import CURRENT, Attempt, clock
@@ -37,6 +41,7 @@ _POOL = (
     "_connections",
     "_requests",
     "_assign_requests_to_connections",
+    "_close_connections",
 )
 
 
@@ -49,16 +54,20 @@ def missing(transport: Any) -> list[str]:
 class Target:
     """The URL of one attempt, as a core pool reads it."""
 
-    __slots__ = ("host", "origin", "port", "scheme", "target")
+    __slots__ = ("attempt", "host", "port", "scheme", "target")
 
-    def __init__(self, url: Any, route: Route) -> None:
+    def __init__(self, url: Any, attempt: Attempt) -> None:
         self.scheme, self.host, self.port, self.target = url.scheme, url.host, url.port, url.target
-        self.origin = route
+        self.attempt = attempt
+
+    @property
+    def origin(self) -> Route:
+        return self.attempt.slot.route
 
 
 def _direct(request: Any, attempt: Attempt) -> None:
     """Make a core request this attempt's own: its endpoint, its time, its headers."""
-    request.url = Target(request.url, attempt.slot.route)
+    request.url = Target(request.url, attempt)
     call = attempt.call
     given = request.extensions.get("timeout") or {}
     pool_s = min(call.pool_s, max(0.001, call.deadline_s - attempt.began_s))
@@ -116,8 +125,10 @@ def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
             def _assign_requests_to_connections(self) -> list[Any]:
                 # Still under the lock, which a new connection waits for: an idle one that has
                 # to go is gone before another takes its place.
-                for gone in super()._assign_requests_to_connections():
-                    gone.close()
+                with _bound_late(self):
+                    gone = super()._assign_requests_to_connections()
+                for one in gone:
+                    one.close()
                 return []
 
             def handle_request(self, request: Any) -> Any:
@@ -127,13 +138,91 @@ def _make_pool_type(base: Any, connection: type, blocking: bool) -> type:
                 return super().handle_request(request)
         else:
 
+            def _assign_requests_to_connections(self) -> list[Any]:
+                with _bound_late(self):
+                    closing: list[Any] = super()._assign_requests_to_connections()
+                return closing
+
             def handle_async_request(self, request: Any) -> Any:
                 attempt = CURRENT.get()
                 if attempt is not None:
                     _direct(request, attempt)
                 return super().handle_async_request(request)
 
+            async def _close_connections(self, closing: list[Any]) -> None:
+                await close_all(closing)
+
     return Pool
+
+
+@contextmanager
+def _bound_late(pool: Any) -> Iterator[None]:
+    """While connections are assigned.  At the limit, before one is closed for another to another
+    endpoint, a request that waits takes one that is free, at whatever endpoint its attempt may
+    as well go to."""
+    requests = pool._requests
+    if len(pool._connections) < pool._max_connections:
+        yield
+        return
+    chosen = _bind([one for one in requests if one.is_queued()], _free(pool))
+    if not hasattr(pool._connections[0], "can_multiplex"):
+        # httpcore 1 would close a connection that it has just assigned, as that is idle still:
+        # whoever isn't next comes when that one has been used.
+        assigned = any(one.connection is not None and one.connection.is_idle() for one in requests)
+        if chosen or assigned:
+            pool._requests = [one for one in requests if not one.is_queued() or one in chosen]
+    try:
+        yield
+    finally:
+        pool._requests = requests
+
+
+def _free(pool: Any) -> list[Any]:
+    """Connections to endpoints that take a request now."""
+    taken = {one.connection for one in pool._requests}
+    return [
+        connection
+        for connection in pool._connections
+        if connection.is_available()
+        and (connection not in taken or _multiplexes(connection))
+        and isinstance(connection._origin, Route)
+    ]
+
+
+def _bind(waiting: list[Any], free: list[Any]) -> list[Any]:
+    """Who of those that wait gets one that is free; their attempts go there."""
+    chosen = []
+    for one in waiting:
+        target = one.request.url
+        if not free or not isinstance(target, Target):
+            continue
+        connection = next((each for each in free if each.can_handle_request(target.origin)), None)
+        if connection is None:
+            connection = next((each for each in free if target.attempt.go_to(each._origin)), None)
+        if connection is None:
+            continue
+        chosen.append(one)
+        if not _multiplexes(connection):
+            free.remove(connection)
+    return chosen
+
+
+def _multiplexes(connection: Any) -> bool:
+    return hasattr(connection._connection, "_h2_state")
+
+
+async def close_all(connections: list[Any]) -> None:
+    """Close them, all of them: nobody else knows them any more.  asyncio's own cancellation,
+    which no shield of anyio's keeps away, is raised when that is done."""
+    error: BaseException | None = None
+    for connection in connections:
+        try:
+            with anyio.CancelScope(shield=True):
+                await connection.aclose()
+        except BaseException as exc:
+            error = exc
+    if error is not None:
+        raise error
 
 
 def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
@@ -149,6 +238,13 @@ def make(library: Library, plain: Any, backend: Any, blocking: bool) -> Any:
         local_address=plain._local_address,
         network_backend=backend,
         socket_options=plain._socket_options,
+    )
+
+
+def for_probes(library: Library, count: int, keepalive_s: float, like: Mapping[str, Any]) -> Any:
+    """A pool for health checks of at most `count` connections.  `like`: see `manner`."""
+    return _pool_type(library, blocking=False)(
+        max_connections=count, keepalive_expiry=keepalive_s, **like
     )
 
 

@@ -38,6 +38,7 @@ class ProbeClient(Protocol):
 
     async def get(self, path: str) -> int:
         """The status of a GET; `ProbeRefused`, or any other exception: lost."""
+        ...
 
     async def aclose(self) -> None: ...
 
@@ -59,6 +60,8 @@ class Prober:
             settings.probe_burst_interval_s,
         )
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
+        #: cancelled, but perhaps not through with closing their connections
+        self._ending: set[asyncio.Task[None]] = set()
 
     def follow(self) -> None:
         """Probe the endpoints that aren't retired, and those that still owe an answer."""
@@ -66,17 +69,23 @@ class Prober:
             return
         wanted = set(self._origin.slots())
         for slot in [slot for slot in self._tasks if slot not in wanted and not slot.flying]:
-            self._tasks.pop(slot).cancel()
+            self._end(self._tasks.pop(slot))
         for slot in wanted - set(self._tasks):
             watch = EndpointProbe(self._origin, slot, self._path, self._config)
             self._tasks[slot] = asyncio.get_running_loop().create_task(watch.run())
 
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        task.cancel()
+
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
+        for task in self._tasks.values():
+            self._end(task)
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # not gather: it would pass a second cancellation on to those that are closing
+        if self._ending:
+            await asyncio.wait(self._ending)
 
 
 class EndpointProbe:
@@ -104,10 +113,13 @@ class EndpointProbe:
                     self._launch(self._ask(client, probe))
                 await self._pause()
         finally:
-            for task in tuple(self._flights):
-                task.cancel()
-            await asyncio.gather(*self._flights, return_exceptions=True)
-            await client.aclose()
+            try:
+                for task in self._flights:
+                    task.cancel()
+                if self._flights:
+                    await asyncio.wait(self._flights)
+            finally:
+                await client.aclose()
 
     def _due(self, now: float) -> float:
         burst_at = self._detector.burst_at

@@ -7,12 +7,15 @@ from typing import Any
 
 from ..core.health import MAX_OUTSTANDING
 from ..settings import Settings
+from . import _pools
 from ._async_stream import AsyncBackend
 from ._library import Library
 from ._origin import Origin
 from ._probe import ProbeFactory, ProbeRefused
 from ._slot import Slot
 
+#: an idle connection of a health check is kept for so long, in seconds
+KEEPALIVE_S = 30.0
 SCHEMES = {"ws": "http", "wss": "https"}
 
 
@@ -31,9 +34,7 @@ class PoolProbe:
         scheme = SCHEMES.get(origin.scheme, origin.scheme)
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{scheme}://{host}:{origin.port}"
-        self._pool = library.core.AsyncConnectionPool(
-            max_connections=MAX_OUTSTANDING, keepalive_expiry=30.0, **like
-        )
+        self._pool = _pools.for_probes(library, MAX_OUTSTANDING, KEEPALIVE_S, like)
         network = self._pool._network_backend
         self._pool._network_backend = AsyncBackend(library, network, tls_names, slot)
 

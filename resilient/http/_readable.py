@@ -1,4 +1,4 @@
-"""Is something there to be read?  For an idle connection that means: it was closed."""
+"""What a socket has to say while nobody reads from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 
 class Readable:
-    """Asked by the core library twice a request, so the poll object is kept."""
+    """Is something there to be read?  For an idle HTTP/1.1 connection that means: it was closed.
+
+    Asked by the core library twice a request, so the poll object is kept.
+    """
 
     __slots__ = ("_poll", "_sock")
 
@@ -24,3 +27,13 @@ class Readable:
             self._poll = select.poll()
             self._poll.register(sock.fileno(), select.POLLIN)
         return bool(self._poll.poll(0))
+
+    def hung_up(self) -> bool:
+        """Has the other side ended it?  On HTTP/2 there may be frames to read besides, and they
+        may be encrypted, so that is asked of the kernel (Linux; elsewhere, when both have)."""
+        sock = self._sock
+        if sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))

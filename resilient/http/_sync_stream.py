@@ -207,6 +207,8 @@ class SyncStream:
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
             return self._mark.is_stale() or self._readable()
+        if info == "is_over":
+            return self._mark.is_stale() or self._readable.hung_up()
         if info == "is_stale":
             return self._mark.is_stale()
         if info == "ssl_object" and isinstance(self.sock, ssl.SSLSocket):

@@ -1,3 +1,4 @@
+# Made from resilient/http/_httpx2.py by `make generate`: change that one.
 """The same four drop-ins on httpx: its constructors with `settings`, and nothing else of weight.
 
 Proxied requests (`proxy=`, `mounts=`, the environment's), Unix sockets and a user's own
@@ -228,8 +229,8 @@ class Client(httpx.Client):
     ) -> httpx.Response:
         token = FLOW.set(Flow(not stream))
         try:
-            return httpx.Client.send(
-                self, request, stream=stream, auth=auth, follow_redirects=follow_redirects
+            return super().send(
+                request, stream=stream, auth=auth, follow_redirects=follow_redirects
             )
         finally:
             FLOW.reset(token)

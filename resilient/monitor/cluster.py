@@ -34,7 +34,7 @@ from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topol
 from ..core.pace import Pacing
 from ..core.refusals import Refusals
 from ..settings import Settings
-from . import fences, thread
+from . import fences, thread, zone
 from .asking import Asking
 from .lease import LeaseWatch
 from .names import NameWatch, literals
@@ -106,6 +106,7 @@ class Cluster(Asking):
         self._by_endpoint: dict[Endpoint, list[int]] = {}
         self._probe_number = 0
         self._closing = False
+        self._zones_judged = False
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
@@ -150,6 +151,12 @@ class Cluster(Asking):
     def observe(self, endpoint: Endpoint, observation: Observation) -> None:
         """What a new connection said of itself: as good as a probe's answer."""
         self._monitor.call(self._apply, core.Observed(endpoint, observation))
+
+    def promoted(self, event: core.Promoted) -> None:
+        """A session says where its server's timeline began."""
+        known = dict(self.topology.switches).get(event.timeline)
+        if known is None or known.lsn != event.lsn:
+            self._monitor.call(self._apply, event)
 
     def ask_now(self, endpoint: Endpoint) -> None:
         """There is news of an endpoint: probe it at once."""
@@ -230,6 +237,10 @@ class Cluster(Asking):
                 self._refusals = self._refusals.doubted(endpoint)
             self._refusals, wait_s = self._refusals.ask(endpoint, secret, time.monotonic())
         return wait_s
+
+    def refusing(self, endpoint: Endpoint) -> bool:
+        """Were credentials refused there last?"""
+        return self._refusals.refusing(endpoint)
 
     def refuses(self, endpoint: Endpoint, secret: Hashable) -> bool:
         """Has it refused, and isn't it time to ask again?"""
@@ -343,6 +354,7 @@ class Cluster(Asking):
             waker()
         self._names.topology_changed(new)
         self._lease.topology_changed(new)
+        self._zones_judged = self._zones_judged or zone.judged(self.settings, new)
         keep = frozenset(view.endpoint for view in new.endpoints)
         if any(view.endpoint not in keep for view in old.endpoints):
             self._spawn(self._prober.prune(keep))

@@ -102,7 +102,11 @@ class LeaseWatch:
         import httpx2
 
         timeout_s = self._settings.probe_timeout_s
-        async with httpx2.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+        # With a transport of its own: a program may have put our client in the place of httpx2's.
+        plain = httpx2.AsyncHTTPTransport(trust_env=False)
+        async with httpx2.AsyncClient(
+            timeout=timeout_s, transport=plain, trust_env=False
+        ) as client:
             while True:
                 self._wake.clear()
                 try:

@@ -158,6 +158,6 @@ def hold(settings: Settings) -> SharedResolver:
 
 
 #: the settings that a resolver reads
-_FIELDS = tuple(name for name in Settings.model_fields if name.startswith("dns"))
+_FIELDS = tuple(name for name in Settings.fields if name.startswith("dns"))
 
 os.register_at_fork(after_in_child=_shared.clear)

@@ -11,11 +11,12 @@ import asyncio
 import atexit
 import os
 import selectors
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -23,6 +24,47 @@ Ts = TypeVarTuple("Ts")
 THREAD_NAME = "resilient-monitor"
 #: how long the last release waits for the loop's tasks to end, in seconds
 JOIN_S = 5.0
+#: how long they have to close what they hold before they are interrupted, in seconds
+END_S = 2.0
+
+
+class Aside(selectors.DefaultSelector):
+    """A selector that is no one's running loop while it waits.
+
+    asyncio notes the running loop for the operating system's thread.  Where threads are greenlets
+    (gevent, eventlet), all of them are in that thread: they run while this one waits, and to them
+    the monitor's loop isn't running.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: what others have there
+        self._theirs: tuple[Any, Any] = (None, None)
+
+    def select(self, timeout: float | None = None) -> Any:
+        ours = self.give_way()
+        try:
+            return super().select(timeout)
+        finally:
+            self._theirs = _exchange(ours)
+
+    def give_way(self) -> tuple[Any, Any]:
+        """Put theirs back; what was there."""
+        return _exchange(self._theirs)
+
+    def come_in(self) -> None:
+        """Before the loop runs, perhaps beside one that runs already."""
+        self._theirs = _exchange((None, sys.get_asyncgen_hooks()))
+
+
+def _exchange(new: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The running loop and who looks after asynchronous generators; these instead."""
+    before = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+    loop, hooks = new
+    asyncio._set_running_loop(loop)
+    if hooks is not None:
+        sys.set_asyncgen_hooks(*hooks)
+    return before
 
 
 class MonitorThread:
@@ -31,25 +73,21 @@ class MonitorThread:
     def __init__(self) -> None:
         # Named, not the default: an application may install another policy (uvloop),
         # whose loop does not promise add_reader on descriptors that libpq owns.
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(
-            selectors.DefaultSelector()
-        )
+        self._selector = Aside()
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self._selector)
         self.pid = os.getpid()
         self._users = 0
         self._thread = threading.Thread(target=self._main, name=THREAD_NAME, daemon=True)
         self._thread.start()
 
     def _main(self) -> None:
-        asyncio.set_event_loop(self.loop)
+        self._selector.come_in()
         try:
             self.loop.run_forever()
         finally:
-            tasks = asyncio.all_tasks(self.loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            self.loop.run_until_complete(_end_tasks())
             self.loop.close()
+            self._selector.give_way()
 
     @property
     def current(self) -> bool:
@@ -81,6 +119,24 @@ class MonitorThread:
     def _join(self) -> None:
         if not self.current:
             self._thread.join(JOIN_S)
+
+
+async def _end_tasks() -> None:
+    """End all other tasks of this loop, and let them close what they hold."""
+    others = asyncio.all_tasks() - {cast(asyncio.Task[Any], asyncio.current_task())}
+    for task in others:
+        # A second cancellation would interrupt the closing that the first one began.
+        if not task.cancelling():
+            task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=END_S)
+    left = [task for task in others if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
+    for _ in range(3):  # a closed transport lets go of its socket a turn or two later
+        await asyncio.sleep(0)
 
 
 _lock = threading.RLock()  # re-entrant: a finaliser may call `release` inside `acquire`

@@ -1,4 +1,4 @@
-"""Which zone this process runs in, when the settings say `auto`.
+"""Which zone this process runs in, when the settings say `auto`; zones that nobody can mean.
 
 The kernel is asked which local address it would send from: a datagram socket is connected,
 which sends nothing.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 
-from ..settings import Settings
+from ..core.model import Health, Topology
+from ..settings import Settings, warn_once
 
 
 def own_zone(settings: Settings, towards: Iterable[str]) -> str | None:
@@ -33,3 +34,20 @@ def local_address(towards: str) -> str:
             return str(sock.getsockname()[0])
     except OSError:
         return ""
+
+
+def judged(settings: Settings, topology: Topology) -> bool:
+    """One warning if `ZONES` covers none of a database's endpoints; False: too early to say.
+
+    A zone without endpoints is nothing odd: an application may run where no server does.
+    """
+    views = topology.endpoints
+    if not settings.zones.names():
+        return True
+    if not views or any(view.health is Health.UNKNOWN for view in views):
+        return False  # some names may still be being resolved
+    addresses = sorted(view.endpoint.address for view in views if view.endpoint.address)
+    if addresses and all(view.zone is None for view in views):
+        covered, known = ", ".join(settings.zones.names()), ", ".join(addresses)
+        warn_once(f"RESILIENT_ZONES: no endpoint lies in {covered}; the endpoints are {known}")
+    return True

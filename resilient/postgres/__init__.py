@@ -10,7 +10,7 @@ from .errors import (
     RetryBudgetExhausted,
     TransactionReplayMismatch,
 )
-from .public import (
+from .pool.public import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
     ConnectionPool,

@@ -71,14 +71,27 @@ def received(fileno: int) -> int:
 def demanding(fileno: int) -> bool:
     """Does what waits on the socket ask for more SCRAM iterations than any honest server does?
     Nobody could end that computation (RFC 5802, the `i` of server-first-message)."""
-    sock = socket.socket(fileno=fileno)
+    sock: socket.socket | None = None
     try:
+        # the family isn't asked for
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
+        sock.setblocking(False)  # libpq's is so; gevent's own wait for data unless told
         data = sock.recv(PEEK_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return False
     finally:
-        sock.detach()  # the descriptor is libpq's
+        if sock is not None:
+            sock.detach()  # the descriptor is libpq's
     return bool(_ITERATIONS.search(data))
+
+
+def unbearable(fileno: int) -> str:
+    """Why a login on this socket isn't to go on; empty: it may."""
+    if demanding(fileno):
+        return "its authentication demands too much computing"
+    if received(fileno) > ANSWER_MOST:
+        return f"the server's answer goes on after {ANSWER_MOST} bytes"
+    return ""
 
 
 class _Meter:
@@ -109,6 +122,7 @@ class _Meter:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
         try:
             (unread,) = _INT.unpack(fcntl.ioctl(fileno, termios.FIONREAD, bytes(_INT.size)))
+            sock.setblocking(False)
             data = sock.recv(unread, socket.MSG_PEEK | socket.MSG_DONTWAIT) if unread else b""
         except OSError:
             return
@@ -207,12 +221,10 @@ class Login:
             fileno, wait = self._timed(partial(next, gen))
             while True:
                 ready = yield fileno, wait
-                if demanding(fileno):
+                why = "nobody waits for it" if self._forgotten else unbearable(fileno)
+                if why:
                     gen.close()
-                    raise TooMuch("its authentication demands too much computing")
-                if self._forgotten or received(fileno) > ANSWER_MOST:
-                    gen.close()
-                    raise TooMuch
+                    raise TooMuch(why)
                 fileno, wait = self._timed(partial(gen.send, ready))
         except StopIteration as stop:
             value: pq.abc.PGconn = stop.value

@@ -11,23 +11,7 @@ import errno
 import os
 
 from ..core.model import FailureKind
-
-#: SQLSTATE → what it says of the endpoint.  Codes that aren't here are the application's.
-SQLSTATES = {
-    "57P01": FailureKind.SHUTDOWN,  # admin_shutdown
-    "57P02": FailureKind.LOST,  # crash_shutdown: another process of the server died
-    "57P03": FailureKind.NOT_READY,  # cannot_connect_now
-    "25006": FailureKind.READ_ONLY,  # read_only_sql_transaction
-    "53300": FailureKind.CROWDED,  # too_many_connections
-    "08000": FailureKind.LOST,
-    "08003": FailureKind.LOST,
-    "08006": FailureKind.LOST,
-    "08001": FailureKind.LOST,
-    "08P01": FailureKind.LOST,  # also what poolers say when their server is gone
-    "28000": FailureKind.REJECTED,
-    "28P01": FailureKind.REJECTED,
-    "3D000": FailureKind.REJECTED,
-}
+from ..core.sqlstates import kind_of
 
 _SYSTEM = (
     (errno.ECONNREFUSED, FailureKind.REFUSED),
@@ -70,8 +54,9 @@ _WORDS = (
 
 def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
     """Why a connection could not be made."""
-    if sqlstate in SQLSTATES:
-        return SQLSTATES[sqlstate]
+    said = kind_of(sqlstate)
+    if said is not None:
+        return said
     for number, kind in _SYSTEM:
         if os.strerror(number) in text:
             return kind
@@ -95,17 +80,30 @@ def credentials_refused(sqlstate: str | None, text: str) -> bool:
     return any(words in text for words in _CREDENTIALS)
 
 
+def server_refused(sqlstate: str | None, text: str) -> bool:
+    """Does a server that is up refuse this login for what it is, not for the moment?"""
+    if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
+        return False
+    return "FATAL" in text or credentials_refused(sqlstate, text)
+
+
+def crowded_out(failure: BaseException | None) -> bool:
+    """Was there no room for a session?"""
+    sqlstate = getattr(failure, "sqlstate", None)
+    return connect_failure(sqlstate, str(failure)) is FailureKind.CROWDED
+
+
 def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind | None:
     """What a failed statement says of its endpoint; None when it is the application's own."""
     if sqlstate is not None:
-        kind = SQLSTATES.get(sqlstate)
+        kind = kind_of(sqlstate)
         return FailureKind.LOST if kind is None and broken else kind
     return connect_failure(None, text) if broken else None
 
 
 def probe_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind:
     """Why a role query failed on a connection that stood."""
-    if sqlstate and sqlstate[:2] in ("53", "57") and sqlstate not in SQLSTATES:
+    if sqlstate and sqlstate[:2] in ("53", "57") and kind_of(sqlstate) is None:
         return FailureKind.CROWDED  # busy: out of memory, statement_timeout
     kind = statement_failure(sqlstate, broken, text)
     return FailureKind.ERROR if kind is None else kind

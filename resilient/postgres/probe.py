@@ -18,24 +18,25 @@ import socket
 import time
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from psycopg import errors as e
 from psycopg import pq, waiting
+from psycopg.abc import PQGen
 
 from .._dataclass import dataclass
 from .._logs import Line
 from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
-from . import bounded, loans
+from . import bounded
 from .classify import connect_failure, credentials_refused
+from .commit import losses
+from .commit.facts import Witness
+from .pool import loans
 from .role import Questions, RoleError, question
+from .session.keeper import link_of
 from .target import dial_params
-from .witness import Witness
-
-if TYPE_CHECKING:
-    from .base import PoolCore
 
 logger = logging.getLogger("resilient.monitor")
 
@@ -111,7 +112,9 @@ class _Census:
 class PgProber(Prober):
     """Probes of one cluster.  Only touched on the monitor's loop, but for `params`."""
 
-    def __init__(self, params: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, params: tuple[tuple[str, str], ...], place: object = None) -> None:
+        #: the configured names, see `PoolCore.place`
+        self.place = place
         #: connection parameters but those of the place; a pool replaces them when a secret
         #: or another setting changed
         self.params = params
@@ -156,7 +159,7 @@ class PgProber(Prober):
             # Nobody writes: behind this address may be another server by now, or a new session
             # of the same one may.
             return None
-        pools = cast("list[PoolCore]", listeners)
+        pools = cast("list[loans.Lender]", listeners)
         sessions = sum(loans.sessions(core, endpoint) for core in pools)
         if any(loans.keeps(core, endpoint) for core in pools):
             self._beside.pop(endpoint, None)
@@ -187,12 +190,13 @@ class PgProber(Prober):
         self._slow.discard(endpoint)
         late_at = time.monotonic() + loans.LATE_S
         late = asyncio.get_running_loop().call_later(loans.LATE_S, loan.late)
-        pgconn, seen_by = loan.conn.pgconn, loan.conn._link.witness
+        pgconn, seen_by = loan.conn.pgconn, loan.link.witness
         # The session lives in the incarnation that the witness names: it can't outlive it.
-        known = isinstance(seen_by, Witness) and seen_by.marks
-        flushed = seen_by.flushed.seen if known else None
+        known = seen_by if isinstance(seen_by, Witness) and seen_by.marks else None
+        flushed = known.flushed.seen if known else None
         try:
-            gen = loan.watch(question(pgconn, _questions(loan.conn), flushed, hold_s, mine))
+            asked = question(pgconn, _questions(loan.conn), flushed, hold_s, mine)
+            gen = loan.watch(self._owing(pgconn, endpoint, asked))
             seen, held_s = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
         except (RoleError, loans.Abandoned, e.Error):
             return None
@@ -204,8 +208,8 @@ class PgProber(Prober):
         if seen.clients is not None:
             self._census.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
-        seen = replace(seen, begun_at=loan.conn._link.begun_at)
-        loan.conn._link.observed = seen
+        seen = replace(seen, begun_at=loan.link.begun_at)
+        loan.link.observed = seen
         if not seen.system_id and endpoint in self._open:
             return None
         if seen.read_only != (endpoint in self._read_only) and seen.role is Role.PRIMARY:
@@ -331,7 +335,7 @@ class PgProber(Prober):
         asks = beside is not None and self._census.due(endpoint)
         mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
         try:
-            gen = question(pgconn, None, None, 0.0, mine)
+            gen = self._owing(pgconn, endpoint, question(pgconn, None, None, 0.0, mine))
             seen, _ = await waiting.wait_async(gen, pgconn.socket, TICK_S)
         except RoleError as exc:
             pgconn.finish()
@@ -350,6 +354,15 @@ class PgProber(Prober):
         seen = replace(self._own_options(seen), begun_at=side.begun_at)
         self.told(endpoint, seen)
         return seen
+
+    def _owing(
+        self, pgconn: pq.abc.PGconn, endpoint: Endpoint, asked: PQGen[Answer]
+    ) -> PQGen[Answer]:
+        """The answer; and what came late is asked about, where it is this server that tells."""
+        answer = yield from asked
+        if losses.owed(self.place, answer.seen):
+            yield from losses.look_again(pgconn, self.place, endpoint)
+        return answer
 
     def told(self, endpoint: Endpoint, seen: Observation) -> None:
         """A session that was begun a moment ago says whether new ones may write, and whether a
@@ -422,8 +435,8 @@ class PgProber(Prober):
 
 def _questions(conn: Any) -> Questions | None:
     """What a pool's connection has prepared for us; None: it prepares nothing."""
-    link = conn._link
-    if conn._prepared.prepare_threshold is None or link.pooled:
+    link = link_of(conn)
+    if conn._prepared.prepare_threshold is None or link is None or link.pooled:
         return None
     link.questions = link.questions or Questions()
     return cast(Questions, link.questions)

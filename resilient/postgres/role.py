@@ -280,16 +280,15 @@ def with_descriptor(
 
 
 #: where this server's WAL stands: written on a primary, replayed on a standby; and on which
-#: timeline, which is read behind it (a subselect runs when its column does)
+#: timeline, which is read behind it (a subselect runs when its column does).  Of a standby that
+#: doesn't tell it: how far it has been for certain, and on which
 POSITION_QUERY = b"""\
 SELECT CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn()
  ELSE pg_catalog.pg_current_wal_insert_lsn() END,
- CASE WHEN r THEN greatest(
- (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
- (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
- (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()))::text
+ CASE WHEN r THEN (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver())::text
  ELSE pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END,
- r AND (SELECT received_tli FROM pg_catalog.pg_stat_get_wal_receiver()) IS NULL,
+ (SELECT min_recovery_end_lsn || ' ' || min_recovery_end_timeline
+ FROM pg_catalog.pg_control_recovery()),
  (SELECT system_identifier FROM pg_catalog.pg_control_system()), r
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
 
@@ -313,12 +312,13 @@ def position(pgconn: pq.abc.PGconn) -> PQGen[Position]:
     if result.nfields == 1:
         return Position(None, lsn(text))
     role = Role.REPLICA if _text(result, 4) == "t" else Role.PRIMARY
-    return Position(
-        _timeline(role, _text(result, 1)),
-        lsn(text),
-        _text(result, 3) or "",
-        exact=_text(result, 2) != "t",
-    )
+    timeline, system_id = _timeline(role, _text(result, 1)), _text(result, 3) or ""
+    if timeline is not None or role is Role.PRIMARY:
+        return Position(timeline, lsn(text), system_id)
+    certain, _, branch = (_text(result, 2) or "").partition(" ")
+    if not branch:
+        return Position(None, lsn(text), system_id)
+    return Position(int(branch), min(lsn(certain), lsn(text)), system_id, late=True)
 
 
 def lsn(text: str) -> int:

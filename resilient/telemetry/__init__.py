@@ -22,6 +22,12 @@ logger = logging.getLogger("resilient.failover")
 _monitor = logging.getLogger("resilient.monitor")
 
 
+def attempted(host: str, why: str) -> None:
+    """An HTTP request gets another attempt, a hedge, or waits for an endpoint: a count."""
+    said = {"server.address": instruments.few("server.address", host)}
+    instruments.count(names.ATTEMPTS, {**said, "resilient.attempt.reason": why})
+
+
 def commits_lost(loss: Loss, endpoint: Endpoint) -> None:
     """A new primary, at this endpoint, has not what an earlier one had.
 

@@ -217,6 +217,13 @@ ATTEMPTS = Metric(
     "resilient.http.attempts",
     Kind.COUNTER,
     "{attempt}",
+    "Attempts beside a request's first, by reason: `unsent`, `lost`, `answer`, `hedge`, `nobody`.",
+    ("server.address", "resilient.attempt.reason"),
+)
+RESPONSES = Metric(
+    "resilient.http.responses",
+    Kind.COUNTER,
+    "{response}",
     "Responses that were handed out, by the number of attempts that they took (1, 2, 3, more).",
     (*_ORIGIN, "resilient.attempts"),
 )
@@ -247,7 +254,7 @@ METRICS = (
     *(WRITER, ENDPOINTS, LAG, PROBES, STARTED, OVER, FAILED, DURATION, PHASE),
     *(USED, IDLE_MIN, IDLE_MAX, MOST, PENDING, TIMEOUTS, CREATE_TIME, WAIT_TIME, USE_TIME),
     *(REPLAYS, COMMITS, LOST, RETRIES, BUDGET, READS),
-    *(ATTEMPTS, EJECTIONS, LOOKUPS, CHANGES),
+    *(RESPONSES, ATTEMPTS, EJECTIONS, LOOKUPS, CHANGES),
 )
 
 SPAN_ATTRIBUTES = (

@@ -67,6 +67,7 @@ def check(result: Report) -> None:
 
 
 def test_nobody_notices(lab: Lab) -> None:
+    """FAULTS 1–4: five faults in turn; nothing is lost or done twice, nobody sees an error."""
     check(fail_over(lab, int(os.environ.get("RESILIENT_TEST_FAILOVERS", "10"))))
 
 
@@ -76,6 +77,7 @@ def test_nobody_notices_a_hundred_times(lab: Lab) -> None:
 
 
 def test_asynchronous_replication_loses_and_tells_and_never_doubles(asynchronous: Lab) -> None:
+    """FAULTS 17: as many are told as are gone."""
     result = fail_over(asynchronous, 4, behind=True)
     assert len(result.lost) > 100
     assert result.steps["told lost"] == len(result.lost)

@@ -17,7 +17,8 @@ import pytest
 
 from resilient.errors import CommitOutcomeUnknown
 from resilient.lab import Lab
-from resilient.postgres import ConnectionPool, ledger
+from resilient.postgres import ConnectionPool
+from resilient.postgres.commit import ledger
 from resilient.settings import Settings
 
 pytestmark = pytest.mark.lab

@@ -201,6 +201,7 @@ async def pool_through(proxy: WireProxy, shell: str, kind: Kind) -> AsyncIterato
 @pytest.mark.parametrize("shell", ["sync", "async"])
 @pytest.mark.parametrize("name", list(KINDS))
 async def test_cut_at_every_message(lab: Lab, proxy: WireProxy, name: str, shell: str) -> None:
+    """FAULTS 6, 7, 15: at each message, both ways."""
     await cut_at_every_message(lab, proxy, KINDS[name], shell)
 
 

@@ -142,6 +142,36 @@ async def test_every_lost_transaction_is_counted(
     await asyncio.to_thread(lab.rejoin)
 
 
+async def test_a_late_acknowledgement_is_asked_about_without_any_session(
+    asynchronous: Lab, shell: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its mark lies before the switch point, and its process hears of it behind the judgement."""
+    lab, late = asynchronous, []
+    caplog.set_level(logging.INFO, logger="resilient.failover")
+    async with writing(shell, lab) as writer:
+        await writer.write()
+        async with writer.block() as conn:
+            number, position = await writer.insert(conn)
+            await writer.write()  # which flushes the log
+            await asyncio.to_thread(until, lambda: received_all(lab))
+            cutting = cut_off(lab)
+            await asyncio.to_thread(cutting.__enter__)
+            known = conn._resilient.link.witness.flushed
+            known.acknowledged = late.append
+        known.acknowledged = known.marks.append
+        writer.acked[number] = position
+        await crash(lab)
+        await asyncio.to_thread(cutting.__exit__, None, None, None)
+        await writer.meet_often()
+        assert writer.missing(lab) == {number}
+        assert told(caplog) == []
+        (written,) = late
+        known.acknowledged(written)
+        await asyncio.to_thread(until, lambda: told(caplog))
+        assert [event["count"] for event in told(caplog)] == ["1"]
+    await asyncio.to_thread(lab.rejoin)
+
+
 async def test_a_failover_that_lost_nothing_is_no_news(
     asynchronous: Lab, shell: Shell, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -64,6 +64,7 @@ def flaps_in(runs: int) -> int:
 
 
 def test_twenty_percent_loss_makes_hardly_any_flaps() -> None:
+    """FAULTS 9, in virtual time."""
     runs = 80
     allowed = 0.05 * runs
     # few runs: three standard deviations of what is allowed; `make soak` counts properly
@@ -77,6 +78,7 @@ def test_twenty_percent_loss_flaps_less_than_once_in_twenty_runs() -> None:
 
 @pytest.mark.parametrize("delay_s", [0.05, 0.25, 0.505, 0.9, 1.4])
 def test_latency_is_no_death(delay_s: float) -> None:
+    """FAULTS 8, in virtual time."""
     sim = Simulation(answers(delay_s), (A, B))
     sim.run_until(sim.now + TEN_MINUTES_S)
     assert sim.deaths == []
@@ -119,6 +121,7 @@ def test_refusing_is_found_by_the_next_probe(phase: float) -> None:
 
 
 def test_never_more_than_eight_are_unanswered() -> None:
+    """FAULTS 14, in virtual time."""
     sim = Simulation(hung_after(0), (A, B))
     sim.run_until(sim.now + 60)
     assert sim.most_outstanding <= MAX_OUTSTANDING
@@ -224,6 +227,7 @@ def gaps(sim: Simulation, item: Endpoint, start: float, end: float) -> list[floa
 
 
 def test_a_burst_that_is_answered_keeps_the_burst_interval() -> None:
+    """FAULTS 14, in virtual time."""
     # nobody takes writes: all endpoints are replicas, and answer at once
     sim = Simulation(lambda item, now: (RTT_S, replica()), (A, B))
     start = sim.now
@@ -367,6 +371,7 @@ def test_the_next_probe_is_never_later_than_the_interval(age: float, jitter: flo
 
 @given(st.floats(0, 1000))
 def test_a_burst_slows_down_to_the_interval(age: float) -> None:
+    """FAULTS 14, in virtual time."""
     config = ProbeConfig()
     spacing = burst_spacing(config, 0.0, age)
     assert config.burst_interval_s <= spacing <= config.interval_s

@@ -224,14 +224,19 @@ class Clients(RuleBasedStateMachine):
             attempt.phase = "committing"
 
     @precondition(lambda self: self.sessions("committing"))
-    @rule(n=N, cancelled=st.booleans())
-    def finish_commit(self, n: int, cancelled: bool) -> None:
-        """`cancelled`: an operator ends its wait for the followers; it says no word then."""
+    @rule(n=N, cancelled=st.booleans(), warns=st.booleans())
+    def finish_commit(self, n: int, cancelled: bool, warns: bool) -> None:
+        """`cancelled`: its wait for the followers is ended, by a shutdown or an operator; it says
+        nothing then but that it `warns` of it."""
         fitting = self.sessions("committing")
         attempt = fitting[n % len(fitting)]
         server = attempt.server
         if cancelled:
             server.flush(attempt.commit_lsn)
+            if warns and attempt.state == "sent":
+                mark = attempt.mark
+                known = self.flushed.get(mark.incarnation, 0)
+                self.flushed[mark.incarnation] = max(known, mark.lsn)
         elif not self.cluster.durable(server, attempt.commit_lsn):
             return
         server.end(attempt.mark.xid)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from resilient.core.model import CausalToken
-from resilient.core.position import Position, Switch, contains
+from resilient.core.model import CausalToken, Switch
+from resilient.core.position import Position, contains
 
 #: timeline 2 left 1 at 100, 3 left 2 at 200; 4 left 1 as well, at 50: another branch
 TREE = {2: Switch(1, 100), 3: Switch(2, 200), 4: Switch(1, 50)}
 
 
-def at(timeline: int, lsn: int, *, exact: bool = True) -> Position:
-    return Position(timeline, lsn, "s1", exact)
+def at(timeline: int, lsn: int) -> Position:
+    return Position(timeline, lsn, "s1")
 
 
 def token(timeline: int, lsn: int) -> CausalToken:
@@ -23,33 +23,28 @@ def token(timeline: int, lsn: int) -> CausalToken:
 
 
 def test_on_one_timeline_positions_compare() -> None:
-    assert contains(at(1, 10), token(1, 10), 1)
-    assert not contains(at(1, 9), token(1, 10), 1)
+    assert contains(at(1, 10), token(1, 10))
+    assert not contains(at(1, 9), token(1, 10))
 
 
 def test_a_higher_position_on_the_fenced_branch_proves_nothing() -> None:
-    assert not contains(at(1, 999), token(2, 110), 2)
-    assert not contains(at(1, 999), token(2, 110), 2, TREE)
+    assert not contains(at(1, 999), token(2, 110))
+    assert not contains(at(1, 999), token(2, 110), TREE)
 
 
 def test_across_timelines_a_proved_switch_point_decides() -> None:
-    assert not contains(at(2, 300), token(1, 90), 2)  # not known where 2 left 1
-    assert contains(at(2, 300), token(1, 90), 2, TREE)
-    assert contains(at(3, 300), token(1, 100), 3, TREE)
-    assert not contains(at(2, 300), token(1, 101), 2, TREE)  # lost with the old primary
-    assert not contains(at(3, 300), token(4, 60), 4, TREE)
-
-
-def test_a_lower_bound_is_taken_for_the_newest_only() -> None:
-    assert contains(at(2, 300, exact=False), token(2, 110), 2)
-    assert not contains(at(2, 300, exact=False), token(2, 110), 3)
+    assert not contains(at(2, 300), token(1, 90))  # not known where 2 left 1
+    assert contains(at(2, 300), token(1, 90), TREE)
+    assert contains(at(3, 300), token(1, 100), TREE)
+    assert not contains(at(2, 300), token(1, 101), TREE)  # lost with the old primary
+    assert not contains(at(3, 300), token(4, 60), TREE)
 
 
 def test_who_tells_no_timeline_or_is_another_cluster_proves_nothing() -> None:
-    assert not contains(Position(None, 300), token(1, 10), 1)
-    assert not contains(at(1, 300), CausalToken(None, 10), 1)
-    assert not contains(Position(1, 300, "s2"), token(1, 10), 1)
-    assert contains(Position(1, 300), CausalToken(1, 10), 1)
+    assert not contains(Position(None, 300), token(1, 10))
+    assert not contains(at(1, 300), CausalToken(None, 10))
+    assert not contains(Position(1, 300, "s2"), token(1, 10))
+    assert contains(Position(1, 300), CausalToken(1, 10))
 
 
 @dataclass
@@ -86,13 +81,11 @@ def test_what_is_proved_is_true(tree: Tree, data: st.DataObject) -> None:
     begins = tree.switches[stands].lsn if stands > 1 else 0
     assume(lsn >= begins)
     asked = token(data.draw(timelines), data.draw(st.integers(0, 60)))
-    # What it tells may be late: one of its own ancestors.
-    told = stands
+    # Who isn't told its timeline hears how far it has been for certain: somewhere on the way.
+    told, told_lsn = stands, lsn
     while told > 1 and data.draw(st.booleans()):
-        told = tree.switches[told].parent
-    exact = told == stands and data.draw(st.booleans())
-    # A server on a timeline that nobody has ever told of isn't one of a client's.
-    highest = data.draw(st.integers(stands, len(tree.switches) + 1))
+        told, told_lsn = tree.switches[told].parent, tree.switches[told].lsn
+    told_lsn = data.draw(st.integers(0, told_lsn))
     known = {t: s for t, s in tree.switches.items() if data.draw(st.booleans())}
-    if contains(at(told, lsn, exact=exact), asked, highest, known):
+    if contains(at(told, told_lsn), asked, known):
         assert tree.has(stands, lsn, asked)

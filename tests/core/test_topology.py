@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role
+from resilient.core.model import Endpoint, FailureKind, Health, Observation, Role, Switch
 from resilient.core.topology import (
     Event,
     Evidence,
@@ -20,6 +20,7 @@ from resilient.core.topology import (
     Observed,
     ProbeFailed,
     ProbeSent,
+    Promoted,
     Resolved,
     State,
     Tick,
@@ -51,6 +52,28 @@ def generation(state: State, item: Endpoint) -> int:
     view = state.topology.find(item)
     assert view is not None
     return view.generation
+
+
+# -- where timelines began
+
+
+def test_a_switch_point_counts_where_its_parent_is_proved() -> None:
+    def told(state: State, timeline: int, incarnation: str = "i-b") -> State:
+        return after(Promoted(B, "s1", incarnation, timeline, 700), state=state)
+
+    second = told(after(Observed(B, primary(2, incarnation="i-b")), state=cluster()), 2)
+    assert second.topology.switches == ((2, Switch(1, 700)),)
+    # another run of it, or another timeline, is no news of this one
+    assert told(second, 3).topology.switches == second.topology.switches
+    assert told(cluster(), 2).topology.switches == ()
+    # three out of what?  Out of two, where the same run has followed it
+    third = after(Observed(B, primary(3, incarnation="i-b")), state=cluster())
+    assert told(third, 3).topology.switches == ()
+    on_two = after(Observed(B, replica(2, incarnation="i-b")), state=cluster())
+    third = after(Observed(B, primary(3, incarnation="i-b")), state=on_two)
+    assert told(third, 3).topology.switches == ((3, Switch(2, 700)),)
+    restarted = after(Observed(B, primary(3, incarnation="i-b2")), state=on_two)
+    assert told(restarted, 3, "i-b2").topology.switches == ()
 
 
 # -- who writes

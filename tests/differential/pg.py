@@ -27,10 +27,11 @@ from resilient.lab.options import LabError
 from resilient.lab.ports import choose_port
 from resilient.lab.postgres import Member, ServerSettings
 from resilient.lab.processes import Spawner, dismiss, server_account, start_guard
-from resilient.postgres import ledger
+from resilient.postgres.commit import ledger
 
 ADDRESS = "127.0.0.1"
 CONF = """
+wal_level = logical
 synchronous_commit = local
 restart_after_crash = on
 log_min_messages = log
@@ -135,6 +136,15 @@ def has_contrib() -> str:
         if list(place.rglob("postgres_fdw.control")):
             return ""
     return f"no contrib modules (Debian: postgresql-contrib) beside {binaries}"
+
+
+def has_decoder() -> bool:
+    """Can what is written to the log be read again?"""
+    try:
+        binaries = find_binaries()
+    except LabError:
+        return False
+    return any((binaries.parent / "lib").rglob("test_decoding.so"))
 
 
 def wheel_binaries() -> Path | None:

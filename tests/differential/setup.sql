@@ -5,6 +5,7 @@
 -- send(n)      writes a row in the other database, through dblink
 create extension postgres_fdw;
 create extension dblink;
+create extension pg_trgm;
 create server far foreign data wrapper postgres_fdw
   options (host '{sockets}', port '{port}', dbname 'far');
 -- its COMMIT is done, and waits for a standby that doesn't exist
@@ -148,6 +149,13 @@ create function temporary(n int) returns int language plpgsql as $$ begin
   create temporary table if not exists kept (n int); insert into kept values (n); return n; end $$;
 create function listen_in() returns int language plpgsql as
   $$ begin execute 'listen told'; return 1; end $$;
+create procedure committing(n int) language plpgsql as
+  $$ begin insert into marks values (n); commit; insert into marks values (-n); end $$;
+create function message(n int) returns int language plpgsql as
+  $$ begin perform pg_logical_emit_message(false, 'told', n::text); return n; end $$;
+create view locking as select n, pg_try_advisory_lock(n) as locked from numbers;
+create function set_tenant_aside(n int) returns int language plpgsql set work_mem = '1MB' as
+  $$ begin perform set_config('app.tenant', n::text, false); return n; end $$;
 create function take_number() returns int language sql as
   $$ select nextval('executions'); select 1 $$;
 create procedure set_tenant_in(n int) language plpgsql as

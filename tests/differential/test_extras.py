@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from resilient import errors
 from resilient.postgres import errors as pg_errors
 
-from .play import Play, Proxy, both, call
+from .play import CutAt, Play, Proxy, both, call
 
 pytestmark = pytest.mark.lab
 
@@ -105,6 +106,26 @@ async def test_the_token_of_a_primary_that_died(ours: Play) -> None:
     assert end.well or isinstance(end.error, psycopg.OperationalError), end
 
 
+@pytest.mark.parametrize("how", ["reset", "killed", "crash", "kept silent"])
+async def test_a_token_whose_session_is_lost_meanwhile(ours: Play, how: str) -> None:
+    """It only reads: it is asked again."""
+    async with ours.pool(max_size=1) as pool:
+        async with both(pool.connection()) as conn:
+            await call(conn.execute(f"insert into marks values ({ours.n})"))
+            pid = conn.info.backend_pid
+            if how == "reset":  # in the middle of the answer
+                ours.proxy.add(CutAt(pid, direction="client", side="before", needle=b"lsn"))
+        if how == "killed":
+            ours.admin(f"select pg_terminate_backend({pid}, 2000)")
+        elif how == "crash":
+            ours.crash()
+        elif how == "kept silent":
+            ours.proxy.reset(pid)
+        end = await ours.attempt(pool.causal_token)
+    assert end.well, end
+    assert end.value.lsn > 0
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["healthy", "its session lost"])
 async def test_a_block_that_is_open_during_close(play: Play, lost: bool) -> None:
     """As with the bare pool: it goes on to its end."""
@@ -156,6 +177,34 @@ async def test_a_pipeline_that_is_struck(play: Play, when: str) -> None:
                 assert "pipeline mode" not in str(end), end
         end = await play.block(pool, "select 1")
         assert end.well, end
+
+
+async def test_a_pipeline_whose_server_is_restarted(ours: Play) -> None:
+    """57P01 is the answer to the statement under way, and the server isn't as it was."""
+
+    def restart() -> None:
+        asleep = "select 1 from pg_stat_activity where wait_event = 'PgSleep'"
+        while not ours.admin(asleep):
+            time.sleep(0.01)
+        for dbname in ("app", "led", "far", "postgres"):
+            ours.server.forget(dbname)
+        ours.server.stop("fast")
+        ours.server.start()
+
+    async def work() -> Any:
+        async with both(pool.connection()) as conn, both(conn.pipeline()):
+            await call(conn.execute(f"insert into marks values ({ours.n})"))
+            await call(conn.execute("select pg_sleep(0.7)"))
+            cursor = await call(conn.execute("select 3"))
+            return await call(cursor.fetchall())
+
+    async with ours.pool() as pool:
+        operator = threading.Thread(target=restart)
+        operator.start()
+        end = await ours.attempt(work)
+        operator.join()
+    assert end.value == [(3,)], end
+    assert ours.struck() == 1
 
 
 # -- mismatches are said aloud

@@ -103,6 +103,34 @@ STATES: dict[str, tuple[list[str], str]] = {
         "fetch mine",
     ),
     "listen": (["listen told", "commit"], "select array_agg(c) from pg_listening_channels() c"),
+    "limit of an extension's own": (["select set_limit(0.9)"], "select show_limit()"),
+    "seed": (["select setseed(0.42)"], "select random()"),
+    "seed by name": (["set seed = 0.42"], "select random()"),
+    "lock in a view": (["select locked from locking where n = {n}"], LOCKS),
+    "function with a setting of its own": (["select set_tenant_aside({n})"], TENANT),
+    "set, and set back": (["set statement_timeout = '77s'", "reset all"], "show statement_timeout"),
+    "set_config of rows": (
+        ["select set_config(name, '78s', false) from pg_settings where name = 'statement_timeout'"],
+        "show statement_timeout",
+    ),
+    "time zone": (["set time zone 'Asia/Tokyo'"], "show timezone"),
+    "encoding": (["set client_encoding to 'latin1'"], "show client_encoding"),
+    "characteristics": (
+        ["set session characteristics as transaction isolation level serializable"],
+        "show default_transaction_isolation",
+    ),
+    "temporary sequence": (
+        ["create temporary sequence kept", "select nextval('kept')"],
+        "select currval('kept')",
+    ),
+    "temporary by search path": (
+        ["set search_path = pg_temp", "create table kept as select {n} as n"],
+        "select n from kept",
+    ),
+    "temporary function": (
+        ["create function pg_temp.mine() returns int language sql as 'select {n}'"],
+        "select pg_temp.mine()",
+    ),
     "listen in a function": (
         ["select listen_in()", "commit"],
         "select array_agg(c) from pg_listening_channels() c",
@@ -167,6 +195,32 @@ async def test_a_state_of_the_session(play: Play, name: str, mode: str) -> None:
         else:
             assert isinstance(end.error, psycopg.OperationalError), end
         assert (await play.block(pool, USER)).well
+
+
+#: a setting that was taken back isn't there after the loss either
+TAKEN_BACK = {
+    "block": ["set app.tenant = 'a'", "commit", "set app.tenant = 'b'", "rollback"],
+    "set_config": [
+        "select set_config('app.tenant', 'a', false)",
+        "commit",
+        "select set_config('app.tenant', 'b', false)",
+        "rollback",
+    ],
+    "savepoint": ["set app.tenant = 'a'", "savepoint s", "set app.tenant = 'b'", "rollback to s"],
+    "local": ["set app.tenant = 'a'", "commit", "set local app.tenant = 'b'", "commit"],
+    "reset": ["set app.tenant = 'a'", "commit", "reset app.tenant"],
+}
+
+
+@pytest.mark.parametrize("name", list(TAKEN_BACK))
+async def test_a_setting_that_was_taken_back(ours: Play, name: str) -> None:
+    expected = shown(ours, TAKEN_BACK[name], TENANT, MODES[0])
+    async with ours.pool() as pool:
+        end = await ours.attempt(lambda: across(ours, pool, TAKEN_BACK[name], TENANT, MODES[0]))
+    if end.well:
+        assert (end.value[0] or None) == (expected[0] or None)
+    else:
+        assert isinstance(end.error, psycopg.OperationalError), end
 
 
 # -- what the pool's own callbacks set

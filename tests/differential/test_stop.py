@@ -6,6 +6,8 @@ FAULTS 43, 44, 45.
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -150,6 +152,49 @@ async def test_an_operators_kill_whatever_the_attempts(ours: Play, attempts: int
         with ours.killing(RUNAWAY, most=MANY) as kills:
             end = await ours.run(pool, SLEEP)
     assert (len(kills), end.sqlstate, end.runs) == (1, "57P01", 1), end
+
+
+#: how an operator keeps an application away whose sessions he ends
+LOCKS_OUT = {
+    "role": ("alter role app nologin", "alter role app login"),
+    "database": (
+        "alter database app allow_connections false",
+        "alter database app allow_connections true",
+    ),
+    "limit": ("alter role app connection limit 0", "alter role app connection limit -1"),
+}
+END_ALL = "select pg_terminate_backend(pid, 2000) from pg_stat_activity where usename = 'app'"
+
+
+@pytest.mark.parametrize("how", list(LOCKS_OUT))
+@pytest.mark.parametrize("work", [in_block, in_autocommit, at_commit], ids=lambda w: w.__name__)
+async def test_an_operator_locks_the_application_out(play: Play, work: Work, how: str) -> None:
+    """Nobody may come back to look whether the server goes on; the driver's error all the same."""
+    before = play.executions()
+    lock, unlock = LOCKS_OUT[how]
+    play.settings["deadline_s"] = 1.5
+    play.server.forget("app")
+
+    def lock_out() -> None:
+        while not play.server.admin(f"select 1 from pg_stat_activity where {RUNAWAY}", "postgres"):
+            time.sleep(0.01)
+        play.server.admin(lock, "postgres")
+        play.server.admin(END_ALL, "postgres")
+
+    operator = threading.Thread(target=lock_out)
+    try:
+        async with play.pool() as pool:
+            operator.start()
+            end = await play.attempt(lambda: work(play, pool))
+            operator.join()
+    finally:
+        play.server.admin(unlock, "postgres")
+    assert isinstance(end.error, psycopg.OperationalError), end
+    # a COMMIT may have reached what nobody can be asked about now
+    told = end.sqlstate == "57P01" or (work is at_commit and (end.unknown or how == "limit"))
+    assert told, end
+    assert play.executions() == before + 1
+    assert play.struck() == 0
 
 
 @pytest.mark.parametrize("then", ["statement", "commit", "rollback"])

@@ -9,12 +9,14 @@ FAULTS 40.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from resilient.settings import Settings
 
+from .pg import Server, has_decoder
 from .play import (
     COMMIT_HELD,
     COMMIT_UNHEARD,
@@ -322,6 +324,123 @@ async def test_far_work_is_not_done_again_in_a_replay(play: Play, how: str, lost
         end = await play.attempt(work)
     assert play.sent() == 1
     assert isinstance(end.error, psycopg.OperationalError), end
+
+
+# -- the ways to end a block, and to run one's own
+
+
+ENDINGS = ["commit", "COMMIT", "END /* COMMIT */", "COMMIT and chain", "several", "transaction"]
+
+
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_however_the_block_is_ended(play: Play, how: str, cut: Way) -> None:
+    play.listen()
+
+    async def work() -> None:
+        async with both(pool.connection()) as conn:
+            if how == "transaction":
+                await call(conn.set_autocommit(True))
+                play.arm(conn, cut)
+                async with both(conn.transaction()):
+                    await call(conn.execute(f"select tell({play.n})"))
+                return
+            play.arm(conn, cut)
+            if how == "several":
+                await call(conn.execute(f"notify told, '{play.n}'; COMMIT"))
+                return
+            await call(conn.execute(f"select tell({play.n})"))
+            await call(conn.commit() if how == "commit" else conn.execute(how))
+
+    async with play.pool() as pool:
+        end = await play.attempt(work)
+    play.judge(end, play.heard())
+
+
+#: each is done, or half of it, when its reply is lost
+ALONE = {
+    "call committing({n})": "CALL",
+    "do $$ begin insert into marks values ({n}); commit; end $$": "DO",
+    "insert into marks values ({n}); select 1": "INSERT",
+    "begin; insert into marks values ({n}); commit": "COMMIT",
+}
+
+
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
+@pytest.mark.parametrize("text", list(ALONE))
+async def test_autocommit_that_ends_transactions_itself(play: Play, text: str) -> None:
+    async with play.pool() as pool:
+        end = await play.alone(pool, text.format(n=play.n), cut=reply_with(ALONE[text]))
+    assert play.struck() == 1
+    assert end.unknown or (play.bare and not end.well), end
+
+
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
+@pytest.mark.parametrize("how", ["executemany", "pipeline", "copy"])
+async def test_many_in_autocommit(play: Play, how: str) -> None:
+    insert = "insert into marks values (%s)"
+
+    async def work() -> None:
+        async with both(pool.connection()) as conn:
+            await call(conn.set_autocommit(True))
+            play.arm(conn, reply_with("COPY 1" if how == "copy" else "INSERT 0 1"))
+            if how == "executemany":
+                await call(conn.cursor().executemany(insert, [(play.n,), (-play.n,)]))
+            elif how == "pipeline":
+                async with both(conn.pipeline()):
+                    await call(conn.execute(insert, (play.n,)))
+                    await call(conn.execute("select 1"))
+            else:
+                async with both(conn.cursor().copy("copy marks from stdin")) as copy:
+                    await call(copy.write_row((play.n,)))
+
+    async with play.pool() as pool:
+        end = await play.attempt(work)
+    assert play.struck() <= 1
+    assert not end.well
+
+
+# -- what no rollback takes back, of the server's own
+
+
+@pytest.fixture
+def slot(differential_server: Server) -> Iterator[str]:
+    """A slot that keeps what is written to the log."""
+    if not has_decoder():
+        pytest.skip("no test_decoding")
+    differential_server.admin("select pg_create_logical_replication_slot('seen', 'test_decoding')")
+    yield "seen"
+    differential_server.admin("select pg_drop_replication_slot('seen')")
+
+
+@pytest.mark.parametrize("play", ["bare-threads", *OURS], indirect=True)
+@pytest.mark.parametrize("lost", ["reply", "session"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select message({n}) as told",
+        "select pg_logical_emit_message(false, 'told', '{n}') as told",
+        "with t as (select pg_logical_emit_message(1 = 2, 'told', '{n}') as told) table t",
+    ],
+)
+async def test_a_message_that_is_told_at_once(play: Play, slot: str, text: str, lost: str) -> None:
+    """It is in the log whatever becomes of the block, so a replay would tell it twice."""
+
+    async def work() -> None:
+        async with both(pool.connection()) as conn:
+            play.arm(conn, reply_with("told") if lost == "reply" else None)
+            await call(conn.execute(text.format(n=play.n)))
+            play.cut_off(conn)
+            await call(conn.execute("select 1"))
+
+    async with play.pool() as pool:
+        end = await play.attempt(work)
+    play.admin("insert into marks values (0)")  # has the log written out
+    seen = f"select data from pg_logical_slot_peek_changes('{slot}', null, null)"
+    told = [row for row in play.admin(seen) if f"content:{play.n}" in row[0].replace(" ", "")]
+    assert isinstance(end.error, psycopg.OperationalError), end
+    assert len(told) == 1, told
 
 
 # -- which resolver is used

@@ -153,6 +153,20 @@ def test_names_that_are_none(bad: str) -> None:
 def test_names() -> None:
     assert normalise("BÜCHER.Test.") == "xn--bcher-kva.test"
     assert normalise("_postgresql._TCP.x") == "_postgresql._tcp.x"
+    assert normalise("_sip._TCP.BÜCHER。test") == "_sip._tcp.xn--bcher-kva.test"
+
+
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [
+        ("straße.test", "xn--strae-oqa.test"),  # IDNA 2003: strasse.test
+        ("βόλος.test", "xn--nxasmm1c.test"),  # IDNA 2003: another letter
+        ("xn--strae-oqa.test", "xn--strae-oqa.test"),
+        ("ﬁn.Test", "fin.test"),
+    ],
+)
+def test_names_in_other_scripts_are_idna_2008s(name: str, wire: str) -> None:
+    assert normalise(name) == wire
     assert literal("[2001:db8::1]") == "2001:db8::1"
     assert literal("fe80::1%eth0") == "fe80::1%eth0"
     assert literal("1.2.3") is None

@@ -92,6 +92,7 @@ def test_header_must_be_that_of_a_reply(flags: int) -> None:
 
 
 def test_another_question_is_not_ours() -> None:
+    """FAULTS 23."""
     other = make_query(Question("p.test", "A"), edns=False)
     data = GOOD[:12] + other.section + GOOD[12 + len(QUERY.section) :]
     assert parse_reply(data, QUERY, ASKED) is None

@@ -111,6 +111,7 @@ async def test_callback_may_close_the_resolver_on_its_thread() -> None:
 
 
 async def test_forged_source_is_ignored(kind: Any) -> None:
+    """FAULTS 23."""
     with Lab([a("a.test", "192.0.2.1", delay_s=0.3)]) as lab:
         resolver = kind(lab.settings())
         call = asyncio.create_task(resolver.resolve("a.test"))

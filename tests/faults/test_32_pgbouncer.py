@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,53 +14,23 @@ from resilient.lab.ports import choose_port
 from resilient.postgres import ConnectionPool
 from resilient.settings import Settings
 from tests.differential.pg import Server
+from tests.differential.places.pooler import ADDRESS, pooling, version
 
 pytestmark = pytest.mark.lab
-PROGRAM = shutil.which("pgbouncer") or shutil.which("/usr/sbin/pgbouncer")
-CONFIG = """[databases]
-app = host={host} port={server} dbname=app user=app
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 3
-{more}
-"""
+#: 1.21 is the first that keeps prepared statements in transaction mode; those before know no
+#: such setting, and don't start with it
+NONE_KEPT = "max_prepared_statements = 0"
+VARIANTS = {"usual": "", "none prepared": NONE_KEPT} if version() >= (1, 21) else {"usual": ""}
 
 
-@pytest.fixture(params=["", "max_prepared_statements = 0"], ids=["usual", "none prepared"])
-def pooler(request: pytest.FixtureRequest, lone: Server, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=VARIANTS.values(), ids=VARIANTS)
+def pooler(request: pytest.FixtureRequest, lone: Server) -> Iterator[str]:
     """The DSN of a PgBouncer in front of the server."""
-    if PROGRAM is None:
-        pytest.skip("there is no pgbouncer (Debian: pgbouncer)")
-    port = choose_port(["127.0.0.1"], None, 6432, "port", prefer_usual=False)
-    config = tmp_path / "pgbouncer.ini"
-    text = CONFIG.format(host=lone.address, server=lone.port, port=port, more=request.param)
-    text = text.replace("auth_type = any", "auth_type = any\nlogfile =")
-    config.write_text(text)
-    user: dict[str, Any] = {}
-    if os.getuid() == 0:
-        entry = pwd.getpwnam("postgres")
-        user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(0o755)
-    process = subprocess.Popen([PROGRAM, str(config)], stderr=subprocess.DEVNULL, **user)
-    try:
-        give_up_at = time.monotonic() + 5
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                if time.monotonic() > give_up_at or process.poll() is not None:
-                    pytest.skip(f"pgbouncer didn't start: {process.poll()}")
-                time.sleep(0.02)
-        yield f"host=127.0.0.1 port={port} user=app dbname=app"
-    finally:
-        process.terminate()
-        process.wait(5)
+    port = choose_port([ADDRESS], None, 6432, "port", prefer_usual=False)
+    with pooling(
+        lone.address, lone.port, "transaction", 3, more=request.param, port=port
+    ) as running:
+        yield running.dsn
 
 
 @pytest.mark.parametrize(

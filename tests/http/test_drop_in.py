@@ -434,3 +434,28 @@ def test_many_names_one_after_the_other_are_forgotten(
         assert len(engine._directory._records) < 64
         assert len(engine._origins) <= 130
         assert len(asyncio.all_tasks(engine._directory._monitor.loop)) < 64
+
+
+@pytest.mark.parametrize("library", [httpx2, httpx])
+def test_ours_in_the_librarys_place(
+    monkeypatch: pytest.MonkeyPatch, run_upstreams: Run, library: Any
+) -> None:
+    """The shortest way to adopt it: everything that is made from here on is ours."""
+    ours = resilient.http if library is httpx2 else resilient.http.httpx
+    names = {"HTTPTransport": "Transport", "AsyncHTTPTransport": "AsyncTransport"}
+    for name in ("Client", "AsyncClient", *names):
+        monkeypatch.setattr(library, name, getattr(ours, names.get(name, name)))
+    (upstream,) = run_upstreams(1)
+    url = f"http://{upstream.address}:{upstream.port}/"
+    with library.Client() as client:
+        assert client.get(url).status_code == 200
+    with library.Client(transport=library.HTTPTransport()) as client:
+        assert client.get(url).status_code == 200
+
+    async def main() -> None:
+        async with library.AsyncClient() as client:
+            assert (await client.get(url)).status_code == 200
+        async with library.AsyncClient(transport=library.AsyncHTTPTransport()) as client:
+            assert (await client.get(url)).status_code == 200
+
+    asyncio.run(main())

@@ -3,6 +3,9 @@
 At an endpoint that falls silent such a request is given up when health checks prove the
 endpoint dead, and never because it, or others like it, take long.  At one that fails it would be
 lost, so it rather isn't sent there.
+
+
+FAULTS 38.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from resilient import Settings
 from resilient.monitor import resolvers
 
 ONE = Settings(dns_nameservers="127.0.0.1:1", dns_mode="a.test=strict", zone="az1")
-SAME = ONE.model_copy(update={"zone": "az2", "deadline_s": 7.0})
-OTHER = ONE.model_copy(update={"dns_timeout_s": 0.5})
+SAME = ONE.replace(zone="az2", deadline_s=7.0)
+OTHER = ONE.replace(dns_timeout_s=0.5)
 
 
 async def test_equal_dns_settings_share_one() -> None:

@@ -50,6 +50,53 @@ def test_a_new_one_starts_after_the_last_release() -> None:
     thread.release(second)
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["closing", "at work"])
+def test_the_end_interrupts_no_task_that_closes_what_it_holds(begun: bool) -> None:
+    closed = []
+
+    async def holding() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for step in range(3):
+                await asyncio.sleep(0.02)
+                closed.append(step)
+
+    async def start() -> asyncio.Task[None]:
+        task = asyncio.create_task(holding())
+        await asyncio.sleep(0)
+        if begun:
+            task.cancel()
+            await asyncio.sleep(0)
+        return task
+
+    monitor = thread.acquire()
+    task = monitor.submit(start()).result(5)
+    thread.release(monitor)
+    assert task.done()
+    assert closed == [0, 1, 2]
+
+
+def test_a_task_that_does_not_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "END_S", 0.05)
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    async def start() -> asyncio.Task[None]:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        return task
+
+    monitor = thread.acquire()
+    task = monitor.submit(start()).result(5)
+    thread.release(monitor)
+    assert task.done()
+
+
 def test_many_threads_get_the_same_one() -> None:
     got: list[thread.MonitorThread] = []
     barrier = threading.Barrier(8)

@@ -16,7 +16,10 @@ import pytest
 
 from resilient.core.model import Endpoint
 from resilient.monitor.sockets import Link
-from resilient.postgres.derived import derive
+from resilient.postgres.commit.knowledge import Knowledge
+from resilient.postgres.commit.resolver import Resolver
+from resilient.postgres.replay.replayer import Replayer
+from resilient.postgres.session.derived import derive
 from resilient.settings import Settings
 
 SETTINGS = Settings()
@@ -33,40 +36,52 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 class Core:
     """The pool's part, which these connections don't have."""
 
-    settings = SETTINGS
-    shared = None
-    _owner = None
+    place = None
+    known = Knowledge(SETTINGS.commit_resolver)
 
-    def note(self, conn: Any, exc: BaseException) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def lost(self, link: Any, exc: BaseException, broken: bool) -> None:
         return None
 
     def withdraw(self) -> bool:
         return True
 
+    def locks_out(self, link: Link, refusal: BaseException) -> bool:
+        return False
 
-class Mortal:
-    """There is nowhere to go: what is lost is lost, as psycopg has it."""
+    def crowded(self) -> bool:
+        return False
 
-    _core = Core()
+    def met(self, endpoint: Endpoint, seen: Any) -> None:
+        pass
 
-    def _recover(self, exc: Exception, sent: Any) -> Any:
-        raise exc
-        yield
+    def cut_at(self, when_s: float, link: Link, why: str) -> None:
+        return None
 
-    def _commit_lost(self, exc: Exception) -> Any:
-        raise exc
-        yield
+
+def _raise(self: Any, exc: Exception, *more: Any, **named: Any) -> Any:
+    raise exc
+    yield
+
+
+# There is nowhere to go: what is lost is lost, as psycopg has it.
+Replayer.recover = _raise  # type: ignore[method-assign]
+Resolver.lost = _raise  # type: ignore[method-assign]
 
 
 def engage(conn: Any) -> Any:
-    conn._link = Link(Endpoint("", "127.0.0.1", 0), 0)
+    keeper = conn._resilient
+    link = Link(Endpoint("", "127.0.0.1", 0), 0)
     if conn.pgconn.status == 0:
-        conn._link.bind(conn.pgconn.socket)
-    conn.engage(in_force[0])
+        link.bind(conn.pgconn.socket)
+    keeper.wire.attach(link)
+    keeper.on_checkout(Core(in_force[0]))
     return conn
 
 
-class Recorded(Mortal, derive(psycopg.Connection)):  # type: ignore[misc]
+class Recorded(derive(psycopg.Connection)):  # type: ignore[misc]
     __module__ = "psycopg"
 
     @classmethod
@@ -74,7 +89,7 @@ class Recorded(Mortal, derive(psycopg.Connection)):  # type: ignore[misc]
         return engage(super().connect(*args, **kwargs))
 
 
-class AsyncRecorded(Mortal, derive(psycopg.AsyncConnection)):  # type: ignore[misc]
+class AsyncRecorded(derive(psycopg.AsyncConnection)):  # type: ignore[misc]
     __module__ = "psycopg"
 
     @classmethod

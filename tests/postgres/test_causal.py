@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -37,6 +38,7 @@ async def test_a_read_after_a_token_sees_the_commit(
     new_id: Callable[[], int],
     paused: Callable[[str], None],
 ) -> None:
+    """FAULTS 18."""
     near, far = lab.standbys
     await face.open(lab.dsn, settings_of(lab, zone=near.zone))
     try:
@@ -70,9 +72,38 @@ async def test_a_read_after_a_token_sees_the_commit(
 
 
 @pytest.mark.lab
+async def test_a_token_of_before_a_failover_is_read_on_a_replica_that_has_it(
+    lab: Lab, orders: str, face: Face, new_id: Callable[[], int]
+) -> None:
+    """The new primary has said where its timeline began."""
+    lab.admin(lab.primary.zone, "grant pg_read_all_stats to app")
+    await face.open(lab.dsn, settings_of(lab, zone=None))
+    try:
+        await face.wait()
+        number = new_id()
+        await face.insert(number)
+        token = await face._call(face.pool.causal_token)
+        lab.inject("switchover").wait_done()
+        await face.insert(new_id())
+        assert token.timeline == face.pool.topology.epoch - 1
+        query = f"select count(*), host(inet_server_addr()) from orders where id = {number}"
+        for _ in range(500):
+            seen = await face.query(query, read_only=True, after=token)
+            assert seen[0] == 1
+            if seen[1] != lab.primary.address:
+                break
+            await asyncio.sleep(0.01)
+        assert seen[1] != lab.primary.address
+    finally:
+        await face.close()
+        lab.admin(lab.primary.zone, "revoke pg_read_all_stats from app")
+
+
+@pytest.mark.lab
 async def test_a_token_of_an_older_timeline_is_read_on_the_primary(
     lab: Lab, orders: str, face: Face
 ) -> None:
+    """FAULTS 51."""
     await face.open(lab.dsn, settings_of(lab, zone=lab.standbys[0].zone))
     try:
         await face.wait()

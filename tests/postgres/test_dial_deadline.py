@@ -11,7 +11,7 @@ from psycopg import errors as e
 
 from resilient.core.model import Endpoint
 from resilient.monitor.sockets import Link
-from resilient.postgres.connection import Dial
+from resilient.postgres.session.dial import Dial
 
 HERE = Endpoint("here", "127.0.0.1", 5432)
 

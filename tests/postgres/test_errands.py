@@ -11,8 +11,8 @@ import pytest
 
 from resilient.core.model import Role
 from resilient.lab import Lab
-from resilient.postgres.base import PoolCore
-from resilient.postgres.errands import Errands
+from resilient.postgres.pool.base import PoolCore
+from resilient.postgres.pool.errands import Errands
 
 from .conftest import Face, settings_of
 from .riding import backends, settled, until

@@ -88,6 +88,7 @@ async def fail_over(
 async def test_several_hosts(
     lab: Lab, orders: str, face: Face, new_id: Callable[[], int], fault: str
 ) -> None:
+    """FAULTS 1–4."""
     skip_unless(lab, fault)
     await fail_over(lab, face, new_id, fault, lab.dsn)
 
@@ -96,6 +97,7 @@ async def test_several_hosts(
 async def test_one_cname(
     lab: Lab, orders: str, face: Face, new_id: Callable[[], int], fault: str
 ) -> None:
+    """FAULTS 1–4."""
     skip_unless(lab, fault)
     await fail_over(lab, face, new_id, fault, lab.writer_dsn)
 

@@ -92,6 +92,7 @@ def test_a_dropped_pool_ends_its_monitor(lab: Lab, orders: str) -> None:
 
 
 def test_a_forked_child_gets_connections_of_its_own(lab: Lab, orders: str) -> None:
+    """FAULTS 33."""
     with ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=2) as pool:
         pool.wait()
         with pool.connection() as held:

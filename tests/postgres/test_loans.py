@@ -20,7 +20,8 @@ import psycopg_pool
 import pytest
 
 from resilient.lab import Lab
-from resilient.postgres import AsyncConnectionPool, ConnectionPool, loans
+from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres.pool import loans
 
 from .conftest import Face, settings_of
 from .riding import Rides, backends, settled, sides, sockets, until

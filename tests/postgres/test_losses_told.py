@@ -12,8 +12,8 @@ import pytest
 from resilient.core.model import Endpoint
 from resilient.core.outcome import Incarnation, XidStatus, lsn_text
 from resilient.lab import Lab
-from resilient.postgres import losses
-from resilient.postgres.witness import KEPT_MARKS, Witness, _shared, xid_statuses
+from resilient.postgres.commit import losses
+from resilient.postgres.commit.facts import KEPT_MARKS, Witness, _shared, xid_statuses
 
 HERE = Endpoint("writer.test", "10.0.0.2", 5432)
 _systems = (f"system-{number}" for number in itertools.count())

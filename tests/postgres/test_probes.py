@@ -17,8 +17,8 @@ import pytest
 from resilient.core.outcome import Mark, Outcome, XidStatus, resolve
 from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
 from resilient.lab import Lab
-from resilient.postgres import loans
-from resilient.postgres.witness import Flushed
+from resilient.postgres.commit.facts import Flushed
+from resilient.postgres.pool import loans
 
 from .conftest import INSERT, Face, settings_of
 from .riding import Rides, SlowRoad, backends, in_app, sides, until
@@ -188,7 +188,7 @@ async def test_a_probe_may_not_ask_for_it_any_more(
 async def _all_have_met(face: Face) -> None:
     """Both connections have run a block, and know their server."""
     await asyncio.gather(*(face.query("select pg_sleep(0.2)") for _ in range(2)))
-    assert all(conn._link.witness for conn in [*face.pool._pool, *face.pool._core.lent])
+    assert all(conn._resilient.link.witness for conn in [*face.pool._pool, *face.pool._core.lent])
 
 
 async def _marked(face: Face) -> tuple[Mark, Flushed]:
@@ -197,12 +197,12 @@ async def _marked(face: Face) -> tuple[Mark, Flushed]:
     if not face.is_async:
         with pool.connection() as conn:
             conn.execute(INSERT, (0,))
-            found = conn._journal.mark, conn._witness().flushed
+            found = conn._resilient.judge.journal.mark, conn._resilient.wire.facts.flushed
             conn.rollback()
         return found
     async with pool.connection() as conn:
         await conn.execute(INSERT, (0,))
-        found = conn._journal.mark, conn._witness().flushed
+        found = conn._resilient.judge.journal.mark, conn._resilient.wire.facts.flushed
         await conn.rollback()
     return found
 

@@ -56,7 +56,7 @@ async def reading(shell: Shell, lab: Lab, **settings: Any) -> AsyncIterator[tupl
     async with shell.opened(lab, zone=near.zone, **settings) as pool:
         await until_known(shell, lab, pool, near.address)
         async with shell.within(pool.connection(read_only=True)) as conn:
-            assert str(conn._link.endpoint.address) == near.address
+            assert str(conn._resilient.link.endpoint.address) == near.address
             yield conn, near.address
 
 

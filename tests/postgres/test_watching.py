@@ -14,7 +14,8 @@ import pytest
 from resilient.core.model import Role
 from resilient.lab import Lab
 from resilient.monitor.cluster import Cluster
-from resilient.postgres import loans, role
+from resilient.postgres import role
+from resilient.postgres.pool import loans
 from resilient.settings import Settings
 
 from .conftest import Face, settings_of
@@ -195,11 +196,11 @@ async def marked(face: Face) -> list[Any]:
     if face.is_async:
         async with face.pool.connection(timeout=10) as conn:
             await conn.execute("insert into orders values (0)")
-            assert conn._journal.mark is not None
+            assert conn._resilient.judge.journal.mark is not None
             await conn.rollback()
             return [conn]
     with face.pool.connection(timeout=10) as conn:
         conn.execute("insert into orders values (0)")
-        assert conn._journal.mark is not None
+        assert conn._resilient.judge.journal.mark is not None
         conn.rollback()
         return [conn]

@@ -313,7 +313,9 @@ async def a_journal_holds_no_more_than_its_bound(s: Scene) -> None:
         for _ in range(20):
             cursor = await s.do(conn.execute, large)
             assert len(await s.rows(cursor)) == 1000
-        kept = [entry for entry in conn._journal.entries if entry.results is not None]
+        kept = [
+            entry for entry in conn._resilient.judge.journal.entries if entry.results is not None
+        ]
         held = sum(result.ntuples for entry in kept for result in entry.results)
         assert held < 1000
         await s.failover()
@@ -327,7 +329,7 @@ async def a_journal_over_its_bound_holds_nothing(s: Scene) -> None:
     async with s.block(replay_max_bytes=1_000_000) as conn:
         for _ in range(20):
             await s.do(conn.execute, wide)
-        journal = conn._journal
+        journal = conn._resilient.judge.journal
         assert all(not entry.results for entry in journal.entries)
         for number in range(200, 300):
             await s.insert(conn, number)

@@ -11,9 +11,10 @@ import pytest
 from resilient.lab import Lab
 from resilient.lab.pytest_plugin import skip_unless
 
-for _acts in ("going_on", "cursors", "pipelines", "state", "refused"):
+for _acts in ("going_on", "cursors", "pipelines", "state", "refused", "kept"):
     pytest.register_assert_rewrite(f"{__package__}.acts_{_acts}")
 
+from .acts_kept import KEPT_TABLES  # noqa: E402
 from .stage import Report, Shell, Stage, script  # noqa: E402
 
 #: `acts` has no constraint: what is applied twice must be seen
@@ -34,6 +35,7 @@ def tables(session_lab: Lab) -> Lab:
     dsn = f"{session_lab.dsn} target_session_attrs=read-write"
     with psycopg.connect(dsn) as conn:
         conn.execute(TABLES)
+        conn.execute(KEPT_TABLES.encode())
     return session_lab
 
 

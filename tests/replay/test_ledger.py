@@ -15,7 +15,8 @@ import pytest
 from resilient.core.outcome import Outcome
 from resilient.errors import ConfigError
 from resilient.lab import Lab
-from resilient.postgres import CommitOutcomeUnknown, ledger
+from resilient.postgres import CommitOutcomeUnknown
+from resilient.postgres.commit import ledger
 
 from .held import Held, backend_that_waits, cut, cut_off, stopped, until
 from .stage import Shell, numbers

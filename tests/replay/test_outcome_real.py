@@ -21,8 +21,8 @@ import pytest
 from resilient.core.outcome import Mark, Outcome, Verdict, XidStatus, resolve
 from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
 from resilient.lab import Lab
+from resilient.postgres.commit.facts import RIDER, Witness, ask, witness, xid_status
 from resilient.postgres.role import lsn
-from resilient.postgres.witness import RIDER, Witness, ask, witness, xid_status
 
 from .held import cut_off, forget_settings, until
 from .stage import numbers
@@ -144,7 +144,7 @@ def _asked(client: Client, lost: Lost) -> tuple[Said, Verdict]:
 
 
 def test_an_id_that_the_new_primary_gave_again(lab: Lab, connect: Connect) -> None:
-    """The standby never had the transaction; its id is committed, for another one."""
+    """The standby never had the transaction; its id is committed, for another one (FAULTS 15)."""
     with cut_off(lab):
         lost = _commit(connect(), "local")
         assert _received(lab) < lost.mark.lsn
@@ -184,7 +184,10 @@ def test_a_first_write_that_leaves_no_trace_in_the_log(lab: Lab, connect: Connec
 
 def test_a_crash_that_lost_the_tail_before_the_failover(lab: Lab, connect: Connect) -> None:
     """The primary itself forgot the transaction, came back, and gave its id again; *that* was
-    replicated.  Only the flush position tells."""
+    replicated.  Only the flush position tells.
+
+    FAULTS 39.
+    """
     try:
         lost, again = _forgotten(lab, connect)
         _burn(again, lost.mark.xid)
@@ -241,7 +244,10 @@ def _commit_unflushed(lab: Lab, connect: Connect) -> Lost:
 
 def test_a_backends_crash_is_another_incarnation(lab: Lab, connect: Connect) -> None:
     """The postmaster starts over after one backend's death: its start time stays, the end of
-    its recovery doesn't, and ids may have been given again."""
+    its recovery doesn't, and ids may have been given again.
+
+    FAULTS 39.
+    """
     client = connect()
     before = client.witness().incarnation
     os.kill(client.conn.info.backend_pid, signal.SIGKILL)

@@ -29,7 +29,7 @@ async def test_statements_of_ours_that_may_be_gone(
     async with shell.opened(lab) as pool, shell.within(pool.connection()) as conn:
         for number in range(3):
             await shell.do(conn.execute, INSERT, (act, number))
-            assert conn._journal.mark is not None
+            assert conn._resilient.judge.journal.mark is not None
             await shell.do(conn.commit)
             await shell.do(conn.set_autocommit, True)
             for statement in script:
@@ -50,7 +50,7 @@ async def test_a_write_of_its_own_is_not_sent_to_a_session_that_has_ended(
         await shell.do(conn.execute, INSERT, (act, 0))
         pid = conn.info.backend_pid
         await asyncio.to_thread(lab.admin, None, f"select pg_terminate_backend({pid})")
-        while not conn._link.readable(0):
+        while not conn._resilient.link.readable(0):
             await asyncio.sleep(0.005)
         await shell.do(conn.execute, INSERT, (act, 1))
         assert conn.info.backend_pid != pid

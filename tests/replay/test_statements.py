@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resilient.postgres.statements import traits
+from resilient.postgres.replay.statements import traits
 
 from .scanner import several_statements
 
@@ -84,8 +84,8 @@ TABLE: list[tuple[str, dict[str, object]]] = [
     ("prepare transaction 'x'", {"hazard": "a two-phase transaction", "ends": False}),
     ("commit prepared 'x'", {"hazard": "a two-phase transaction", "ends": False}),
     ("rollback prepared 'x'", {"hazard": "a two-phase transaction"}),
-    ("commit and chain", {"hazard": "a chained transaction", "ends": False}),
-    ("rollback and chain", {"hazard": "a chained transaction"}),
+    ("commit and chain", {"hazard": "COMMIT AND CHAIN", "ends": False, "control": True}),
+    ("rollback and chain", {"hazard": "ROLLBACK AND CHAIN", "control": False}),
     ("create temp table t (n int)", {"hazard": "a temporary table", "lasting": True}),
     ("create global temporary table t (n int)", {"hazard": "a temporary table"}),
     ("create or replace temporary view v as select 1", {"hazard": "a temporary table"}),

@@ -35,7 +35,7 @@ async def block(shell: Shell, pool: Any, act: str, *, by_hand: str = "") -> None
 async def test_a_cancelled_wait_for_the_standbys_is_no_success(
     tables: Lab, lab: Lab, shell: Shell, by_hand: str
 ) -> None:
-    """The server says COMMIT, and warns: only it has the transaction."""
+    """FAULTS 16: The server says COMMIT, and warns: only it has the transaction."""
     act = next(_names)
     async with shell.opened(lab) as pool:
         with Held(lab) as held:

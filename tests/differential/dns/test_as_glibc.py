@@ -1,4 +1,7 @@
-"""What resolv.conf, the hosts file and the network say: glibc's getaddrinfo beside ours."""
+"""What resolv.conf, the hosts file and the network say: glibc's getaddrinfo beside ours.
+
+FAULTS 57.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A name vanishes and comes back: plain httpx2 has it with its next request, so must ours."""
+"""A name vanishes and comes back: plain httpx2 has it with its next request, so must ours.
+
+FAULTS 57.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@
 /above             GOAWAY that doesn't include this stream, then nothing; 200 the next time
 /early?s=0.5       103 at once, 200 after that long
 /big?n=1000000     so many bytes
+/bye               200, then the end of the connection, without a word
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class Connection:
             self._h2.send_headers(stream, OK)
             await self._send(stream, bytes(int(options["n"])) if "n" in options else body)
         self._flush()
+        if parts.path == "/bye":
+            self._writer.close()
 
     async def _send(self, stream: int, body: bytes) -> None:
         while body:

@@ -1,4 +1,7 @@
-"""What the caller said of time and connections holds."""
+"""What the caller said of time and connections holds.
+
+FAULTS 58.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 from side_by_side import Asked, Names, Pair, Reply, Server
@@ -150,3 +154,39 @@ def test_an_idle_connection_elsewhere_is_closed_before_anyone_waits(
     plain, ours = pair.each(run if pair.blocking else run_async, limits=limits, timeout=1)
     assert plain.text == ours.text == "200 ok"
     assert ours.took_s < 0.5
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+def test_at_the_limit_connections_are_used_again(
+    pair: Pair, serve: Serve, url: str, library: str
+) -> None:
+    """Whichever endpoint they are to: none is closed for one to another, as long as it serves."""
+    pair.library = library
+
+    def handle(one: Asked) -> Reply:
+        time.sleep(0.005)
+        return 200, {}, b"ok"
+
+    servers = serve(3, handle)
+    limits = (httpx2 if library == "httpx2" else httpx).Limits(max_connections=4)
+    many(pair, url, {"limits": limits, "timeout": 10}, 60)
+    assert sum(server.total for server in servers) <= 6  # 60 before
+
+
+def test_at_the_limit_a_flow_stays_where_it_is(pair: Pair, serve: Serve, url: str) -> None:
+    """A redirect is answered by the endpoint that gave it, though another's connection is free."""
+
+    def handle(one: Asked) -> Reply:
+        mine = one.sock.getsockname()[0]
+        if one.path.startswith("/from"):
+            return 302, {"location": f"/to?{mine}"}, b""
+        time.sleep(0.002)
+        return 200, {}, b"ok"
+
+    servers = serve(2, handle)
+    limits = httpx2.Limits(max_connections=2)
+    options = {"limits": limits, "timeout": 10, "follow_redirects": True}
+    many(pair, url + "/from", options, 30)
+    for server in servers:
+        ends = [asked.path for asked in server.asked if asked.path.startswith("/to")]
+        assert set(ends) <= {f"/to?{server.address}"}

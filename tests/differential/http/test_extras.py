@@ -12,7 +12,9 @@ import pytest
 from side_by_side import Asked, Pair, Reply, Server
 
 from resilient import Settings
+from resilient.errors import NoEndpointAvailable
 from resilient.http import _dial
+from resilient.telemetry import instruments
 
 Serve = Callable[..., list[Server]]
 HEDGE: dict[str, Any] = {"resilient": {"hedge": True}}
@@ -178,3 +180,45 @@ def test_a_saturated_zone_spills_over(serve: Serve, url: str, count: int, spille
     assert len(pair.one(run, True, timeout=10).result) == count
     assert bool(servers[1].asked) is spilled
     assert len(servers[0].asked) > len(servers[1].asked)
+
+
+def test_further_attempts_are_counted(
+    pair: Pair, serve: Serve, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what they were for; a meter that fails harms nobody."""
+    counted: list[str] = []
+
+    def count(number: float, said: Any) -> None:
+        counted.append(said["resilient.attempt.reason"])
+        raise RuntimeError("the meter is broken")
+
+    monkeypatch.setitem(instruments._made, "resilient.http.attempts", count)
+
+    def handle(one: Asked) -> Reply:
+        first = one.sock.getsockname()[0] == servers[0].address
+        if first and one.path == "/lost":
+            return None
+        if first and one.path == "/hedge":
+            time.sleep(0.6)
+        return (503 if first and one.path == "/answer" else 200), {}, b"ok"
+
+    servers: list[Server] = []
+    servers += serve(2, handle)
+    pair.settings = local(servers)
+    asks: list[Callable[[Any], Any]] = [
+        lambda client: client.get(url + "/lost"),
+        lambda client: client.get(url + "/answer"),
+        lambda client: client.get(url + "/hedge", extensions=HEDGE),
+    ]
+    for ask, why in zip(asks, ("lost", "answer", "hedge"), strict=True):
+        counted.clear()
+        seen = pair.one(in_turn(pair, [ask]), True)
+        assert [response.status_code for response in seen.result] == [200]
+        assert counted == [why]
+    for server in servers:
+        server.refuse()
+    counted.clear()
+    last = {"resilient": {"deadline_s": 0.2}}
+    seen = pair.one(in_turn(pair, [lambda client: client.post(url, extensions=last)]), True)
+    assert isinstance(seen.result, NoEndpointAvailable)
+    assert counted == ["nobody"]

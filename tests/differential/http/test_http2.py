@@ -176,6 +176,25 @@ def test_a_server_that_goes_away_answers_what_it_took(pair: Pair, serve: Serve2,
     assert server.connections == 2
 
 
+def test_an_idle_connection_that_was_ended_isnt_used(pair: Pair, serve: Serve2, url: str) -> None:
+    """Plain clients write to it, and lose the order."""
+    (server,) = serve(1)
+
+    def run(client: Any) -> Any:
+        client.get(f"{url}/bye")
+        time.sleep(0.1)
+        return client.post(f"{url}/x")
+
+    async def run_async(client: Any) -> Any:
+        await client.get(f"{url}/bye")
+        await asyncio.sleep(0.1)
+        return await client.post(f"{url}/x")
+
+    seen = pair.one(run if pair.blocking else run_async, True, **OPTIONS)
+    assert seen.text.startswith("200"), seen.result
+    assert (server.seen, server.connections) == (["/bye", "/x"], 2)
+
+
 @pytest.mark.parametrize("pair", ["sync-httpx2", "async-httpx"], indirect=True)
 @pytest.mark.parametrize("path", ["/slow", "/early"])
 def test_a_hung_server_is_left_by_all_streams(

@@ -1,4 +1,7 @@
-"""Whatever servers and URLs say: an error or the plain client's answer, and nothing is left."""
+"""Whatever servers and URLs say: an error or the plain client's answer, and nothing is left.
+
+FAULTS 59.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Slow isn't lost, and idempotent isn't harmless: how often servers are asked."""
+"""Slow isn't lost, and idempotent isn't harmless: how often servers are asked.
+
+FAULTS 56.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which cluster is meant: by the writer's name, and by nobody else's."""
+"""Which cluster is meant: by the writer's name, and by nobody else's.
+
+FAULTS 48–50.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One address with several servers behind it."""
+"""One address with several servers behind it.
+
+FAULTS 46.
+"""
 
 from __future__ import annotations
 

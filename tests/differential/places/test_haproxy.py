@@ -1,4 +1,7 @@
-"""Behind a real HAProxy: standbys in turn, and the primary by a health check such as Patroni's."""
+"""Behind a real HAProxy: standbys in turn, and the primary by a health check such as Patroni's.
+
+FAULTS 46.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Behind a real PgBouncer: in its queue is not dead."""
+"""Behind a real PgBouncer: in its queue is not dead.
+
+FAULTS 47.
+"""
 
 from __future__ import annotations
 

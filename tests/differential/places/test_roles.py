@@ -99,12 +99,12 @@ async def test_the_order_of_hosts_is_libpqs(lab: Lab, orders: str, face: Face) -
     both = {member.address for member in lab.standbys}
     async with opened(face, dsn, min_size=4) as ours:
         await ours.wait()
-        held = [conn._link.endpoint.address for conn in ours.pool._pool]
+        held = [conn._resilient.link.endpoint.address for conn in ours.pool._pool]
         assert set(held) == {lab.standbys[1].address}
     evenly = Face("async" if face.is_async else "sync")
     async with opened(evenly, f"{dsn} load_balance_hosts=random", min_size=16) as ours:
         await ours.wait()
-        assert {conn._link.endpoint.address for conn in ours.pool._pool} == both
+        assert {conn._resilient.link.endpoint.address for conn in ours.pool._pool} == both
 
 
 async def test_a_list_of_replicas_reads(lab: Lab, orders: str, face: Face) -> None:

@@ -1,0 +1,115 @@
+"""What `ENGINE = "resilient.django"` names: Django's own backend over a resilient pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.backends.postgresql import base
+from psycopg.conninfo import conninfo_to_dict
+
+from ..postgres import ConnectionPool
+from ..postgres.target import default_conninfo
+from ..settings import Settings, from_environment
+
+#: unless OPTIONS["pool"] says otherwise: one is kept, and a hundred threads are served
+SIZES: dict[str, Any] = {"min_size": 1, "max_size": 100}
+#: Django's names for what a connection string says
+_NAMES = (
+    ("NAME", "dbname"),
+    ("USER", "user"),
+    ("PASSWORD", "password"),
+    ("HOST", "host"),
+    ("PORT", "port"),
+)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's PostgreSQL backend; its connections are a resilient pool's.
+
+    `OPTIONS["pool"]`: arguments of the pool, as with Django's own backend.  `OPTIONS["resilient"]`:
+    `settings`, and `reader_of`, the alias whose replicas this one reads from.  `CONN_MAX_AGE` is
+    allowed; `CONN_HEALTH_CHECKS` is needless.
+    """
+
+    def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(settings_dict, *args, **kwargs)
+        options = settings_dict.setdefault("OPTIONS", {})
+        named = settings_dict.get("NAME") or options.get("service")
+        if not named and not self._reader_of:
+            self._take_from_environment()
+
+    @property
+    def _ours(self) -> dict[str, Any]:
+        ours: dict[str, Any] = self.settings_dict["OPTIONS"].get("resilient") or {}
+        unknown = ours.keys() - {"settings", "reader_of"}
+        if unknown:
+            raise ImproperlyConfigured(
+                f"OPTIONS['resilient'] has {', '.join(sorted(unknown))}; settings and reader_of"
+                " are known"
+            )
+        return ours
+
+    @property
+    def _reader_of(self) -> str | None:
+        return self._ours.get("reader_of")
+
+    @property
+    def _settings(self) -> Settings:
+        return self._ours.get("settings") or from_environment()
+
+    def _take_from_environment(self) -> None:
+        """Nothing is named: RESILIENT_DATABASE_URL is meant."""
+        found = conninfo_to_dict(default_conninfo(self._settings))
+        for name, param in _NAMES:
+            if not self.settings_dict.get(name) and found.get(param) is not None:
+                self.settings_dict[name] = str(found.pop(param))
+        options = self.settings_dict["OPTIONS"]
+        for param, value in found.items():
+            if param not in {param for _, param in _NAMES}:
+                options.setdefault(param, value)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        if self._reader_of:
+            owner: Any = connections[self._reader_of]
+            params: dict[str, Any] = owner.get_connection_params()
+            return params
+        params = super().get_connection_params()
+        params.pop("resilient", None)
+        return params
+
+    @property
+    def pool(self) -> Any:
+        if self.alias == base.NO_DB_ALIAS:
+            return None
+        found = self._connection_pools.get(self.alias)
+        if found is None or (found.closed and found._opened):
+            found = self._connection_pools[self.alias] = self._new_pool()
+        return found
+
+    def _new_pool(self) -> Any:
+        if self._reader_of:
+            owner: Any = connections[self._reader_of]
+            if not isinstance(owner, DatabaseWrapper):
+                raise ImproperlyConfigured(
+                    f"reader_of={self._reader_of!r}: its ENGINE isn't resilient.django"
+                )
+            owner.pool.open()
+            return owner.pool.reader
+        given = self.settings_dict["OPTIONS"].get("pool")
+        options = dict(given) if isinstance(given, dict) else dict(SIZES)
+        return ConnectionPool(
+            " ",  # what follows, and nothing of the environment's beside it
+            kwargs={**self.get_connection_params(), "autocommit": True},
+            open=False,
+            configure=self._configure_connection,
+            settings=self._settings,
+            **options,
+        )
+
+    def close_pool(self) -> None:
+        """For tests and after a change of the time zone."""
+        found = self._connection_pools.pop(self.alias, None)
+        if found is not None:
+            found.close()

@@ -1,0 +1,1 @@
+"""COMMIT, and what became of one whose reply was lost."""

@@ -1,0 +1,307 @@
+"""COMMIT: sent once; when its reply is lost, `resolver` finds out what became of it.
+
+What is gathered for that before the COMMIT is the journal's mark (`COMMIT_RESOLVER=lsn`), or a
+token that is written with it (`ledger`).  Where nothing is recorded, nothing can be found out:
+the same COMMIT, and the same word of what isn't known.
+"""
+
+from __future__ import annotations
+
+import re
+
+from psycopg import errors as e
+from psycopg import generators, pq
+from psycopg.pq.abc import PGresult
+
+from ...core.reaction import Sent
+from ...core.sqlstates import Says, says
+from ..errors import explained
+from ..replay.catalogue import Asked, reached
+from ..replay.statements import traits
+from ..session.host import Gen
+from ..session.wire import ended
+from . import ledger
+from .facts import RIDER, Written
+from .resolver import Resolver
+
+_READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
+
+_BAD = pq.ConnStatus.BAD
+_INTRANS = pq.TransactionStatus.INTRANS
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_COMMAND = pq.ExecStatus.COMMAND_OK
+
+
+class Committer:
+    """The end of a transaction.
+
+    `mode`: the setting COMMIT_RESOLVER.  `told`: the last token was written although the
+    transaction had no id.  `tokenless`: this COMMIT goes without one.
+    """
+
+    __slots__ = (
+        "host",
+        "journal",
+        "judge",
+        "mode",
+        "replayer",
+        "resolver",
+        "session",
+        "tokenless",
+        "told",
+        "wire",
+    )
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.replayer = resolver.replayer
+        self.judge = resolver.judge
+        self.host = resolver.host
+        self.wire = resolver.wire
+        self.journal = resolver.journal
+        self.session = resolver.session
+        self.mode = "off"
+        self.told = False
+        self.tokenless = False
+
+    def commit(self) -> Gen:
+        """COMMIT of a recorded transaction; returns once it is durable, or raises."""
+        journal, judge = self.journal, self.judge
+        result = None
+        while True:
+            sent = False
+            try:
+                if not journal.fresh:
+                    self.wire.hear_end()
+                if journal.blind and journal.written is None and self.resolver.marks:
+                    yield from self._ask_rider()
+                self._announce()
+                sent = True
+                result = yield from self._send()
+            except ledger.Refused as refused:
+                yield from self._without_token(refused)
+                continue
+            except e.Error as failure:
+                exc = judge.heard(failure)
+                if judge.surfaces(exc, Sent.COMMIT if sent else Sent.BLOCK):
+                    judge.give_up()
+                    if not journal.failed:
+                        journal.reset()  # the server refused it: the application's own
+                    raise exc from None
+                if not sent:
+                    if not (yield from self.replayer.recover(exc, Sent.BLOCK)):
+                        raise exc from None
+                elif (yield from self.resolver.lost(exc)):
+                    break
+                continue
+            break
+        self.tokenless = False
+        asked = journal.asked() if self.told and judge.pool.known.may_learn() else []
+        if journal.sets:
+            self.session.keep(journal.settings())
+        journal.reset()
+        if asked and not self.session.settings and self.wire.pgconn.status != _BAD:
+            yield from self._learn(asked)
+        return result
+
+    def commit_unrecorded(self) -> Gen:
+        """COMMIT of what nobody has recorded: done, refused, or unknown."""
+        wire = self.wire
+        # What the server said before we ask: a session that has ended takes no COMMIT, and
+        # then it is certain that nothing was committed.
+        while wire.link is not None and wire.link.readable(0):
+            wire.pgconn.consume_input()
+        wire.committing = True
+        try:
+            result = yield from self._answer()
+        except e.OperationalError as exc:
+            refused = says(exc.sqlstate, Says.NOT_COMMITTED) and ended(exc)
+            if refused or wire.pgconn.status != _BAD:
+                raise
+            raise self.judge.unknown(str(exc)) from exc
+        finally:
+            wire.committing = False
+        if why := self._void():
+            raise self.judge.unknown(why)
+        return result
+
+    def roll_back(self) -> Gen:
+        """ROLLBACK.  A server that is gone isn't waited for: closing rolls back as well."""
+        link = self.wire.link
+        if link is None:
+            return (yield from self.host.command(b"ROLLBACK"))
+        if link.condemned:
+            self.wire.pgconn.finish()
+            raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.condemned}")
+        link.expendable = True
+        try:
+            return (yield from self.host.command(b"ROLLBACK"))
+        finally:
+            link.expendable = False
+
+    def _void(self) -> str:
+        """Why an answer is no acknowledgement: its socket was shut down because a higher epoch was
+        seen, and what was still in its buffer doesn't count."""
+        link = self.wire.link
+        return link.condemned if link and link.aborted and not self.host.read_only else ""
+
+    def _answer(self) -> Gen:
+        """Send COMMIT; its first answer decides.
+
+        A server that has committed may still serve a termination before it is ready again
+        (the log line of a slow statement is such a place): what follows the first answer
+        says nothing about the COMMIT.
+        """
+        pgconn = self.wire.pgconn
+        if pgconn.status == _BAD and (self.host.closed or not self.judge.recording):
+            raise e.OperationalError("the connection is closed")
+        pgconn.send_query(b"COMMIT")
+        results = yield from generators.execute(pgconn)
+        if not results:
+            raise e.InternalError("no answer to COMMIT")
+        first = results[0]
+        if first.status != _COMMAND:
+            raise self.wire.error(first)
+        return first
+
+    def _announce(self) -> None:
+        """From here on a COMMIT is under way: its answer is waited for, unless it can't count.  A
+        session that was lost or cut before takes none."""
+        wire = self.wire
+        wire.committing = True
+        link = wire.link
+        if link is not None and link.aborted:
+            wire.committing = False
+            raise e.OperationalError(f"not committed there: {link.condemned}")
+        if wire.pgconn.status == _BAD:
+            wire.committing = False
+            raise e.OperationalError("the connection was lost before COMMIT")
+
+    def _send(self) -> Gen:
+        wire, resolver, written = self.wire, self.resolver, self.journal.written
+        if wire.pgconn.transaction_status != _INTRANS:
+            written = None
+        wire.committing = True
+        wire.sync_rep_warned = False
+        resolver.token = b""
+        self.told = False
+        resolver.backend_pid = wire.pgconn.backend_pid
+        try:
+            if self._writes_token(written):
+                self.told = written is None
+                resolver.token = ledger.new_token()
+                answers = yield from ledger.commit(wire, resolver.token, self.named)
+                resolver.token = b""
+                result = ledger.told(wire, answers)
+            else:
+                result = yield from self._answer()
+        finally:
+            wire.committing = False
+        if why := self._void():
+            raise e.OperationalError(why)
+        if wire.sync_rep_warned:
+            raise self.judge.unconfirmed()
+        if written is not None and (seen := wire.facts) is not None:
+            seen.flushed.acknowledged(written)
+        return result
+
+    # -- the question that a lost COMMIT is resolved by
+
+    @property
+    def named(self) -> bool:
+        """May something of ours be prepared?"""
+        return self.host.prepares and self.judge.pool.known.names_last
+
+    def _ask_rider(self) -> Gen:
+        """The rider on its own: the last statement couldn't take it along."""
+        wire = self.wire
+        pgconn = wire.pgconn
+        if pgconn.transaction_status != _INTRANS:
+            return
+        pgconn.send_query(RIDER)
+        (result,) = yield from generators.execute(pgconn)
+        if result.status == _TUPLES:
+            self.read_rider(result)
+        elif pgconn.status == _BAD:
+            raise e.OperationalError("the connection was lost")
+        else:
+            exc = wire.error(result)
+            self.ours_failed(exc)
+            wire.ride, wire.silenced = b"", True
+            yield from self.replayer.redo(exc)
+
+    def ours_failed(self, exc: e.Error) -> None:
+        """A statement of ours was refused."""
+        if says(exc.sqlstate, Says.FORGOTTEN):
+            self.wire.forget_names()
+            self.judge.pool.known.names_fail(exc)
+        else:
+            self.wire.ride = b""
+
+    def read_rider(self, result: PGresult) -> None:
+        """What the rider tells: id and position, and how far the server has flushed."""
+        seen = self.wire.facts
+        if seen is None:
+            return
+        get = result.get_value
+        flushed = get(0, 2)
+        if flushed is not None:
+            seen.flushed.latest = flushed
+        if self.journal.written is None:
+            xid, position = get(0, 0), get(0, 1)
+            self.journal.wrote((xid, position, seen.incarnation) if xid and position else None)
+
+    # -- the token
+
+    def _writes_token(self, written: Written | None) -> bool:
+        """Does a token go with this COMMIT?  Where the ledger is, with each that isn't proved to
+        have only read."""
+        mode = self.mode
+        if mode not in ("auto", "ledger"):
+            return False
+        seen = self.wire.facts
+        there = seen is not None and seen.ledger is True
+        if mode == "auto" and not (there and self.judge.pool.known.ledger_works):
+            return False
+        if written is None and seen is not None and not there:
+            return False
+        if self.tokenless or self.wire.pgconn.transaction_status != _INTRANS:
+            return False
+        return written is not None or self._may_have_told()
+
+    def _may_have_told(self) -> bool:
+        """It has no id; may it have done what leaves none, where it could write a token?"""
+        journal = self.journal
+        if self.host.read_only or any(_READ_ONLY.search(entry.query) for entry in journal.entries):
+            return False
+        proved = self.judge.pool.known.proved
+        return journal.unseen or any(
+            asked not in proved and not traits(asked[0]).plain for asked in journal.asked()
+        )
+
+    def _without_token(self, refused: ledger.Refused) -> Gen:
+        """The ledger took no token: the transaction is done again, to be committed without."""
+        error = refused.error
+        if says(error.sqlstate, Says.FORGOTTEN):
+            self.ours_failed(error)
+            yield from self.replayer.redo(error)
+            return
+        if says(error.sqlstate, Says.UNUSABLE):
+            if self.mode == "ledger":
+                raise explained(
+                    error,
+                    f"RESILIENT_COMMIT_RESOLVER=ledger writes to {ledger.TABLE} with each COMMIT:"
+                    f" GRANT INSERT ON {ledger.TABLE}, USAGE ON SCHEMA resilient, or set it to"
+                    " auto; see `resilient install-ledger`",
+                )
+            self.judge.pool.known.ledger_fails(error)
+        self.tokenless = True
+        yield from self.replayer.redo(error)
+
+    def _learn(self, asked: list[Asked]) -> Gen:
+        """Blocks like the one that has just committed need no token, if they only read."""
+        try:
+            found = yield from reached(self.wire.pgconn, asked)
+        except e.OperationalError:
+            return  # the next use finds the session gone
+        self.judge.pool.known.learnt(asked if not found.effect else [])

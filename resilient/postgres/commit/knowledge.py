@@ -1,0 +1,79 @@
+"""What a pool has learnt of its servers: how COMMITs are resolved, whether what is prepared stays,
+which statements only read.  Written by any thread; a race loses a line of it, never invents one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from ..._logs import Line
+from ..replay.catalogue import Asked
+
+#: a catalogue is asked about reads this often at most, in seconds; what it said is good for so
+#: long after the last question, and for so many statements
+LEARN_S, LEARNT_S, MOST_LEARNT = 0.2, 60.0, 4096
+
+logger = logging.getLogger("resilient.postgres")
+
+
+class Knowledge:
+    """Of one pool and its replicas'."""
+
+    def __init__(self, resolver: str) -> None:
+        self._resolver = resolver
+        self._resolver_told = False
+        #: the ledger takes tokens, as far as is known
+        self.ledger_works = True
+        #: what is prepared in a session stays there
+        self.names_last = True
+        #: statements that the catalogue has shown to only read, and when it was last asked
+        self.proved: set[Asked] = set()
+        self._learnt_at = float("-inf")
+
+    def resolves(self, ledger: bool | None) -> None:
+        """A server was met; `ledger`: it has the table, and lets us write to it.  Says, once, how
+        its COMMITs are resolved."""
+        if self._resolver_told:
+            return
+        self._resolver_told = True
+        resolver = self._resolver
+        if resolver == "auto":
+            if ledger is False:
+                why = "resilient.commits is there, and this role may not INSERT into it"
+                logger.warning("%s", Line(step="resolver", resolver="lsn", reason=why))
+                return
+            resolver = "ledger" if ledger else "lsn"
+        logger.info("%s", Line(step="resolver", resolver=resolver))
+
+    def ledger_fails(self, exc: BaseException) -> None:
+        """It took no token: COMMITs are resolved without it from here on."""
+        if self.ledger_works:
+            self.ledger_works = False
+            logger.warning("%s", Line(step="resolver", resolver="lsn", reason=brief(exc)))
+
+    def names_fail(self, exc: BaseException) -> None:
+        """A statement that was prepared isn't there: nothing of ours is prepared from here on."""
+        if self.names_last:
+            self.names_last = False
+            logger.warning("%s", Line(step="unprepared", reason=brief(exc)))
+
+    def may_learn(self) -> bool:
+        """Is it time to ask a catalogue about statements again?"""
+        return time.monotonic() - self._learnt_at > LEARN_S
+
+    def learnt(self, asked: Iterable[Asked]) -> None:
+        """The catalogue was asked; these only read.  That is good for a while: a view may be made
+        anew, and then a token is missing where one was needed, which makes a lost COMMIT unknown,
+        never a false success."""
+        now = time.monotonic()
+        if now - self._learnt_at > LEARNT_S or len(self.proved) > MOST_LEARNT:
+            self.proved = set()
+        self.proved |= set(asked)
+        self._learnt_at = now
+
+
+def brief(exc: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(exc).split())

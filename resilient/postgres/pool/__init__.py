@@ -1,0 +1,1 @@
+"""The pools: psycopg_pool's, dialling whatever the topology names."""

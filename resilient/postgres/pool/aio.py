@@ -1,0 +1,366 @@
+"""The asyncio pools: psycopg_pool's, dialling whatever the topology names.
+
+`public` gives these their constructors.  Queue, statistics and sizes are psycopg_pool's.
+What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
+A new topology reaches a pool on its own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+
+import psycopg
+import psycopg_pool
+import tenacity
+
+from ...core import connect
+from ...core.model import CausalToken, EndpointView
+from ...telemetry.records import Record
+from .. import role
+from .._psycopg import ACT
+from .attempts import Attempts
+from .base import remaining
+from .proof import proves
+from .reader import AsyncReader, reader_of
+from .shell import deadline_in
+from .shell_async import AsyncReplicaPool, AsyncShell
+from .siblings import WRITER, beside, replica_arguments
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class AsyncResilientPool(AsyncShell[ACT]):
+    """What both public pools add: routing, `run`, `reader`, and their own errors."""
+
+    #: of a pool that reads by default: the one for its explicit writes, once there was one
+    _writing: Any = None
+
+    @cached_property
+    def _arranging(self) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    async def _arrange_replicas(self) -> None:
+        async with self._arranging:  # several workers may be told at once
+            await self._arrange_replicas_alone()
+
+    async def _arrange_replicas_alone(self) -> None:
+        core = self._core
+        wanted = core.wanted_replicas()
+        for endpoint in [known for known in core.replicas if known not in wanted]:
+            gone = core.replicas.pop(endpoint)
+            await gone.close(timeout=1.0)
+        for endpoint in wanted - set(core.replicas):
+            if self._closed:
+                return
+            pool: AsyncReplicaPool[ACT] = AsyncReplicaPool(
+                self, endpoint, core, **replica_arguments(self, endpoint)
+            )
+            core.replicas[endpoint] = pool
+            self._spare_worker()
+            await pool.open()
+
+    async def close(self, timeout: float = 5.0) -> None:
+        was_open = not self._closed
+        await super().close(timeout)
+        if was_open:
+            if self._writing is not None:
+                await self._writing.close(timeout)
+            while self._core.replicas:
+                await self._core.replicas.popitem()[1].close(timeout)
+            await self._end_errands()
+            while self._core.stock:
+                await self._close_connection(self._core.stock.popleft())
+            self._core.detach()
+
+    def __del__(self) -> None:
+        if getattr(self, "_core", None) is not None:
+            self._core.detach(wait=False)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """As psycopg_pool's; the error says what is in the way."""
+        try:
+            await super().wait(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = self._core.explain(exc, timeout)
+            if error is exc:
+                raise
+            raise error from self._core.last_failure or exc
+
+    # -- checkouts
+
+    async def getconn(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> ACT:
+        """Obtain a connection: for reading with `read_only=True`, for writing with `False`.
+
+        Without it the connection string says which (`target_session_attrs`), and where that
+        doesn't either it is for writing, unless all that is configured are replicas.  An
+        explicit write waits for a primary, and for one that takes writes by default.
+        `max_staleness_s` bounds a replica's lag; `after`, a token of `causal_token`, makes
+        the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
+        when no endpoint fits.  Pair with `putconn`.
+        """
+        began_s = time.monotonic()
+        try:
+            conn = await self._checkout(timeout, read_only, max_staleness_s, after)
+        except psycopg_pool.PoolTimeout:
+            self._core.gave_up(began_s)
+            raise
+        self._core.handed_out(conn, began_s)
+        return conn
+
+    async def _checkout(
+        self,
+        timeout: float | None,
+        read_only: bool | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+    ) -> ACT:
+        if self._core.reopen:
+            self._core.reopen = False
+            await self.open()
+        core = self._core
+        reads = core.reads
+        if read_only is None and reads and core.bounded(max_staleness_s, after):
+            read_only = True
+        if read_only and (after is None or core.replicas_may_have(after)):
+            return await self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
+        if reads and (read_only is False or after is not None):
+            return await self._getconn_writer(timeout, bool(read_only))
+        if not read_only and core.barred() and (read_only is False or core.wanted.strict):
+            timeout = await self._until_writable(timeout)
+        try:
+            conn = await super().getconn(timeout)
+        except psycopg_pool.PoolTimeout as exc:
+            error = core.explain(exc, self.timeout if timeout is None else timeout)
+            if error is exc:
+                raise
+            raise error from core.last_failure or exc
+        if read_only:
+            self._on_checkout(conn)
+            return cast(ACT, self._make_read_only(conn))
+        return cast(ACT, self._as_default(conn))
+
+    async def _until_writable(self, timeout: float | None) -> float:
+        """Wait for a primary that takes writes by default; the seconds that are left."""
+        limit_s = self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
+        core = self._core
+        while core.barred():
+            if remaining(deadline_at) <= 0:
+                raise core.nobody(WRITER, limit_s)
+            await self._await(connect.Await(core.topology.version, remaining(deadline_at)))
+        return max(remaining(deadline_at), 0.001)
+
+    async def _getconn_writer(self, timeout: float | None, read_only: bool) -> ACT:
+        """An explicit write where checkouts are for reading by default: of a pool beside, which
+        keeps none warm."""
+        if self._writing is None:
+            self._writing = beside(self)
+            await self._writing.open()
+        limit_s = self.timeout if timeout is None else timeout
+        conn = await self._writing._checkout(limit_s, None, None, None)
+        return cast(ACT, self._make_read_only(conn) if read_only else conn)
+
+    async def _getconn_reader(
+        self,
+        timeout: float | None,
+        max_staleness_s: float | None,
+        after: CausalToken | None,
+        failed: frozenset[object] = frozenset(),
+    ) -> ACT:
+        limit_s = self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
+        while True:
+            view = self._core.reader(max_staleness_s, failed)
+            if view is None or view.endpoint not in self._core.replicas:
+                # Nobody else: the primary, waited for if need be.
+                left_s = remaining(deadline_at)
+                if self._core.reads and self._core.bounded(max_staleness_s, after):
+                    return await self._getconn_writer(left_s, True)
+                self._core.read_at(None)
+                conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
+                return cast(ACT, self._make_read_only(conn))
+            pool = self._core.replicas[view.endpoint]
+            try:
+                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
+                conn = await pool.getconn(share_s)
+                if await self._proves(conn, view, after, max_staleness_s):
+                    self._core.read_at(view)
+                    self._on_checkout(conn)
+                    return cast(ACT, self._make_read_only(conn))
+                await pool.putconn(conn)
+                failed |= {view.endpoint}
+            except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
+                failed |= {view.endpoint}
+
+    async def _proves(
+        self,
+        conn: ACT,
+        view: EndpointView,
+        after: CausalToken | None,
+        max_staleness_s: float | None,
+    ) -> bool:
+        """Has this replica what is asked for?  At most a round trip for each."""
+        core = self._core
+        bound_s = core.settings.max_staleness_s if max_staleness_s is None else max_staleness_s
+        gen = proves(conn.pgconn, core.topology, view, after, bound_s, late=core.proved_late)
+        try:
+            return await conn.wait(gen)
+        except (role.RoleError, psycopg.Error):
+            return False
+
+    async def causal_token(self) -> CausalToken:
+        """A token for `after=`: a later read with it sees every commit made so far, so also
+        the last one of this task.  One round trip to the primary."""
+        deadline_at = deadline_in(self._core.settings.deadline_s)
+        while True:
+            async with self.connection(read_only=False if self._core.reads else None) as conn:
+                try:
+                    at = await conn.wait(role.position(conn.pgconn))
+                except (role.RoleError, psycopg.OperationalError) as failure:
+                    exc = psycopg.OperationalError(f"no token: {failure}")
+                    if not conn.closed or remaining(deadline_at) <= 0:
+                        raise exc from failure
+                    self._core.note(conn, exc)  # its session is gone: asked again on another
+                else:
+                    return CausalToken(at.timeline, at.lsn, at.system_id)
+
+    async def putconn(self, conn: ACT) -> None:
+        self._core.came_back(conn)
+        home = getattr(conn, "_pool", None)
+        replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
+        if home is not None and home is not self and (replica or home is self._writing):
+            await home.putconn(conn)
+        else:
+            if self._on_checkin(conn):
+                await self._untell(conn)
+            await super().putconn(conn)
+
+    @asynccontextmanager
+    async def connection(
+        self,
+        timeout: float | None = None,
+        *,
+        read_only: bool | None = None,
+        max_staleness_s: float | None = None,
+        after: CausalToken | None = None,
+    ) -> AsyncIterator[ACT]:
+        """A connection for a `with` block: committed at its end, rolled back on an error.
+
+        The arguments are those of `getconn`.
+        """
+        conn = await self.getconn(
+            timeout, read_only=read_only, max_staleness_s=max_staleness_s, after=after
+        )
+        try:
+            start = time.monotonic()
+            async with conn:
+                yield conn
+        except psycopg.Error as exc:
+            self._core.raise_for(conn, exc)
+            raise
+        finally:
+            await self.putconn(conn)
+            self._stats[self._USAGE_MS] += int(1000.0 * (time.monotonic() - start))
+
+    @property
+    def failovers(self) -> tuple[Record, ...]:
+        """The last 20 failovers of this pool's cluster, oldest first; see `resilient.recorder`."""
+        return self._core.failovers
+
+    @property
+    def reader(self) -> Self:
+        """This pool for code that only reads: a pool of the same class, whose every checkout goes
+        to a replica.  Closing it leaves this one open."""
+        return cast(Self, reader_of(self, AsyncReader))
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        fn: Callable[Concatenate[ACT, ...], Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, fn: Callable[Concatenate[ACT, P], Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T: ...
+
+    async def run(  # type: ignore[misc]  # mypy: P might hold `timeout`
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """`fn(conn, *args, **kwargs)` in a transaction, rerun as a whole on a failover, a
+        serialization failure (40001) or a deadlock (40P01).
+
+        `timeout`: seconds for everything but a statement that makes progress, default
+        `DEADLINE_S`.  Raises what `fn` raises; `CommitOutcomeUnknown` when the reply to the
+        COMMIT was lost, and then never runs it again by guess.
+        """
+        attempts = Attempts(self._core, timeout)
+        try:
+            return await self._run_once(attempts, fn, args, kwargs, read_only)
+        except psycopg.Error as exc:
+            if not attempts.again(exc):
+                raise
+        await asyncio.sleep(attempts.pause_s)
+        async for attempt in attempts.drive(tenacity.AsyncRetrying):
+            with attempt:
+                return await self._run_once(attempts, fn, args, kwargs, read_only)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _run_once(
+        self,
+        attempts: Attempts,
+        fn: Callable[..., Awaitable[T]],
+        args: Any,
+        kwargs: Any,
+        read_only: bool | None,
+    ) -> T:
+        if read_only and attempts.avoided:
+            began_s = time.monotonic()
+            conn = await self._getconn_reader(attempts.left_s(), None, None, attempts.avoided)
+            self._core.handed_out(conn, began_s)
+        else:
+            conn = await self.getconn(attempts.left_s(), read_only=read_only)
+        try:
+            attempts.begins(conn)
+            async with conn.transaction():
+                return await fn(conn, *args, **kwargs)
+        except psycopg.Error as exc:
+            attempts.failed(conn, exc)
+            raise
+        finally:
+            await self.putconn(conn)

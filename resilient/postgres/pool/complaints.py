@@ -1,0 +1,129 @@
+"""Why connections can't be made: said once, at once, with what to change; again when it changes.
+
+psycopg_pool warns at every attempt, so of a wrong password forty times in half a minute, and of a
+dead primary beside the story of its failover.  What one of our pools has said in its own words,
+its line doesn't repeat; the attempts after the first are DEBUG lines of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..._logs import Line
+from ...core.model import Endpoint, FailureKind
+from ...telemetry import names
+from ..classify import connect_failure
+
+if TYPE_CHECKING:
+    from .base import PoolCore
+
+__all__ = ["Complaints", "advice", "brief"]
+
+logger = logging.getLogger("resilient.postgres")
+
+#: what a failure to connect says → what to look at; `{}`: where the connection string is from
+_ADVICE = (
+    ("no password supplied", "give the password in {}, PGPASSWORD or a passfile"),
+    ("authentication failed", "correct the user or the password in {}"),
+    ("pg_hba.conf", "the server's pg_hba.conf must admit this user, database, address and sslmode"),
+    ("certificate", "see sslrootcert, sslmode and the host in {}, and RESILIENT_TLS_NAMES"),
+    ("ssl", "see sslmode in {}, and whether the server offers TLS"),
+    ('database "', "correct dbname in {}, or create the database"),
+    ('role "', "correct the user in {}, or create the role"),
+    ("connection refused", "see host and port in {}, and whether the server runs"),
+    ("timeout expired", "see host and port in {}, and what lies between"),
+)
+_REFUSED_NAME = "see host in {}, RESILIENT_DNS_NAMESERVERS and RESILIENT_DNS_SEARCH"
+
+
+def advice(text: str, source: str) -> str:
+    """What to change, for a failure to connect; empty where nobody knows."""
+    text = text.lower()
+    found = next((hint for words, hint in _ADVICE if words in text), "")
+    return found.format(source)
+
+
+def name_advice(source: str) -> str:
+    """The same where a name doesn't resolve."""
+    return _REFUSED_NAME.format(source)
+
+
+class Complaints:
+    """Of one pool and its replicas'.  Written by any worker; a race repeats a line, at worst."""
+
+    def __init__(self) -> None:
+        #: what was said, of whom, and not taken back since
+        self._said: dict[str, set[object]] = {}
+
+    def failed(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
+        """A dial to the endpoint has failed."""
+        _mark(exc)
+        text = brief(exc)
+        kind = connect_failure(getattr(exc, "sqlstate", None), str(exc))
+        stays = kind is FailureKind.REJECTED
+        fix = advice(text, core.source)
+        labels = _labels(core)
+        line = Line(
+            event="connect.failed",
+            endpoint=endpoint.place,
+            reason=text,
+            fix=fix or None,
+            **labels,
+        )
+        key = f"{kind.value} {fix}"
+        # Who has been there and is gone has a failover of its own, which is told.
+        loud = (stays or not core.cluster.knew_a_writer) and key not in self._said
+        where = self._said.setdefault(key, set())
+        again = logging.DEBUG if endpoint in where else logging.INFO
+        where.add(endpoint)
+        logger.log(logging.WARNING if loud else again, "%s", line)
+
+    def nobody(self, core: PoolCore, exc: BaseException, intent: str) -> None:
+        """There was nobody to dial."""
+        _mark(exc)
+        loud = not core.cluster.knew_a_writer and not core.name_errors() and not self._said
+        key = f"nobody {intent}"
+        again = logging.DEBUG if key in self._said else logging.INFO
+        self._said.setdefault(key, set()).add(intent)
+        line = Line(event="connect.nobody", reason=brief(exc), **_labels(core))
+        logger.log(logging.WARNING if loud else again, "%s", line)
+
+    def connected(self, endpoint: Endpoint) -> None:
+        """It works: what is wrong the next time is news."""
+        if not self._said:
+            return
+        for key, where in list(self._said.items()):
+            where.discard(endpoint)
+            if not where or key.startswith("nobody"):
+                self._said.pop(key, None)
+
+
+def brief(exc: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(exc).split())
+
+
+def _labels(core: PoolCore) -> dict[str, str]:
+    said = core.said
+    named = {"pool": names.POOL, "database": names.DATABASE}
+    return {label: said[name] for label, name in named.items() if name in said}
+
+
+def _mark(exc: BaseException) -> None:
+    exc._resilient_told = True  # type: ignore[attr-defined]
+
+
+class _Repeats(logging.Filter):
+    """Of psycopg_pool's lines, those whose matter was told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        args: Any = record.args if isinstance(record.args, tuple) else ()
+        return not any(
+            getattr(arg, "_resilient_told", False)
+            or bool(getattr(getattr(arg, "_link", None), "condemned", ""))
+            for arg in args
+        )
+
+
+logging.getLogger("psycopg.pool").addFilter(_Repeats())

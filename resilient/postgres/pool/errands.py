@@ -1,0 +1,77 @@
+"""The replicas' maintenance, done by the workers of the pool that they belong to.
+
+A replica's pool has no worker and no scheduler of its own: a process has the threads of one
+pool, however many hosts it knows.  Its tasks queue here, and travel as *errands*: each is a task
+of the writer's pool that does one of them and goes to the end of that queue again while there
+are more.  So many are under way at most that one worker is always left for the writer: a
+replica that doesn't answer holds up other replicas, for as long as its dial lasts, and never
+the writer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
+
+
+class Errands:
+    """Tasks of all replicas of one pool.  `add` on any thread."""
+
+    def __init__(self, pool: Any, kind: type[Any]) -> None:
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._tasks: deque[Any] = deque()
+        self._under_way = 0
+        self._most = max(1, pool.num_workers - 1)
+
+    def add(self, pool: Any, task: Any) -> None:
+        """Do it as soon as may be; `pool` is whose workers do."""
+        with self._lock:
+            self._tasks.append(task)
+            if self._under_way >= self._most:
+                return
+            self._under_way += 1
+        pool.run_task(self._kind(pool))
+
+    def take(self) -> Any:
+        """The next one; None when there is none left."""
+        with self._lock:
+            return self._tasks.popleft() if self._tasks else None
+
+    def done(self) -> bool:
+        """One was.  True: there are more, and who has done it goes on."""
+        with self._lock:
+            if not self._tasks:
+                self._under_way -= 1
+            return bool(self._tasks)
+
+
+class Errand(MaintenanceTask):
+    """One of them at a time, on a worker."""
+
+    def _run(self, pool: Any) -> None:
+        errands = pool._errands
+        task = errands.take()
+        try:
+            if task is not None:
+                task.run()
+        finally:
+            if errands.done():
+                pool.run_task(self)
+
+
+class AsyncErrand(AsyncMaintenanceTask):
+    """One of them at a time, on a worker."""
+
+    async def _run(self, pool: Any) -> None:
+        errands = pool._errands
+        task = errands.take()
+        try:
+            if task is not None:
+                await task.run()
+        finally:
+            if errands.done():
+                pool.run_task(self)

@@ -1,0 +1,383 @@
+"""What the sync and the async pool do alike, without waiting for anything.
+
+Mixed in front of a psycopg_pool class.  It keeps three promises:
+
+* a connection whose link is condemned is given to nobody,
+* a maintenance task that found nobody to dial is parked, and runs the moment a topology is
+  published under which it can work (psycopg_pool alone would back off by doubling),
+* the warm connections of a promoted replica go to those who wait for the writer.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import Any
+
+from psycopg import OperationalError, pq
+
+from ...core import connect
+from ...core.intent import Wanted
+from ...core.model import Endpoint, FailureKind, Health, Role, Topology
+from ...core.routing import Target
+from ...settings import Settings
+from ..commit.knowledge import brief
+from ..session.keeper import keeper_of, link_of
+from .base import RETRY_DELAY_S, PoolCore
+from .errands import Errands
+from .loans import close, lendable
+from .reserve import was_lent
+
+#: what a replica's own pool takes: whoever tells a role
+REPLICA = Wanted(Target.PREFER_STANDBY)
+#: a connection that is given out again sooner isn't looked at again, in seconds
+LOOK_S = 0.001
+
+#: the topology's version under which this worker's last attempt gave up
+gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
+
+
+class Slot:
+    """A place in a Null pool that is taken, before its connection is made."""
+
+    _resilient = None
+    _pool: object = None
+
+
+class Shell:
+    """Shared by all pools; `_core` holds what it decides with."""
+
+    _core: PoolCore
+    _pool: deque[Any]
+    _closed: bool
+    _nconns: int
+    _drained_at: float
+    _waiting: deque[Any]
+    _stats: Counter[str]
+    #: what a replica's pool is bound to; the writer's is None
+    _bound: Endpoint | None = None
+    #: of a replica's pool: the one whose workers and scheduler it uses
+    owner: Callable[[], Any]
+    #: of the writer's: what those replicas want done
+    _errands: Errands
+    #: it has pools for replicas
+    _arranges = True
+    #: who comes back stays (a Null pool keeps nobody)
+    _keeps_idle = True
+    #: the public class that it is one of
+    _kind: type[Any]
+    _add_task: type[Any]
+    _discard_task: type[Any]
+    _arrange_task: type[Any]
+
+    def _start_core(self, settings: Settings | None, from_environment: bool = False) -> None:
+        changed = weakref.WeakMethod(self._topology_changed)
+
+        def tell(old: Topology, new: Topology) -> None:
+            method = changed()
+            if method is not None:
+                method(old, new)
+
+        self._core = PoolCore(settings, tell)
+        self._core.lender = weakref.ref(self)
+        if from_environment:
+            self._core.source = "RESILIENT_DATABASE_URL"
+
+    @property
+    def topology(self) -> Topology:
+        """The current snapshot: `version`, `endpoints`, `writer`."""
+        return self._core.topology
+
+    @property
+    def _wanted(self) -> Wanted:
+        return self._core.wanted if self._bound is None else REPLICA
+
+    def _commands(
+        self, patient: bool, at: Endpoint | None
+    ) -> Generator[connect.Command, Any, None]:
+        if (only := at or self._bound) is not None:
+            return connect.bound(only)
+        return connect.connecting(patient, self._core.wanted, self._core.rng)
+
+    # -- statistics: what the caller gave for the sizes, sums with the replicas elsewhere
+
+    def get_stats(self) -> dict[str, int]:
+        """As psycopg_pool's; counters and present numbers include the replicas' pools."""
+        own: dict[str, int] = super().get_stats()  # type: ignore[misc]
+        return self._summed(own, [pool.get_stats() for pool in self._replica_pools()])
+
+    def pop_stats(self) -> dict[str, int]:
+        """`get_stats`, and all counters back to zero."""
+        own: dict[str, int] = super().pop_stats()  # type: ignore[misc]
+        return self._summed(own, [pool.pop_stats() for pool in self._replica_pools()])
+
+    def _replica_pools(self) -> list[Any]:
+        beside = getattr(self, "_writing", None)
+        return [*self._core.replicas.values(), *([beside] if beside is not None else [])]
+
+    def _summed(self, own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
+        own["pool_available"] += len(self._core.lent)
+        for stats in others:
+            for name, value in stats.items():
+                if name not in ("pool_min", "pool_max"):
+                    own[name] = own.get(name, 0) + value
+        return own
+
+    # -- connections that may still be used
+
+    def _fit(self, conn: Any) -> bool:
+        """May this idle connection be given out?  No round trip, and not even a look at one that
+        was looked at within `LOOK_S`: blocks recover on whatever they get.
+
+        An idle connection has nothing to read: what there is, is a farewell, and then the end
+        of the stream.  So it is read twice, by libpq, which doesn't wait and doesn't let other
+        threads run meanwhile: the pool's lock is held here.
+        """
+        link = link_of(conn)
+        if link is None:
+            return True
+        if link.condemned:
+            return False
+        now = time.monotonic()
+        if now - link.looked_at < LOOK_S:
+            return True
+        link.looked_at = now
+        pgconn = conn.pgconn
+        try:
+            pgconn.consume_input()
+            pgconn.consume_input()
+        except OperationalError as exc:
+            link.condemned = "the server closed the connection"
+            self._stats["connections_lost"] += 1
+            self._core.cluster.report(link, FailureKind.LOST, brief(exc))
+            return False
+        return bool(pgconn.status == pq.ConnStatus.OK)
+
+    def _from_stock(self) -> Any:
+        """A warm connection of the replica that became the writer."""
+        stock = self._core.stock
+        while stock:
+            conn = stock.popleft()
+            if self._fit(conn):
+                return conn
+            self.run_task(self._discard_task(self, [conn], replace=False))
+        return None
+
+    # -- the work of the pool's workers
+
+    def run_task(self, task: Any) -> None:
+        """Queue a task, unless it is a parked one that was taken up already."""
+        if isinstance(task, self._add_task) and task.attempt is not None:
+            try:
+                self._core.parked.remove(task)
+            except KeyError:
+                return
+        if self._bound is None:
+            super().run_task(task)  # type: ignore[misc]
+        elif (owner := self.owner()) is not None:
+            owner._errands.add(owner, task)
+
+    def _park(self, task: Any) -> bool:
+        """Remember a task that failed.  True when there is news: it may run at once."""
+        self._core.parked.add(task)
+        topology = self._core.topology
+        return self._possible(topology) and topology.version != gave_up_at.get()
+
+    def _possible(self, topology: Topology) -> bool:
+        if self._bound is not None:
+            view = topology.find(self._bound)
+            return view is not None and view.health is Health.UP
+        if self._core.wanted.places(topology):
+            return True
+        return any(
+            view.role is Role.UNKNOWN and view.health in (Health.UP, Health.UNKNOWN)
+            for view in topology.endpoints
+        )
+
+    @property
+    def _scheduler(self) -> Any:
+        """Who wakes tasks up later; None: the pool that had one is gone."""
+        if self._bound is None:
+            return self._sched  # type: ignore[attr-defined]
+        owner = self.owner()
+        return None if owner is None else owner._sched
+
+    @staticmethod
+    def _paced(delay: float) -> float:
+        return min(delay, RETRY_DELAY_S)
+
+    # -- a new topology
+
+    def _topology_changed(self, old: Topology, new: Topology) -> None:
+        raise NotImplementedError
+
+    def _take_stale(self) -> list[Any]:
+        """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
+        core, own = self._core, self._bound is None
+        stale = [c for c in self._pool if is_condemned(c) or (own and core.misplaced(c))]
+        for conn in stale:
+            self._pool.remove(conn)
+        return stale
+
+    def _apply(self, old: Topology, new: Topology, stale: list[Any]) -> None:
+        """What follows from a new topology; `stale` was just taken out of the pool."""
+        if stale:
+            self.run_task(self._discard_task(self, stale))
+        if self._bound is None and new.writer is not None and not self._core.reads:
+            replica = self._core.replicas.get(new.writer.endpoint)
+            if replica is not None:
+                self._core.stock.extend(replica.release())
+        if self._possible(new):
+            for task in list(self._core.parked):
+                self.run_task(task)
+        arranges = self._arranges and self._bound is None
+        if arranges and self._core.wanted_replicas() != set(self._core.replicas):
+            self.run_task(self._arrange_task(self))
+
+    def release(self) -> list[Any]:
+        """The idle connections that no caller has had, taken out for good (a replica's pool, on
+        promotion).  The others are closed: what their sessions hold is nobody else's."""
+        taken = list(self._pool)
+        self._pool.clear()
+        self._nconns -= len(taken)
+        used = [conn for conn in taken if was_lent(conn)]
+        if used:
+            self.run_task(self._discard_task(self, used, replace=False))
+        fresh = [conn for conn in taken if not was_lent(conn)]
+        for conn in fresh:
+            if (link := link_of(conn)) is not None:
+                link.witness = None  # a standby had nothing to tell; its next block asks again
+        return fresh
+
+    # -- probes on idle connections: under the pool's lock, or on its loop
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Do this pool's connections go to the endpoint?"""
+        if self._bound is not None:
+            return self._bound == endpoint
+        return self._core.serves(endpoint)
+
+    def _lend(self, endpoint: Endpoint, answer: Future[Any]) -> None:
+        """Answer with the connection that would be used last, or with None."""
+        if not answer.set_running_or_notify_cancel():
+            return  # too late
+        for conn in reversed(self._pool):
+            if lendable(conn, endpoint):
+                self._pool.remove(conn)
+                self._core.lent.add(conn)
+                answer.set_result(conn)
+                return
+        answer.set_result(None)
+
+    def _miss(self, conn: Any) -> None:
+        """A lent connection is overdue."""
+        self._core.lent.discard(conn)
+        if self._waiting:
+            self._maybe_grow_pool()
+
+    def _sound(self, conn: Any) -> bool:
+        """A connection is back: may it be given to somebody?  If not, it is dealt with."""
+        self._core.lent.discard(conn)
+        if self._closed:
+            close(conn)
+            return False
+        idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        if idle and not is_condemned(conn) and conn._created_at > self._drained_at:
+            return True
+        self.run_task(self._discard_task(self, [conn]))
+        return False
+
+    def _maybe_grow_pool(self) -> None:
+        # Who finds a connection lent has it in less time than a new one takes.
+        lent = len(self._core.lent)
+        if not lent or len(self._waiting) > lent:
+            super()._maybe_grow_pool()  # type: ignore[misc]
+
+    # -- checkouts
+
+    def _on_checkout(self, conn: Any) -> Any:
+        """The connection goes to a caller: what is done with it can be done again."""
+        keeper = conn._resilient
+        if keeper is not None:  # a Null pool's slot has none
+            keeper.on_checkout(self._core)
+        return conn
+
+    def _as_default(self, conn: Any) -> Any:
+        """A checkout that said nothing of its intent.  A replica's session is read-only whatever
+        is asked of it: so what its block does can be done again elsewhere."""
+        self._on_checkout(conn)
+        core = self._core
+        return self._make_read_only(conn) if core.read_from and core.on_replica(conn) else conn
+
+    def _on_checkin(self, conn: Any) -> bool:
+        """The connection comes back.  True: its server was told that it is for reading."""
+        keeper = keeper_of(conn)
+        if keeper is None:
+            return False
+        keeper.on_checkin(resets=self._reset is not None)  # type: ignore[attr-defined]
+        return keeper.wire.told_read_only
+
+    def _coming_back(self, conn: Any) -> None:
+        """A checkout is over: what nobody should get any more has expired."""
+        keeper = keeper_of(conn)
+        if keeper is None:
+            return
+        keeper.end_reading()
+        link, bound = keeper.link, self._bound
+        if link is None:
+            return
+        away = bound != link.endpoint if bound is not None else self._core.misplaced(conn)
+        if link.condemned or away:
+            conn._expire_at = 0.0
+
+    # -- read-only checkouts
+
+    def _at_home(self, conn: Any) -> bool:
+        """Is it still connected where this pool's connections go?  Replayed elsewhere, it
+        isn't."""
+        link = link_of(conn)
+        return self._bound is None or link is None or link.endpoint == self._bound
+
+    @staticmethod
+    def _make_read_only(conn: Any) -> Any:
+        conn._resilient.lend_for_reading()
+        return conn
+
+    def _newly_promoted(self, conn: Any) -> Endpoint | None:
+        """A reader is done.  Its server's last answer said so if it was promoted meanwhile:
+        `in_hot_standby` is reported with whatever comes next (manual 55.2.7)."""
+        link = link_of(conn)
+        if link is None or link.promoted or conn.closed or not self._at_home(conn):
+            return None
+        if conn.pgconn.parameter_status(b"in_hot_standby") != b"off":
+            return None
+        link.promoted = True  # once is enough
+        return self._bound
+
+    @staticmethod
+    def _end_reading(conn: Any) -> None:
+        keeper = keeper_of(conn)
+        if keeper is not None:
+            keeper.end_reading()
+
+
+def check_pauses() -> Iterator[float]:
+    """Seconds before another new connection is made where `check=` has refused one."""
+    pause_s = 0.05
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, 1.0)
+
+
+def is_condemned(conn: Any) -> bool:
+    """A new topology ruled the connection out."""
+    link = link_of(conn)
+    return link is not None and bool(link.condemned)
+
+
+def deadline_in(timeout: float) -> float:
+    return time.monotonic() + timeout

@@ -1,0 +1,44 @@
+"""The pools that a pool has beside itself: of its replicas, and for writes where it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.intent import Wanted
+from ...core.model import Endpoint
+from ...core.routing import Target
+
+#: what an explicit intent to write takes
+WRITER = Wanted(Target.READ_WRITE)
+
+
+def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
+    """The constructor's arguments of a replica's pool, from those of the pool it is for; without
+    an endpoint those of the pool for its explicit writes, which keeps none warm."""
+    warm = pool._core.settings.standby_min_size if endpoint else 0
+    suffix = (endpoint.address or endpoint.name) if endpoint else "writer"
+    return {
+        "connection_class": pool.connection_class,
+        "kwargs": pool.kwargs,
+        "min_size": warm,
+        "max_size": max(pool._max_size, 1) + warm,
+        "configure": pool._configure,
+        "check": pool._check,
+        "reset": pool._reset,
+        "name": f"{pool.name}-{suffix}",
+        "close_returns": pool.close_returns,
+        "timeout": pool.timeout,
+        "max_lifetime": pool.max_lifetime,
+        "max_idle": pool.max_idle,
+        "reconnect_timeout": pool.reconnect_timeout,
+        "num_workers": 1,
+    }
+
+
+def beside(pool: Any) -> Any:
+    """The pool for the explicit writes of one that reads by default; closed with it."""
+    arguments = replica_arguments(pool, None)
+    made = pool._kind(pool.conninfo, settings=pool._core.settings, open=False, **arguments)
+    made._core.purpose = WRITER
+    made._arranges = False
+    return made

@@ -1,0 +1,1 @@
+"""What a transaction did so far, and doing it again on another session."""

@@ -1,0 +1,388 @@
+"""What a transaction did so far, so that it can be done again and compared.
+
+Parameters are kept as they were sent, results by reference, up to a bound of bytes; a large
+result of few cells is kept as a digest of its values, so that a discarded cursor's memory isn't
+held.  What is recorded costs no more for a million rows than for some thousand.  Few statements
+with few rows are held to the bounds when somebody asks, or when there are more.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from operator import attrgetter
+from typing import Any
+
+from psycopg import pq
+from psycopg.pq.abc import PGresult
+
+from ...core.outcome import Mark
+from ..commit.facts import Written, mark_of
+from .catalogue import Asked
+from .results import digest, estimate
+from .statements import Traits, traits
+
+#: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
+DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
+#: results with so few rows aren't looked at before there are so many statements
+FEW_ROWS, AT_ONCE = 64, 8
+#: a block that has written is fresh for so long, in seconds
+FRESH_S = 0.05
+#: a statement's text in an error is cut to this many characters
+SHOWN_CHARS = 120
+
+#: what nothing is known of that could be done again
+UNRECORDED = "COPY, stream(), a server-side cursor or a cursor that the connection didn't make"
+
+_ASKED = attrgetter("query", "types")
+
+_SAVEPOINT = re.compile(rb"\s*SAVEPOINT\s+(\"(?:[^\"]|\"\")+\"|\w+)", re.I)
+_BACK_TO = re.compile(
+    rb"\s*ROLLBACK\s+(?:WORK\s+|TRANSACTION\s+)?TO\s+(?:SAVEPOINT\s+)?(\"(?:[^\"]|\"\")+\"|\w+)",
+    re.I,
+)
+
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_FATAL = pq.ExecStatus.FATAL_ERROR
+_TEXT = pq.Format.TEXT
+
+
+def kept(params: Any) -> Any:
+    """The parameters as bytes that nobody changes: a caller may fill its buffer again, and a
+    dumper's may be one (C: bytearray)."""
+    return [p if p is None or type(p) is bytes else bytes(p) for p in params]
+
+
+class Entry:
+    """One statement, in the form in which it is sent again."""
+
+    __slots__ = ("__dict__", "fmt", "formats", "params", "query", "results", "types")
+
+    #: of its results, where they aren't kept
+    digest: bytes | None = None
+    #: inside a savepoint that was rolled back
+    undone = False
+    #: queued in a pipeline: whatever it gives is its answer
+    waiting = False
+
+    def __init__(
+        self,
+        query: bytes,
+        params: Any = None,
+        types: Any = None,
+        formats: Any = None,
+        fmt: pq.Format = _TEXT,
+    ) -> None:
+        self.query = query
+        self.params = params
+        self.types = types
+        self.formats = formats
+        self.fmt = fmt
+        #: what it gave; None for a command whose result nobody sees
+        self.results: list[PGresult] | None = None
+
+    def send(self, pgconn: pq.abc.PGconn) -> None:
+        """Send it again; through the simple protocol where that was used."""
+        if self.params or self.fmt != _TEXT:
+            self.send_params(pgconn)
+        else:
+            pgconn.send_query(self.query)
+
+    def send_params(self, pgconn: pq.abc.PGconn) -> None:
+        pgconn.send_query_params(
+            self.query,
+            self.params,
+            param_types=self.types,
+            param_formats=self.formats,
+            result_format=self.fmt,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The statement as an error names it."""
+        text = " ".join(self.query.decode("utf-8", "replace").split())
+        return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+class Journal:
+    """The transaction under way on one connection.
+
+    `hazard`: why it can't be replayed, empty while it can; `measure` first.  `written`: its id
+    and position once it has written, `mark` the same in numbers.  `blind`: it may have written
+    since the server was last asked.  `passed`: statements that aren't held, by text and types;
+    `unseen`: there were others, of which not even that is known.  `earlier`: those of the
+    transactions before, since the checkout began.
+    """
+
+    __slots__ = (
+        "blind",
+        "due",
+        "earlier",
+        "entries",
+        "failed",
+        "hazard",
+        "kept",
+        "marked_at",
+        "max_bytes",
+        "max_statements",
+        "measured",
+        "passed",
+        "replays",
+        "sets",
+        "size",
+        "unseen",
+        "written",
+    )
+
+    def __init__(self, max_statements: int = 0, max_bytes: int = 0) -> None:
+        self.max_statements = max_statements
+        self.max_bytes = max_bytes
+        self.entries: list[Entry] = []
+        self.size = 0
+        self.hazard = ""
+        self.written: Written | None = None
+        self.marked_at = 0.0
+        #: so many entries are in `size`; when there are so many it is time again
+        self.measured, self.due = 0, AT_ONCE
+        self.blind = False
+        self.replays = 0
+        #: what `keeping` has given back of it
+        self.kept: Any = None
+        #: the caller was told that it failed
+        self.failed = False
+        #: it changed settings of the session
+        self.sets = False
+        self.passed: set[Asked] = set()
+        self.unseen = False
+        self.earlier: set[Asked] = set()
+
+    @property
+    def mark(self) -> Mark | None:
+        return None if self.written is None else mark_of(self.written)
+
+    @property
+    def fresh(self) -> bool:
+        """Its server has answered a moment ago, or nothing is lost with it."""
+        if self.written is None:
+            return not self.blind
+        return time.monotonic() - self.marked_at < FRESH_S
+
+    def bound(self, max_statements: int, max_bytes: int) -> None:
+        """So much is held."""
+        self.max_statements, self.max_bytes = max_statements, max_bytes
+
+    def close(self) -> None:
+        """Nobody goes on with it."""
+        if self.entries or self.hazard or self.blind or self.failed:
+            self.reset()
+
+    def reset(self) -> None:
+        """The transaction is over."""
+        if self.passed or self.unseen:
+            self.earlier |= self.passed
+            self.passed = set()
+            self.unseen = False
+        if self.entries:
+            self.earlier.update(map(_ASKED, self.entries))
+        if self.entries or self.hazard or self.blind or self.replays:
+            self.entries = []
+            self.size = self.measured = 0
+            self.due = AT_ONCE
+            self.hazard = ""
+            self.written = None
+            self.blind = self.sets = False
+            self.replays = 0
+            self.kept = None
+        self.failed = False
+
+    def rule_out(self, why: str) -> None:
+        """It can't be replayed; the first reason counts."""
+        self.hazard = self.hazard or why
+
+    def passes(self, asked: Asked | None) -> None:
+        """A statement isn't held; None: not even its text is known."""
+        self.rule_out(UNRECORDED)
+        if asked is not None:
+            self.passed.add(asked)
+        else:
+            self.unseen = True
+        self.blind = True
+
+    def fail(self) -> None:
+        """Its session is gone, and its caller was told so: nobody may commit what is left."""
+        if self.entries:
+            self.failed = True
+            self.rule_out("the transaction has failed before")
+
+    def never_again(self) -> None:
+        """It may have taken effect."""
+        self.failed = True
+        self.hazard = "the outcome of what was done before is unknown"
+
+    def again(self) -> int:
+        """It is done once more; how often it was before."""
+        self.replays += 1
+        return self.replays - 1
+
+    def unwritten(self) -> None:
+        """It begins on a new session, where nobody was asked what it has written."""
+        self.written = None
+        self.blind = bool(self.entries)
+
+    def wrote(self, written: Written | None) -> None:
+        """The server was asked, and told; None: it has written nothing yet."""
+        if written is not None:
+            self.written = written
+            self.marked_at = time.monotonic()
+        self.blind = False
+
+    def unanswered(self) -> None:
+        """The server was asked whether it has written, and didn't tell."""
+        if self.written is None:
+            self.blind = True
+
+    def begins(self, entry: Entry) -> None:
+        """BEGIN has travelled with a statement."""
+        self.entries.append(entry)
+
+    def does(self, what: Traits, query: bytes) -> None:
+        """A statement does more than most."""
+        self.sets |= what.session
+        if what.hazard:
+            self.rule_out(what.hazard)
+        if what.undoes:
+            self.undo(query)
+
+    def command(self, query: bytes) -> None:
+        """BEGIN, SAVEPOINT and their like were done."""
+        if self.hazard and self.entries:
+            return
+        self.entries.append(Entry(query))
+        if query.startswith(b"ROLLBACK TO "):
+            self.undo(query)
+
+    def undo(self, query: bytes) -> None:
+        """ROLLBACK TO was done: settings made behind its savepoint are gone."""
+        wanted = _BACK_TO.match(query)
+        for entry in reversed(self.entries):
+            point = _SAVEPOINT.match(entry.query)
+            if wanted and point and _folded(point.group(1)) == _folded(wanted.group(1)):
+                return
+            entry.undone = True
+
+    def add(self, entry: Entry, results: list[PGresult], unasked: bool = False) -> None:
+        """A statement was answered; `unasked`: it may have written, and nobody asked."""
+        if unasked and self.written is None:
+            self.blind = True
+        if self.hazard:  # only what outlives the transaction is of interest now
+            self.passed.add((entry.query, entry.types))
+            if self.sets and traits(entry.query).session:
+                self.entries.append(entry)
+            return
+        entry.results = results
+        self.entries.append(entry)
+        if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
+            self.measure()
+
+    def measure(self) -> None:
+        """Hold to the bounds what was added since this was last done."""
+        entries, start = self.entries, self.measured
+        self.measured = len(entries)
+        self.due = self.measured + AT_ONCE
+        for entry in entries[start:]:
+            if entry.results is not None:
+                self._hold(entry, entry.results)
+        if len(self.entries) > self.max_statements:
+            self.over_statements()
+
+    def _hold(self, entry: Entry, results: list[PGresult]) -> None:
+        size = len(entry.query)
+        for result in results:
+            size += estimate(result)
+        if entry.params:
+            size += sum(len(value) for value in entry.params if value is not None)
+        cells = sum(result.ntuples * result.nfields for result in results)
+        if DIGEST_BYTES < size <= DIGEST_MOST and cells <= DIGEST_CELLS:
+            entry.results, entry.digest = None, digest(results)
+            size = len(entry.query) + len(entry.digest)
+        else:
+            entry.results = results
+        self.size += size
+        if self.size > self.max_bytes:
+            self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+
+    def queued(self, entry: Entry) -> None:
+        """A statement was put into a pipeline."""
+        what = traits(entry.query)
+        self.sets |= what.session
+        self.hazard = self.hazard or what.hazard
+        self.blind = True
+        if not self.hazard:
+            self.entries.append(entry)
+        else:
+            self.passed.add((entry.query, entry.types))
+
+    def answered(self, entry: Entry, results: list[PGresult]) -> None:
+        """The answer to a queued statement came."""
+        entry.waiting = False
+        self.measure()  # it isn't the last one
+        if not self.hazard:
+            self._hold(entry, results)
+
+    def over_statements(self) -> None:
+        self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")
+
+    def _forget(self, what: str, setting: str) -> None:
+        """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
+        self.hazard = f"{what} (RESILIENT_{setting})"
+        self.passed.update(map(_ASKED, self.entries))
+        self.entries[1:] = self.settings() if self.sets else []
+        self.size, self.measured = 0, len(self.entries)
+        self.due = self.measured + AT_ONCE
+
+    def asked(self) -> list[Asked]:
+        """All statements of the transaction."""
+        return [*map(_ASKED, self.entries), *self.passed]
+
+    def settings(self) -> list[Entry]:
+        """The statements that changed settings of the session, for good."""
+        return [entry for entry in self.entries if not entry.undone and traits(entry.query).session]
+
+
+class Session:
+    """What outlives the transactions of one connection: settings to restore, and what can't
+    be restored (`hazard`)."""
+
+    __slots__ = ("hazard", "settings")
+
+    #: more changes of settings than this aren't repeated
+    MAX_SETTINGS = 200
+
+    def __init__(self) -> None:
+        self.settings: list[Entry] = []
+        self.hazard = ""
+
+    def rule_out(self, why: str) -> None:
+        """It can't be restored; the first reason counts."""
+        self.hazard = self.hazard or why
+
+    def keep(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            self.settings = [
+                known
+                for known in self.settings
+                if (known.query, known.params) != (entry.query, entry.params)
+            ]
+            entry.results = entry.digest = None
+            self.settings.append(entry)
+        if len(self.settings) > self.MAX_SETTINGS:
+            self.hazard = f"more than {self.MAX_SETTINGS} settings of the session were changed"
+
+    def clear(self) -> None:
+        self.settings.clear()
+        self.hazard = ""
+
+
+def _folded(name: bytes) -> bytes:
+    """Two names of one savepoint are equal (manual 4.1.1)."""
+    return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name.lower()

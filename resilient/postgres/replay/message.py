@@ -1,0 +1,158 @@
+"""Several things in one message: BEGIN, a statement of the caller's, and the rider behind it.
+
+libpq's pipeline mode (manual 34.5) carries them, between psycopg's own uses of the session;
+the statement's part is what psycopg sends outside of a pipeline.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from psycopg import errors as e
+from psycopg import generators, pq
+from psycopg.generators import execute, fetch_many
+from psycopg.pq.abc import PGresult
+
+from .._psycopg import Prepare
+from ..commit.committer import Committer
+from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
+from ..session.host import Gen
+from .journal import Entry
+
+#: a transaction that is still open after this many seconds asks whether it is flushed: by
+#: then the WAL writer has been at it (`wal_writer_delay`, manual 20.5)
+FLUSH_ASK_S = 0.25
+
+#: a session has so many prepared questions, one for each statement that they follow; of a
+#: statement they show so many bytes
+MOST_RIDERS, TAG_BYTES = 64, 400
+
+_BAD = pq.ConnStatus.BAD
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_COMMAND = pq.ExecStatus.COMMAND_OK
+_FATAL = pq.ExecStatus.FATAL_ERROR
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
+
+
+class Sender:
+    """Sends what the recorder decides.  `spoilt`: the failure of a query of ours behind a
+    statement that was answered."""
+
+    __slots__ = ("committer", "host", "journal", "spoilt", "wire")
+
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.host = committer.host
+        self.wire = committer.wire
+        self.journal = committer.journal
+        self.spoilt: e.Error | None = None
+
+    def late_rider(self) -> bytes:
+        """The query of ours that follows a statement of a block that has written, if any."""
+        journal, wire = self.journal, self.wire
+        now = time.monotonic()
+        if not wire.ride or now - journal.marked_at < FLUSH_ASK_S:
+            return b""
+        seen, mark = wire.facts, journal.mark
+        if seen is None or mark is None or seen.flushed.lsn >= mark.lsn:
+            return b""
+        journal.marked_at = now
+        return FLUSHED
+
+    # long: every block passes here, a call saved is a microsecond
+    def send(  # noqa: PLR0912
+        self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, rider: bytes
+    ) -> Gen:
+        """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
+        wire = self.wire
+        pgconn = wire.pgconn
+        prep, name = self.host.prepare(entry, prepare)
+        pgconn.enter_pipeline_mode()
+        try:
+            if begin:
+                pgconn.send_query_params(begin, None)
+            if prep is Prepare.NO:
+                entry.send_params(pgconn)
+            else:
+                if prep is Prepare.SHOULD:
+                    pgconn.send_prepare(name, entry.query, param_types=entry.types)
+                pgconn.send_query_prepared(
+                    name, entry.params, param_formats=entry.formats, result_format=entry.fmt
+                )
+            before = (1 if begin else 0) + (prep is Prepare.SHOULD)
+            prepares = self._send_rider(rider, entry.query) if rider else b""
+            pgconn.pipeline_sync()
+        except e.Error:
+            yield from self._leave()
+            raise
+        answers: list[list[PGresult]] = []
+        error = spoilt = None
+        try:
+            results = yield from execute(pgconn)
+            while results and (status := results[0].status) != _SYNC:
+                if status == _FATAL:
+                    if len(answers) <= before:
+                        error = error or results[0]
+                    else:
+                        spoilt = results[0]
+                answers.append(results)
+                results = yield from fetch_many(pgconn)
+            pgconn.exit_pipeline_mode()  # an error where the session is gone
+        except e.OperationalError:
+            # What stands behind the statement's own answer says nothing about it.
+            if (error is None and spoilt is None) or len(answers) <= before:
+                wire.unbegun = bool(begin) and not answers
+                raise
+        results = answers[before]
+        if rider:
+            self._heard_rider(answers[before + 1 :], prepares, entry.query)
+        self.host.prepared(entry, prep, name, results)
+        if error is not None:
+            wire.unbegun = bool(begin) and error is answers[0][0]
+            raise wire.error(error)
+        cur._check_results(results)
+        cur._set_results(results)
+        if spoilt is not None and pgconn.status != _BAD:
+            # Ours has failed behind it, and with it the transaction: nobody's business.
+            self.spoilt = wire.error(spoilt)
+
+    def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes, query: bytes) -> None:
+        if prepares and answers and answers[0][0].status == _COMMAND:
+            self.wire.names[query] = prepares
+        result = answers[-1][0] if answers else None
+        if result is not None and result.status == _TUPLES:
+            self.committer.read_rider(result)
+        else:
+            self.journal.unanswered()
+
+    def _leave(self) -> Gen:
+        """libpq refused a part of the message: what stands before it is sent and read."""
+        pgconn = self.wire.pgconn
+        if pgconn.status == _BAD:
+            return
+        pgconn.pipeline_sync()
+        yield from generators.send(pgconn)
+        while True:
+            results = yield from generators.fetch_many(pgconn)
+            if results and results[0].status == _SYNC:
+                break
+        pgconn.exit_pipeline_mode()
+
+    def _send_rider(self, rider: bytes, query: bytes) -> bytes:
+        """Behind `query`, which it carries in a comment: while the session idles in its
+        transaction, pg_stat_activity shows what was sent last."""
+        wire = self.wire
+        known = query in wire.names
+        if rider is not RIDER or (not known and len(wire.names) >= MOST_RIDERS):
+            wire.pgconn.send_query_params(tagged(rider, query), None)
+            return b""
+        text = rider if known else tagged(rider, query)
+        return wire.send_own(query, text, named=self.committer.named, kind=RIDER_NAME)
+
+
+def tagged(rider: bytes, query: bytes) -> bytes:
+    """Ours, with the caller's statement before it for who looks at sessions."""
+    text = query[:TAG_BYTES].decode("ascii", "replace").replace("\ufffd", "?")
+    text = text.replace("/*", "/ *").replace("*/", "* /").replace("\0", "")
+    return b"/* %s */ %s" % (text.encode(), rider)

@@ -1,0 +1,393 @@
+"""The statements of a checkout: recorded, BEGIN merged with the first, failures recovered.
+
+Everything is a generator for psycopg's `Connection.wait`, sync and async alike.  A statement
+in a block is sent so:
+
+    BEGIN · statement · rider        one message; the rider until the block has written
+    statement · rider
+    statement
+    COMMIT                           `commit.committer`
+"""
+
+# long: every statement passes here, and a call costs a fifth of a microsecond
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from psycopg import errors as e
+from psycopg import pq
+from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGresult
+
+from ...core.reaction import Action, Sent
+from ...core.sqlstates import Says, says
+from .._psycopg import PostgresClientQuery, PostgresQuery
+from ..commit.committer import Committer
+from ..session.host import Gen
+from ..session.wire import ended
+from .catalogue import Asked
+from .journal import Entry, kept
+from .message import Sender
+from .statements import KNOWN, Traits, traits
+
+_IDLE = pq.TransactionStatus.IDLE
+_INTRANS = pq.TransactionStatus.INTRANS
+_UNKNOWN = pq.TransactionStatus.UNKNOWN
+_BINARY = pq.Format.BINARY
+_FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
+STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
+
+
+class Recorder:
+    """Records what a caller does with a connection, so that it survives its server.
+
+    `for_reading`: it was lent for that, and an autocommit session is told so.  `answered_before`:
+    what failed had been answered before.  `noted`: the text of the statement that is started, where
+    its cursor tells.  `remembers`: it is recorded when it is put into its pipeline.  `deferring`:
+    its BEGIN isn't its own to send.
+    """
+
+    __slots__ = (
+        "answered_before",
+        "committer",
+        "deferring",
+        "for_reading",
+        "host",
+        "journal",
+        "judge",
+        "noted",
+        "remembers",
+        "replayer",
+        "sender",
+        "session",
+        "wire",
+    )
+
+    def __init__(self, committer: Committer) -> None:
+        self.committer = committer
+        self.sender = Sender(committer)
+        self.replayer = committer.replayer
+        self.judge = committer.judge
+        self.host = committer.host
+        self.wire = committer.wire
+        self.journal = committer.journal
+        self.session = committer.session
+        self.for_reading = False
+        self.answered_before = False
+        self.noted: bytes | None = None
+        self.remembers = self.deferring = False
+
+    @property
+    def stranded(self) -> bool:
+        """The session is gone, a transaction is open, and nobody was told that it failed."""
+        journal = self.journal
+        gone = self.wire.pgconn.status == pq.ConnStatus.BAD and not self.host.closed
+        return gone and bool(journal.entries) and not journal.failed
+
+    @property
+    def recoverable(self) -> bool:
+        """Need a lost session be nobody's end?"""
+        return not self.journal.failed and not self.host.closed
+
+    def tell_read_only(self) -> Gen:
+        """Lent for reading: the server hears of it, where BEGIN doesn't say so."""
+        if self.for_reading:
+            yield from self.wire.tell_read_only(self.host.autocommit)
+
+    def meet_first(self) -> Gen:
+        """The server is asked, and told, what it has to before anything is sent to it."""
+        return self.replayer.meet_first(self.tell_read_only)
+
+    # -- transaction control
+
+    def two_phase(self, gen: Gen) -> Gen:
+        """PREPARE TRANSACTION, and what follows it."""
+        self.journal.rule_out("a two-phase transaction")
+        result = yield from gen
+        if not self.wire.in_block:
+            self.journal.reset()
+        return result
+
+    def queued(self, command: bytes) -> None:
+        """A command was put into a pipeline."""
+        if command == b"ROLLBACK":
+            self.journal.reset()
+        elif command.startswith(STEPS):
+            self.journal.command(command)
+
+    def roll_back(self) -> Gen:
+        self.journal.reset()
+        try:
+            return (yield from self.committer.roll_back())
+        except e.OperationalError:
+            if not self.wire.lost:
+                raise
+            return None  # the server has done it, with the session
+
+    def step(self, command: bytes) -> Gen:
+        """BEGIN, SAVEPOINT and their like."""
+        begins = command.startswith(b"BEGIN")
+        while True:
+            try:
+                if begins:
+                    yield from self.replayer.meet()
+                result = yield from self.host.command(command)
+                break
+            except e.Error as failure:
+                exc = self.judge.heard(failure)
+                sent = Sent.NOTHING if begins else Sent.BLOCK
+                if not (yield from self.replayer.recover(exc, sent)):
+                    raise exc from None
+        self.journal.command(command)
+        return result
+
+    # -- statements that psycopg sends by itself
+
+    def start(self, start: Callable[[], Gen], piped: bool) -> Gen:
+        """A statement begins; `start` sends what psycopg sends before it."""
+        if self.deferring:
+            return iter(())  # type: ignore[return-value]
+        return self._start_unrecorded(start, piped)
+
+    def _start_unrecorded(self, start: Callable[[], Gen], piped: bool) -> Gen:
+        """COPY, stream(), a server-side cursor, one that isn't ours: seen to start, not recorded.
+        Ours in a pipeline are recorded when they are queued."""
+        if not piped:
+            yield from self.tell_read_only()
+        yield from start()
+        if self.remembers:
+            self.journal.unanswered()
+        else:
+            self.journal.passes(None if self.noted is None else (self.noted, None))
+
+    # -- statements
+
+    # long: every statement passes here, and a call costs a fifth of a microsecond
+    def perform(  # noqa: PLR0912, PLR0915
+        self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
+    ) -> Gen:
+        """psycopg's `_execute_gen`: one statement, until it is answered or must fail."""
+        if cur._closed:
+            raise e.InterfaceError("the cursor is closed")
+        journal, wire, host = self.journal, self.wire, self.host
+        cur._reset()
+        if not cur._last_query or cur._last_query is not query:
+            cur._last_query = None
+            cur._tx = Transformer(cur)
+        pgq = cur._query = cur._convert_query(query, params)
+        if pgq.params:
+            pgq.params = kept(pgq.params)
+        what = KNOWN.get(pgq.query) or traits(pgq.query)
+        if cur._query_cls is not PostgresQuery:
+            what = _of_client(cur, what)
+        fmt = cur.format if binary is None else _FORMATS[binary]
+        entry = None
+        wire.sync_rep_warned = False
+        while not (what.ends and wire.in_block):
+            if journal.kept is not None:
+                from .keeping import behind  # nobody else needs it
+
+                yield from behind(self.judge, pgq)
+            status = wire.pgconn.transaction_status
+            begin = rider = b""
+            try:
+                if status == _IDLE:
+                    begin = host.begin()
+                    if begin:
+                        if self.replayer.unmet:
+                            yield from self.replayer.meet()
+                        if not what.merges:
+                            yield from self.step(begin)
+                            begin, status = b"", _INTRANS
+                    else:
+                        if self.for_reading:
+                            yield from self.tell_read_only()
+                        if what.calls or not what.reads:
+                            status = self._status_heard()
+                if begin or status != _IDLE or what.session:
+                    entry = entry_of(cur, pgq, fmt)
+                    if what.rides and wire.ride and not host.read_only:
+                        rider = self.sender.late_rider() if journal.written else wire.ride
+                if entry is not None and (begin or rider):
+                    yield from self.sender.send(cur, entry, prepare, begin, rider)
+                else:
+                    yield from cur._resilient(pgq, prepare=prepare, binary=fmt == _BINARY)
+            except e.Error as failure:
+                exc = self.judge.heard(failure)
+                entry = entry or entry_of(cur, pgq, fmt)
+                self._begun(begin)
+                sent = self._sent(bool(begin), status, what)
+                if begin and wire.unbegun and ended(exc):
+                    sent = Sent.NOTHING
+                if self.judge.surfaces(exc, sent):
+                    if ended(exc):
+                        self.judge.end_with(exc)
+                    else:
+                        yield from self._refused(entry, exc, begin)
+                    raise exc.with_traceback(None) from None
+                if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
+                    self.judge.strike(entry.query, exc)
+                asked = (entry.query, entry.types)
+                if not (yield from self.deal_with(exc, sent, entry.shown, asked)):
+                    if not wire.lost:
+                        yield from self._refused(entry, exc, begin)
+                    raise exc.with_traceback(None) from None
+                continue
+            if begin:
+                journal.begins(begun_by(begin))
+            if wire.sync_rep_warned:
+                raise self.judge.unconfirmed()
+            after = wire.pgconn.transaction_status
+            if entry is None and after == _IDLE and not what.special:
+                journal.reset()
+                if not what.plain:
+                    journal.earlier.add((pgq.query, pgq.types))
+            elif entry is None or what.special or after != _INTRANS:
+                entry = entry or entry_of(cur, pgq, fmt)
+                inside = bool(begin) or status != _IDLE
+                self._answered(what, entry, cur._results, bool(rider), inside)
+            else:
+                journal.add(entry, cur._results, not rider and what.writes)
+            if self.sender.spoilt is not None:
+                yield from self._without_rider()
+            break
+        else:
+            yield from self._commit_by_hand(cur)
+        cur._last_query = query
+        yield from host.tidy()
+
+    def _without_rider(self) -> Gen:
+        """The query of ours has failed, which a transaction doesn't survive: it is done again."""
+        exc, self.sender.spoilt = self.sender.spoilt, None
+        assert exc is not None
+        self.committer.ours_failed(exc)
+        yield from self.replayer.redo(exc)
+
+    def _status_heard(self) -> int:
+        """The status before a write of its own is sent: one that goes to a session that has
+        ended already was never sent."""
+        with suppress(e.OperationalError):  # the status tells
+            self.wire.hear_end()
+        return self.wire.pgconn.transaction_status
+
+    def _commit_by_hand(self, cur: Any) -> Gen:
+        """`execute("COMMIT")`: the same care, and a result for the cursor."""
+        result = yield from self.committer.commit()
+        if result is None:
+            result = self.wire.pgconn.make_empty_result(pq.ExecStatus.COMMAND_OK)
+        cur._set_results([result])
+
+    def _sent(self, begins: bool, status: int, what: Traits) -> Sent:
+        """What a failure of a statement that was sent in this status leaves open."""
+        if status == _UNKNOWN:  # the session had gone before
+            return Sent.BLOCK if begins or not self.host.autocommit else Sent.NOTHING
+        if what.control:  # it may have ended the transaction before its answer was lost
+            return Sent.AUTOCOMMIT
+        if begins or status != _IDLE:
+            return Sent.BLOCK
+        return Sent.READ if what.reads or self.host.read_only else Sent.AUTOCOMMIT
+
+    def deal_with(self, exc: e.Error, sent: Sent, shown: str, asked: Asked | None = None) -> Gen:
+        """True: the statement may be sent again.  False: the failure is the caller's to see.
+        Raises when neither can be."""
+        reaction = self.judge.reaction(exc, sent)
+        if reaction.action is Action.REPREPARE:
+            return (yield from self._prepare_anew(exc, asked))
+        if reaction.action is Action.RESOLVE:
+            late, self.answered_before = self.answered_before, False
+            if reaction.stops and not late and (yield from self._stopped(exc)):
+                return False
+            self.judge.note(exc)
+            raise self.judge.unknown(
+                str(exc),
+                details={
+                    "statement": shown,
+                    "resolver": "a statement in autocommit mode is a transaction of its own,"
+                    " and nothing marks it; in a block it could be resolved",
+                },
+            ) from exc
+        nothing_done = reaction.action is not Action.ELSEWHERE or says(
+            exc.sqlstate, Says.DID_NOTHING
+        )
+        proved = sent is not Sent.READ or nothing_done
+        return (yield from self.replayer.recover(exc, sent, asked, proved))
+
+    def _prepare_anew(self, exc: e.Error, asked: Asked | None) -> Gen:
+        """Forget the session's prepared statements.  False: this one wasn't, so it was another
+        one's name, or a function's own error."""
+        if exc.diag.context or not self.host.forget(asked):
+            return False
+        yield from self.host.tidy()
+        return True
+
+    def _stopped(self, exc: e.Error) -> Gen:
+        """Was it this session alone that ended, and does its server go on as it was?"""
+        fresh = yield from self.replayer.revisited()
+        wire = None if fresh is None else fresh.wire
+        meant = self.judge.meant_us(wire)
+        if meant:
+            self.judge.obey(exc, wire)
+        elif fresh is not None:
+            fresh.finish()
+        return meant
+
+    def _begun(self, begin: bytes) -> None:
+        """The BEGIN that travelled with a statement has arrived."""
+        if begin and self.wire.pgconn.transaction_status not in (_IDLE, _UNKNOWN):
+            self.journal.command(begin)
+
+    def _refused(self, entry: Entry, exc: e.Error, begin: bytes) -> Gen:
+        """The application's own error: part of the block, which may go on behind a savepoint.
+        So the block has to stand when the error is raised, whatever happened behind it."""
+        result = exc.pgresult
+        if result is None or not self.wire.in_block:
+            return
+        lost = self.wire.lost
+        if lost and begin:
+            self.journal.command(begin)
+        self.journal.add(entry, [result])
+        if lost and not self.judge.unreplayable():
+            yield from self.replayer.reestablish(exc, self.replayer.deadline_at())
+
+    def _answered(
+        self, what: Traits, entry: Entry, results: list[PGresult], rode: bool, inside: bool
+    ) -> None:
+        """Record what was done, where that isn't just one more statement of a block."""
+        journal, wire = self.journal, self.wire
+        if what.special:
+            journal.does(what, entry.query)
+            if what.lasting:
+                self.session.rule_out(what.hazard)
+            if what.forgets:
+                wire.forget_names()
+            if what.discards and not wire.in_block:
+                self.session.clear()
+        if not wire.in_block or (not (inside or what.begins) and wire.lost):
+            if what.session:
+                self.session.keep([entry])
+            journal.reset()
+            return
+        journal.add(entry, results, not rode and what.writes)
+
+
+def _of_client(cur: Any, what: Traits) -> Traits:
+    """A query whose parameters are merged on the client: its text may be anything, and goes by
+    the simple protocol."""
+    if not issubclass(cur._query_cls, PostgresClientQuery):
+        return what
+    return what._replace(merges=False, rides=False)
+
+
+def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
+    """psycopg's query, to be recorded; its parameters were `kept`."""
+    merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
+    return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)
+
+
+@cache
+def begun_by(begin: bytes) -> Entry:
+    """The entry of a BEGIN that travelled with a statement: it has no result of its own."""
+    return Entry(begin)

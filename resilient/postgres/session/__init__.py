@@ -1,0 +1,1 @@
+"""The connection that a caller holds: psycopg's, with thin hooks."""

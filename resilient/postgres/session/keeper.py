@@ -1,0 +1,158 @@
+"""What stands beside a connection: its link, and whoever records, replays and commits for it.
+
+The class that a caller sees has one attribute for all of it, `_resilient`.  It holds no reference
+to its connection, so that this goes when its caller lets it go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from psycopg import errors as e
+
+from ...core.reaction import Sent
+from ...monitor.sockets import Link
+from .._psycopg import BaseConnection
+from ..commit.committer import Committer
+from ..commit.resolver import Resolver
+from ..replay.judge import Judge
+from ..replay.recorder import Recorder
+from ..replay.replayer import Fresh, Replayer
+from .host import Gen, PoolSide, PsycopgHost
+from .wire import Wire
+
+#: the attribute that every connection has of ours
+ATTRIBUTE = "_resilient"
+
+
+class Keeper:
+    """Beside one connection.
+
+    `recorder`: while it is checked out and what is done with it is recorded.  `lent`: a caller has
+    had it.  `hooked`: it is of a class that the library has derived.
+    """
+
+    __slots__ = (
+        "_before",
+        "_recorder",
+        "committer",
+        "cursors",
+        "hooked",
+        "host",
+        "judge",
+        "lent",
+        "recorder",
+        "wire",
+    )
+
+    def __init__(self, conn: BaseConnection[Any], *, hooked: bool = True) -> None:
+        self.wire = Wire(conn.pgconn)
+        self.host = PsycopgHost(conn)
+        self.judge = Judge(self.host, self.wire)
+        self.committer = Committer(Resolver(Replayer(self.judge)))
+        self._recorder: Recorder | None = None
+        self.recorder: Recorder | None = None
+        self.hooked = hooked
+        #: the classes of the cursors that it has made, and what became of them: they live as long
+        self.cursors: dict[type[Any], type[Any]] = {}
+        self.lent = False
+        #: while it is lent for reading: what its `read_only` was before, in a tuple
+        self._before: tuple[bool | None] | None = None
+
+    @property
+    def link(self) -> Link | None:
+        return self.wire.link
+
+    # -- checkouts
+
+    def belongs(self, pool: PoolSide) -> None:
+        """The pool has made it."""
+        self.judge.core = pool
+
+    def on_checkout(self, pool: PoolSide) -> None:
+        """What its caller does with it is recorded from here on."""
+        self.lent = True
+        if not self.hooked:
+            return
+        judge, settings = self.judge, pool.settings
+        judge.core = pool
+        judge.struck = {}
+        judge.session.clear()  # the one before may have left it differently: nobody relies on it
+        judge.journal.earlier.clear()
+        recorder = self._recorder
+        if recorder is None:
+            self.wire.forget_names()
+            judge.journal.bound(settings.replay_max_statements, settings.replay_max_bytes)
+            self.committer.mode = settings.commit_resolver
+            self.committer.replayer.asks = settings.commit_resolver != "off"
+            recorder = self._recorder = Recorder(self.committer)
+        if self.committer.replayer.asks or settings.replay == "on":
+            judge.recording = True
+            self.recorder = recorder
+
+    def on_checkin(self, resets: bool) -> None:
+        """It is given back: what the pool does with it is not for recording.  `resets`: settings
+        are a callback's from here on."""
+        judge = self.judge
+        judge.core = None
+        if self.recorder is None:
+            return
+        self.recorder = None
+        judge.recording = False
+        self.host.settle()
+        judge.journal.close()
+        if resets:
+            judge.session.clear()
+
+    @property
+    def for_reading(self) -> bool:
+        return self._before is not None
+
+    def lend_for_reading(self) -> None:
+        before = self.host.ask_read_only()
+        if self._before is None:
+            self._before = (before,)
+        if self.recorder is not None:
+            self.recorder.for_reading = True
+
+    def start_reading(self, start: Callable[[], Gen]) -> Gen:
+        """A statement begins that nobody records."""
+        yield from self.wire.tell_read_only(self.host.autocommit)
+        yield from start()
+
+    def end_reading(self) -> None:
+        if self._before is not None:
+            self.host.restore_read_only(self._before[0])
+            self._before = None
+            if self._recorder is not None:
+                self._recorder.for_reading = False
+
+    def share_strikes(self, struck: dict[bytes, int]) -> None:
+        """This checkout is one of several attempts at the same."""
+        self.judge.struck = struck
+
+    def fresh(self, conn: object) -> Fresh:
+        """This one's session, for another connection to go on with."""
+        return Fresh(conn, self.judge)
+
+    # -- failures
+
+    def stops(self, exc: e.Error) -> bool:
+        """May it have been meant for this session alone?"""
+        return self.judge.reaction(exc, Sent.BLOCK).stops
+
+    def untell_read_only(self) -> Gen:
+        return self.wire.untell_read_only()
+
+
+def keeper_of(conn: object) -> Keeper | None:
+    """What stands beside a connection; None where something else has made it."""
+    found = getattr(conn, ATTRIBUTE, None)
+    return found if isinstance(found, Keeper) else None
+
+
+def link_of(conn: object) -> Link | None:
+    """What ties a connection to its endpoint."""
+    found = getattr(conn, ATTRIBUTE, None)
+    return found.wire.link if found is not None else None

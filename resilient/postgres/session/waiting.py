@@ -1,0 +1,197 @@
+"""Waiting on a connection: detours, and what happens when the caller stops waiting.
+
+psycopg's loop waits on one descriptor until a generator ends.  `until_detour` is such a generator
+around the one that is waited for: it ends where that one asks for another session or a pause
+(`replay.replayer.Detour`).  Then the detour is taken, and a further loop goes on with the same
+generator, on the descriptor of the session that there is by then.
+
+psycopg asks the server to cancel and then waits for it, 5 s each: on a server that hangs, a
+cancelled task comes back after 10 s.  Here a cancellation takes `GRACE_S` at most: a healthy
+server is asked and its answer awaited, so the connection stays clean; otherwise, and always
+inside a COMMIT (cancelling a wait for synchronous replication reports success, manual
+27.2.8), the connection is closed, so no reply of one query can reach another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from typing import Any
+
+from psycopg import AsyncConnection, Connection, pq, waiting
+from psycopg import errors as e
+
+from ..replay.judge import Judge
+from ..replay.replayer import Detour
+from .host import Gen
+from .keeper import Keeper, keeper_of
+
+GRACE_S = 0.3
+#: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value
+INTERVAL_S = 0.1
+#: ready to be read and written, as psycopg's loop would say
+READY = waiting.Ready.RW
+#: reads until a socket at its end counts as endless
+MOST_READS = 10_000
+
+_ACTIVE = pq.TransactionStatus.ACTIVE
+
+Steps = Generator[Any, Any, Any]
+
+
+def until_detour(judge: Judge, gen: Gen, ready: waiting.Ready | None = None) -> Steps:
+    """A generator's steps, for psycopg's loop: returns what it returns, or its next detour."""
+    judge.driven, judge.dealt = True, False
+    try:
+        item = gen.send(ready)
+        while item.__class__ is not Detour:
+            ready = yield item
+            item = gen.send(ready)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        judge.driven = False
+    return item
+
+
+def first_step(judge: Judge, gen: Gen, exc: e.OperationalError) -> Steps:
+    """Where there is no session to wait on: whoever recovers finds that out before it waits."""
+    judge.driven, judge.dealt = True, False
+    try:
+        item = gen.send(None)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        judge.driven = False
+    if not isinstance(item, Detour):
+        gen.close()
+        raise exc
+    return item
+    yield  # it is a generator
+
+
+def stuck(steps: Steps, exc: Exception) -> bool:
+    """psycopg's loop found the socket at its end and left the generator where it was."""
+    at_end = isinstance(exc, e.OperationalError) and exc.sqlstate is None
+    return at_end and inspect.getgeneratorstate(steps) == inspect.GEN_SUSPENDED
+
+
+def hear_out(keeper: Keeper, gen: Gen) -> Any:
+    """Let it read what is left, and the end: nothing of that has to be waited for.
+
+    A statement's answer may be among it, and a failure is then libpq's, raised where it
+    can be dealt with.  Returns as `until_detour`.
+    """
+    judge = keeper.judge
+    judge.driven = True
+    try:
+        for _ in range(MOST_READS):
+            item = gen.send(READY)
+            if isinstance(item, Detour):
+                return item
+        keeper.wire.pgconn.finish()
+        raise e.OperationalError("the connection socket is closed")
+    except StopIteration as stop:
+        return stop.value
+    except e.OperationalError as exc:
+        judge.tell_why(exc, judge.dealt)
+        raise
+    finally:
+        judge.driven = False
+
+
+def failed(keeper: Keeper, steps: Steps, exc: Exception) -> None:
+    """Returns where its generator is to be heard out; otherwise the failure is the caller's."""
+    if not stuck(steps, exc):
+        keeper.judge.tell_why(exc, keeper.judge.dealt)
+        raise exc
+
+
+def abandon(keeper: Keeper, gen: Gen) -> None:
+    """The caller stopped waiting in the middle of a recovery."""
+    keeper.wire.pgconn.finish()
+    with suppress(RuntimeError):  # psycopg's pipelines want to read on when closed
+        gen.close()
+
+
+def _came(detour: Detour, conn: Any, fresh: Any) -> int:
+    keeper = keeper_of(fresh)
+    assert keeper is not None
+    detour.fresh = keeper.fresh(fresh)
+    return int(fresh.pgconn.socket)
+
+
+def take(conn: Connection[Any], detour: Detour, fd: int) -> int:
+    """Do what a detour asks for; the descriptor to wait on from then on."""
+    if detour.pause_s:
+        time.sleep(detour.pause_s)
+        return fd
+    pool: Any = conn._pool
+    try:
+        left_s = max(detour.deadline_at - time.monotonic(), 0.001)
+        return _came(detour, conn, pool.renewed(conn, left_s, detour.at))
+    except Exception as exc:
+        detour.failure = exc
+        return fd
+
+
+async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int:
+    """Do what a detour asks for; the descriptor to wait on from then on."""
+    if detour.pause_s:
+        await asyncio.sleep(detour.pause_s)
+        return fd
+    pool: Any = conn._pool
+    try:
+        left_s = max(detour.deadline_at - time.monotonic(), 0.001)
+        return _came(detour, conn, await pool.renewed(conn, left_s, detour.at))
+    except Exception as exc:
+        detour.failure = exc
+        return fd
+
+
+def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
+    """The caller stops waiting for a query."""
+    pgconn = keeper.wire.pgconn
+    if pgconn.transaction_status != _ACTIVE:
+        return
+    if not keeper.wire.may_cancel:
+        pgconn.finish()
+        return
+    try:
+        conn.cancel_safe(timeout=GRACE_S)
+        if isinstance(
+            waiting.wait(steps, pgconn.socket, interval=INTERVAL_S, timeout=GRACE_S), Detour
+        ):
+            pgconn.finish()
+    except e.QueryCanceled:
+        return  # as asked for: the connection is clean
+    except Exception:
+        pgconn.finish()
+    except BaseException:
+        pgconn.finish()
+        raise
+
+
+async def stop_async(conn: AsyncConnection[Any], keeper: Keeper, steps: Steps) -> None:
+    """The caller stops waiting for a query."""
+    pgconn = keeper.wire.pgconn
+    if pgconn.transaction_status != _ACTIVE:
+        return
+    if not keeper.wire.may_cancel:
+        pgconn.finish()
+        return
+    try:
+        await conn.cancel_safe(timeout=GRACE_S)
+        found = await waiting.wait_async(steps, pgconn.socket, interval=INTERVAL_S, timeout=GRACE_S)
+        if isinstance(found, Detour):
+            pgconn.finish()
+    except e.QueryCanceled:
+        return  # as asked for: the connection is clean
+    except Exception:
+        pgconn.finish()
+    except BaseException:  # cancelled once more while cancelling
+        pgconn.finish()
+        raise

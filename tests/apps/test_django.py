@@ -1,0 +1,175 @@
+"""Django itself, over our pools, while a primary dies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("django", reason="no Django")
+
+import django
+from django.conf import settings
+from django.core.signals import request_started
+from django.db import IntegrityError, OperationalError, connection, connections, models, transaction
+from django.test import RequestFactory
+
+from resilient.django import Router, live, ready, run
+from resilient.lab import Lab
+from resilient.postgres import ConnectionPool
+
+from ..postgres.conftest import settings_of
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def orders(session_lab: Lab) -> Iterator[Any]:
+    """A model and its table, of a program that is set up once."""
+    common = {"ENGINE": "resilient.django", "TIME_ZONE": None}
+    databases = {
+        "default": {
+            **common,
+            "NAME": "app",
+            "USER": "app",
+            "HOST": ",".join(member.address for member in session_lab.members),
+            "PORT": str(session_lab.port),
+            "OPTIONS": {"resilient": {"settings": settings_of(session_lab)}},
+            "CONN_MAX_AGE": 60,
+            "CONN_HEALTH_CHECKS": True,
+        },
+        "replica": {**common, "OPTIONS": {"resilient": {"reader_of": "default"}}},
+    }
+    settings.configure(
+        DATABASES=databases,
+        DATABASE_ROUTERS=["resilient.django.Router"],
+        INSTALLED_APPS=[],
+        USE_TZ=True,
+        ROOT_URLCONF=(),
+    )
+    django.setup()
+
+    class Order(models.Model):
+        item = models.TextField(unique=True)
+        at = models.DateTimeField(null=True)
+
+        class Meta:
+            app_label = "shop"
+
+    session_lab.rejoin()
+    with connection.schema_editor() as editor:
+        editor.create_model(Order)
+    yield Order
+    session_lab.rejoin()
+    with connection.schema_editor() as editor:
+        editor.delete_model(Order)
+    for alias in connections:
+        connections[alias].close()
+        connections[alias].close_pool()
+
+
+@pytest.fixture
+def order(lab: Lab, orders: Any) -> Iterator[Any]:
+    request_started.send(None)
+    yield orders
+    lab.rejoin()
+    orders.objects.using("default").all().delete()
+
+
+def crash(lab: Lab) -> None:
+    lab.inject("crash", promote_after_s=0.1).wait_struck()
+
+
+def items(order: Any) -> list[str]:
+    return sorted(order.objects.using("default").values_list("item", flat=True))
+
+
+def test_atomic_goes_on_through_a_crash(lab: Lab, order: Any) -> None:
+    done = []
+    with transaction.atomic():
+        order(item="book").save()
+        with transaction.atomic():
+            order.objects.select_for_update().get(item="book")
+        crash(lab)
+        order(item="pen").save()
+        transaction.on_commit(lambda: done.append(1))
+    assert items(order) == ["book", "pen"]
+    assert done == [1]
+    assert isinstance(connection.pool, ConnectionPool)
+
+
+def test_a_migration_goes_on_through_a_crash(lab: Lab, order: Any) -> None:
+    field = models.TextField(default="")
+    field.set_attributes_from_name("note")
+    with connection.schema_editor() as editor:
+        editor.add_field(order, field)
+        crash(lab)
+        editor.execute("create index noted on shop_order (note)")
+    with connection.cursor() as cursor:
+        cursor.execute("select indexname from pg_indexes where indexname = 'noted'")
+        assert cursor.fetchall() == [("noted",)]
+        names = [
+            column.name
+            for column in connection.introspection.get_table_description(cursor, "shop_order")
+        ]
+    assert names == ["id", "item", "at", "note"]
+    with connection.schema_editor() as editor:
+        editor.remove_field(order, field)
+
+
+def test_run_takes_the_function_again(lab: Lab, order: Any) -> None:
+    count, done = [], []
+
+    def work(item: str) -> int:
+        count.append(item)
+        order(item=item).save()
+        transaction.on_commit(lambda: done.append(item))
+        if len(count) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("do $$ begin raise sqlstate '40001'; end $$")
+        return len(count)
+
+    assert run(work, "ink") == 2
+    assert done == ["ink"]
+    assert items(order) == ["ink"]
+    with pytest.raises(IntegrityError):
+        run(lambda: order.objects.bulk_create([order(item="a"), order(item="a")]))
+    assert items(order) == ["ink"]
+
+
+def test_reads_go_to_a_replica_until_there_is_a_write(lab: Lab, order: Any) -> None:
+    assert order.objects.all().db == "replica"
+    assert order.objects.count() == 0
+    with connections["replica"].cursor() as cursor:
+        cursor.execute("show transaction_read_only")
+        assert cursor.fetchone() == ("on",)
+    with pytest.raises(OperationalError.__mro__[1], match="read-only"):
+        order.objects.using("replica").create(item="never")
+    order.objects.create(item="book")
+    assert order.objects.get(item="book")._state.db == "default"
+    request_started.send(None)
+    assert order.objects.all().db == "replica"
+    with transaction.atomic():
+        assert order.objects.all().db == "default"
+    router = Router()
+    assert router.allow_migrate("replica", "shop") is False
+    assert router.allow_migrate("default", "shop") is None
+
+
+def test_a_session_that_was_killed_is_replaced(lab: Lab, order: Any) -> None:
+    with pytest.raises(OperationalError), connection.cursor() as cursor:
+        cursor.execute("select pg_terminate_backend(pg_backend_pid())")
+    request_started.send(None)
+    order(item="after").save()
+    assert items(order) == ["after"]
+
+
+def test_health_views(lab: Lab, order: Any) -> None:
+    request = RequestFactory().get("/health/ready")
+    assert live(request).status_code == 200
+    answer = ready(request)
+    assert answer.status_code == 200
+    assert json.loads(answer.content)["db"] == "ok"
+    assert json.loads(answer.content)["replica"] == "ok"

@@ -1,0 +1,153 @@
+"""Writes the modules that are another one's text with some words changed.
+
+    python tools/async_to_sync.py [--check]      (make generate)
+
+Each target says at its top where it comes from.  `--check` changes nothing and exits with 1 when
+a target isn't what it would be made into.
+
+Two kinds of pairs are here: the drop-ins for httpx, made from those for httpx2, and, where
+removing `await` is right, blocking twins of asyncio modules.  Locks, races, cancellation and
+wake-ups are another matter in the two worlds: what has these is written by hand, twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "# Made from {source} by `make generate`: change that one.\n"
+
+#: asyncio's word → the blocking one, as whole names
+SYNC = {
+    "AbstractAsyncContextManager": "AbstractContextManager",
+    "AsyncExitStack": "ExitStack",
+    "AsyncIterable": "Iterable",
+    "AsyncIterator": "Iterator",
+    "StopAsyncIteration": "StopIteration",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+    "aclose": "close",
+    "anext": "next",
+    "asynccontextmanager": "contextmanager",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`target` is `source` with `names` changed (whole names) and then `texts` (anything, each
+    of which must be there).  `sync`: without `async` and `await`, and by `SYNC`."""
+
+    source: str
+    target: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    sync: bool = False
+
+
+HTTPX = {"httpx2": "httpx", "httpcore2": "httpcore"}
+PAIRS = (
+    Pair(
+        "resilient/http/_httpx2.py",
+        "resilient/http/httpx.py",
+        HTTPX,
+        {
+            '"""The four drop-ins on httpx:': '"""The same four drop-ins on httpx:',
+            "from . import errors\n": "from . import _httpx_errors as errors\n",
+            "\nLIBRARY = ": "\n"
+            '__all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport", "errors"]\n\n'
+            "LIBRARY = ",
+            "Callable[[bytes], str | None]": "Callable[[bytes], str]",
+        },
+    ),
+    Pair(
+        "resilient/http/errors.py",
+        "resilient/http/_httpx_errors.py",
+        HTTPX,
+        {
+            "The errors that the HTTP drop-in raises itself, each also one of httpx's.": (
+                "The errors of `resilient.http.httpx`, each also one of httpx's."
+            ),
+        },
+    ),
+)
+
+
+def made(source: str, pair: Pair) -> str:
+    """The target's text before it is formatted.  ValueError where a text isn't found."""
+    names = {**SYNC, **pair.names} if pair.sync else pair.names
+    text = _without_await(source) if pair.sync else source
+    if names:
+        known = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+        text = known.sub(lambda found: names[found[0]], text)
+    for old, new in pair.texts.items():
+        if old not in text:
+            raise ValueError(f"{pair.source}: {old!r} isn't there any more")
+        text = text.replace(old, new)
+    return MARK.format(source=pair.source) + text
+
+
+def _without_await(source: str) -> str:
+    """Python without the words `async` and `await`; comments and strings stay as they are."""
+    lines = source.splitlines(keepends=True)
+    found = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.NAME and token.string in ("async", "await")
+    ]
+    for token in reversed(found):
+        (row, start), (_, end) = token.start, token.end
+        line = lines[row - 1]
+        lines[row - 1] = line[:start] + line[end:].removeprefix(" ")
+    return "".join(lines)
+
+
+def formatted(text: str, name: str) -> str:
+    """As ruff sorts imports and lays it out."""
+    ruff = (sys.executable, "-m", "ruff")
+    for command in (("check", "--select", "I", "--fix-only", "--quiet"), ("format", "--quiet")):
+        text = subprocess.run(
+            [*ruff, *command, "--stdin-filename", name, "-"],
+            input=text,
+            text=True,
+            capture_output=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args(argv).check
+    stale = 0
+    for pair in PAIRS:
+        target = ROOT / pair.target
+        text = formatted(made((ROOT / pair.source).read_text(), pair), pair.target)
+        there = target.read_text() if target.exists() else ""
+        if text == there:
+            continue
+        stale = 1
+        if check:
+            sys.stderr.write(f"{pair.target} isn't what {pair.source} makes it: make generate\n")
+            lines = there.splitlines(keepends=True), text.splitlines(keepends=True)
+            sys.stderr.writelines(difflib.unified_diff(*lines, "there", "made", n=1))
+        else:
+            target.write_text(text)
+    return stale if check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
