@@ -149,6 +149,7 @@ def _parent(known: Known, seen: Observation) -> int | None:
     return 1 if seen.timeline == 2 else None
 
 
+# long: one answer, field by field
 def _observed(state: State, known: Known, event: Observed, now: float) -> State:
     seen, had = event.observation, known.incarnation
     if known.members.outdated(seen, had):

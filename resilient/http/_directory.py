@@ -5,6 +5,7 @@ A directory lives as long as some engine holds it.  It takes the monitor thread 
 name must be resolved or an endpoint probed; literal addresses need neither.
 """
 
+# long: one directory, with its origins' look-ups
 from __future__ import annotations
 
 import asyncio

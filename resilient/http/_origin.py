@@ -5,6 +5,7 @@ outside the lock, the events and the engines' housekeeping.  A request reads wha
 published and takes no lock while nothing fails.
 """
 
+# long: one object, and what every request touches of it
 from __future__ import annotations
 
 import itertools
@@ -297,7 +298,7 @@ class Origin:
             said = self._said_of()
             said["resilient.attempts"] = str(attempts) if attempts <= MOST_SHOWN else "more"
             self._answers[attempts] = said
-        telemetry.instruments.count(telemetry.names.ATTEMPTS, said)
+        telemetry.instruments.count(telemetry.names.RESPONSES, said)
 
     # -- choosing
 

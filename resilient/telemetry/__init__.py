@@ -16,15 +16,7 @@ from ..core.outcome import lsn_text
 from . import instruments, names
 from .stories import POSTGRESQL, Stories
 
-__all__ = [
-    "POSTGRESQL",
-    "Stories",
-    "attempted",
-    "commits_lost",
-    "instruments",
-    "log_topology",
-    "names",
-]
+__all__ = ["POSTGRESQL", "Stories", "commits_lost", "instruments", "log_topology", "names"]
 
 logger = logging.getLogger("resilient.failover")
 _monitor = logging.getLogger("resilient.monitor")
@@ -32,8 +24,8 @@ _monitor = logging.getLogger("resilient.monitor")
 
 def attempted(host: str, why: str) -> None:
     """An HTTP request gets another attempt, a hedge, or waits for an endpoint: a count."""
-    said = {"server.address": instruments.few("server.address", host), names.WHY_AGAIN: why}
-    instruments.count(names.RESENDS, said)
+    said = {"server.address": instruments.few("server.address", host)}
+    instruments.count(names.ATTEMPTS, {**said, "resilient.attempt.reason": why})
 
 
 def commits_lost(loss: Loss, endpoint: Endpoint) -> None:

@@ -23,9 +23,6 @@ FAILOVER_ID = "resilient.failover.id"
 #: what a call of the caller's met, as events of its span
 WAITED, REPLAYED, RESOLVED = "resilient.waited", "resilient.replayed", "resilient.resolved"
 
-#: why a request is sent again
-WHY_AGAIN = "resilient.attempt.reason"
-
 #: boundaries of what takes as long as a statement, a dial, a probe; in seconds
 QUICK_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: of what takes as long as a failover
@@ -220,15 +217,15 @@ ATTEMPTS = Metric(
     "resilient.http.attempts",
     Kind.COUNTER,
     "{attempt}",
+    "Attempts beside a request's first, by reason: `unsent`, `lost`, `answer`, `hedge`, `nobody`.",
+    ("server.address", "resilient.attempt.reason"),
+)
+RESPONSES = Metric(
+    "resilient.http.responses",
+    Kind.COUNTER,
+    "{response}",
     "Responses that were handed out, by the number of attempts that they took (1, 2, 3, more).",
     (*_ORIGIN, "resilient.attempts"),
-)
-RESENDS = Metric(
-    "resilient.http.resends",
-    Kind.COUNTER,
-    "{attempt}",
-    "Attempts beyond the first, by why: `unsent`, `lost`, `answer`, `hedge`; `nobody`: one waits.",
-    ("server.address", WHY_AGAIN),
 )
 EJECTIONS = Metric(
     "resilient.http.ejections",
@@ -257,7 +254,7 @@ METRICS = (
     *(WRITER, ENDPOINTS, LAG, PROBES, STARTED, OVER, FAILED, DURATION, PHASE),
     *(USED, IDLE_MIN, IDLE_MAX, MOST, PENDING, TIMEOUTS, CREATE_TIME, WAIT_TIME, USE_TIME),
     *(REPLAYS, COMMITS, LOST, RETRIES, BUDGET, READS),
-    *(ATTEMPTS, RESENDS, EJECTIONS, LOOKUPS, CHANGES),
+    *(RESPONSES, ATTEMPTS, EJECTIONS, LOOKUPS, CHANGES),
 )
 
 SPAN_ATTRIBUTES = (

@@ -30,7 +30,7 @@ logger = logging.getLogger("resilient.failover")
 #: a failover that isn't over after so long is told of as `unfinished`, and again after as long
 UNFINISHED_S = 60.0
 #: links to the spans of calls that waited come in for so long after a failover is over
-GRACE_S = 0.5
+GRACE_S = 1.0
 #: of those, at most
 MOST_LINKS = 100
 #: `close` waits so long for exporters, in seconds

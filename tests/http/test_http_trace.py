@@ -77,7 +77,7 @@ def test_a_killed_upstream_is_one_span_and_its_steps_are_logged(
     points = seen.points()
     said = {"server.address": NAME, "url.scheme": "http"}
     # Its connect was won by another endpoint: that was no attempt.
-    assert points["resilient.http.attempts"] == [({**said, "resilient.attempts": "1"}, 8)]
+    assert points["resilient.http.responses"] == [({**said, "resilient.attempts": "1"}, 8)]
     assert points["resilient.http.ejections"] == [({**said, "resilient.cause": "refused"}, 1)]
     assert [value for _, value in points["resilient.failovers.over"]] == [1]
 

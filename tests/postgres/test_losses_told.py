@@ -64,8 +64,7 @@ def test_once_for_each_that_was_lost(story: Story, caplog: pytest.LogCaptureFixt
     for server in (new, new, newer):
         story.meet(server)
     assert counts(caplog) == ["count=2"]
-    where = f"endpoint={HERE.address}:{HERE.port}"
-    assert f"{where} from=0/64 to=0/66 timeline=3 new_timeline=4" in caplog.text
+    assert f"endpoint={HERE.place} from=0/64 to=0/66 timeline=3 new_timeline=4" in caplog.text
 
 
 def test_a_session_that_is_lost_on_the_way_leaves_it_to_the_next(

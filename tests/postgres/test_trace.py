@@ -41,11 +41,13 @@ def test_a_failover_is_told(
     lab: Lab,
     orders: str,
     make_seen: Callable[..., Seen],
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
 ) -> None:
     """One crash, under a sampler that drops all: a root of its own with its parts, linked to the
     calls that waited, four lines at most, metrics, and a record."""
+    monkeypatch.setattr(stories, "GRACE_S", 20.0)  # a busy machine; `close` waits for none of it
     seen = make_seen(KeepFailovers(ParentBased(ALWAYS_OFF)))
     caplog.set_level(logging.INFO, logger="resilient")
     old = lab.primary

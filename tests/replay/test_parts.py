@@ -98,6 +98,18 @@ class Pool:
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         pass
 
+    def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None:
+        pass
+
+    def not_replayed(self, why: str) -> None:
+        pass
+
+    def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None:
+        pass
+
+    def resolved(self, outcome: str, reason: str) -> None:
+        pass
+
 
 class Stand:
     """The parts of one connection, and whoever waits for them."""

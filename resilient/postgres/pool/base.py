@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import psycopg_pool
 
+from ..._logs import Line
 from ...core import routing
 from ...core.budget import RetryBudget
 from ...core.intent import Wanted, refused
@@ -530,11 +531,12 @@ class PoolCore(Telling, ClusterListener):
     def proved_late(self, endpoint: Endpoint) -> None:
         """A replica's timeline isn't told to this role: what it has is proved late."""
         if not self._late:
-            logger.info(
-                "event=token.unproved endpoint=%s reason='this role is not told the timeline of a"
-                " standby (pg_read_all_stats): reads with a token go to the primary'",
-                endpoint,
+            why = (
+                "this role is not told the timeline of a standby (pg_read_all_stats): reads with a"
+                " token go to the primary"
             )
+            line = Line(event="token.unproved", endpoint=endpoint.place, reason=why)
+            logger.info("%s", line)
         self._late[endpoint] = time.monotonic() + LATE_S
 
     def late(self, after: CausalToken | None) -> frozenset[object]:

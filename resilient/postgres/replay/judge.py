@@ -209,6 +209,8 @@ class Judge:
             off = self.core.settings.commit_resolver == "off"
             why = "RESILIENT_COMMIT_RESOLVER=off" if off else "the connection isn't checked out"
             details = {"resolver": why}
+        if self.core is not None:
+            self.core.resolved("unknown", str((details or {}).get("resolver", "")) or reason)
         where = str(link.endpoint) if link else "an unknown endpoint"
         known: dict[str, object] = {"endpoint": where, "reason": reason, **(details or {})}
         if self.core is not None:

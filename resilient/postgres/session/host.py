@@ -99,18 +99,20 @@ class PoolSide(Protocol):
     def withdraw(self) -> bool:
         """May one more retry be made?"""
 
+    def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None:
+        """A transaction stands again, on this endpoint."""
+
+    def not_replayed(self, why: str) -> None:
+        """One can't be done again."""
+
+    def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None:
+        """One was, and gave its caller something else than before."""
+
+    def resolved(self, outcome: str, reason: str) -> None:
+        """What became of a COMMIT whose reply was lost."""
+
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it is let go before."""
-
-    # what is told of transactions whose server was lost
-
-    def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None: ...
-
-    def not_replayed(self, why: str) -> None: ...
-
-    def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None: ...
-
-    def resolved(self, outcome: str, reason: str) -> None: ...
 
 
 class PsycopgHost:

@@ -14,7 +14,7 @@ from side_by_side import Asked, Pair, Reply, Server
 from resilient import Settings
 from resilient.errors import NoEndpointAvailable
 from resilient.http import _dial
-from resilient.telemetry import otel
+from resilient.telemetry import instruments
 
 Serve = Callable[..., list[Server]]
 HEDGE: dict[str, Any] = {"resilient": {"hedge": True}}
@@ -188,11 +188,11 @@ def test_further_attempts_are_counted(
     """By what they were for; a meter that fails harms nobody."""
     counted: list[str] = []
 
-    def count(host: str, why: str) -> None:
-        counted.append(why)
+    def count(number: float, said: Any) -> None:
+        counted.append(said["resilient.attempt.reason"])
         raise RuntimeError("the meter is broken")
 
-    monkeypatch.setattr(otel, "count_attempt", count)
+    monkeypatch.setitem(instruments._made, "resilient.http.attempts", count)
 
     def handle(one: Asked) -> Reply:
         first = one.sock.getsockname()[0] == servers[0].address
