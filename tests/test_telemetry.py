@@ -20,10 +20,10 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 import yaml
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision
-from resilient.postgres.base import PoolCore
 
 from resilient._logs import Line
 from resilient.core.model import Endpoint
+from resilient.postgres.pool.base import PoolCore
 from resilient.settings import Settings
 from resilient.telemetry import instruments, names
 from resilient.telemetry.names import Kind

@@ -22,8 +22,7 @@ from .._parse import split_user, visible, without_secrets
 from ..core.model import Endpoint, Role
 from ..dns import Resolver, inspect
 from ..errors import ConfigError, ResolutionError
-from ..monitor.cluster import ConfiguredName
-from ..monitor.names import source_domain, verified_name
+from ..monitor.names import ConfiguredName, source_domain, verified_name
 from ..postgres.role import RoleError, observe
 from ..postgres.target import default_conninfo, dial_params, parse
 from ..settings import Settings

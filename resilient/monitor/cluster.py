@@ -24,7 +24,6 @@ from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 from .. import telemetry
-from .._dataclass import dataclass
 from .._logs import Line
 from ..core import failover, schedule
 from ..core import topology as core
@@ -37,7 +36,7 @@ from ..settings import Settings
 from . import fences, thread, zone
 from .asking import Asking
 from .lease import LeaseWatch
-from .names import NameWatch, literals
+from .names import ConfiguredName, NameWatch, literals
 from .prober import ClusterListener, Prober
 from .sockets import Link, LinkRegistry
 
@@ -47,19 +46,6 @@ logger = logging.getLogger("resilient.monitor")
 DEADLINE = "deadline"
 #: a COMMIT that was under way when its server was ruled out is looked at again after so long
 COMMITTING_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class ConfiguredName:
-    """A name (or literal address, or socket directory) from the configuration.
-
-    `reader`: it is given for reading only.
-    """
-
-    host: str
-    port: int
-    hostaddr: str = ""
-    reader: bool = False
 
 
 class Cluster(Asking):

@@ -21,7 +21,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING
 
 from .._dataclass import dataclass
 from .._logs import Line
@@ -34,9 +33,6 @@ from ..settings import Settings
 from . import resolvers
 from .resolvers import SharedResolver
 
-if TYPE_CHECKING:
-    from .cluster import ConfiguredName
-
 logger = logging.getLogger("resilient.monitor")
 
 TROUBLED_S = 0.25
@@ -48,6 +44,19 @@ RETRY_S = 1.0
 PAUSE_S = 0.05
 
 Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredName:
+    """A name (or literal address, or socket directory) from the configuration.
+
+    `reader`: it is given for reading only.
+    """
+
+    host: str
+    port: int
+    hostaddr: str = ""
+    reader: bool = False
 
 
 @dataclass(slots=True)

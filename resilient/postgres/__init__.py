@@ -10,6 +10,7 @@ from .errors import (
     RetryBudgetExhausted,
     TransactionReplayMismatch,
 )
+from .pool.listening import Gap
 from .pool.public import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
@@ -24,6 +25,7 @@ __all__ = [
     "ConnectionPool",
     "DeadlineExceeded",
     "FencedPrimary",
+    "Gap",
     "NoEndpointAvailable",
     "NullConnectionPool",
     "RetryBudgetExhausted",

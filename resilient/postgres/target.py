@@ -21,7 +21,7 @@ from ..core.model import Endpoint
 from ..core.routing import Balance
 from ..core.routing import Target as Attrs
 from ..errors import ConfigError
-from ..monitor.cluster import ConfiguredName
+from ..monitor.names import ConfiguredName
 from ..settings import Settings
 
 DEFAULT_PORT = 5432

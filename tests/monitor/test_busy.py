@@ -7,7 +7,8 @@ import threading
 import time
 
 from resilient.core.model import Endpoint, Health, Observation, Role, Topology
-from resilient.monitor.cluster import Cluster, ConfiguredName
+from resilient.monitor.cluster import Cluster
+from resilient.monitor.names import ConfiguredName
 from resilient.monitor.prober import ClusterListener, Prober
 from resilient.monitor.sockets import Link
 from resilient.settings import Settings

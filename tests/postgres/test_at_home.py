@@ -429,3 +429,38 @@ def test_a_reader_of_a_users_pool_class(lab: Lab) -> None:
     with Mine(lab.dsn, settings=settings_of(lab), min_size=1, name="m") as pool:
         assert pool.reader.mine() == "m"
         _reads(pool.reader)
+
+
+# -- client-side cursors: what Django has
+
+
+@pytest.mark.parametrize("kind", [psycopg_pool.ConnectionPool, ConnectionPool])
+def test_a_transaction_of_a_client_cursor_takes_no_more_round_trips(
+    lab: Lab, kind: Any, tmp_path: Any
+) -> None:
+    ours = {"settings": settings_of(lab)} if kind is ConnectionPool else {}
+    kwargs = {"cursor_factory": psycopg.ClientCursor}
+    with kind(writer(lab), min_size=1, kwargs=kwargs, **ours) as pool:
+        with pool.connection() as conn:
+            conn.execute("create table if not exists trips (n int)")
+        with pool.connection() as conn, (tmp_path / "trace").open("w") as trace:
+            conn.execute("insert into trips values (%s)", (0,))
+            conn.commit()
+            conn.pgconn.trace(trace.fileno())
+            conn.execute("insert into trips values (%s)", (1,))
+            conn.commit()
+            conn.pgconn.untrace()
+            several = conn.execute("select 1; select %s", (2,))
+            assert several.fetchone() == (1,)
+            assert several.nextset()
+            assert several.fetchone() == (2,)
+            assert conn.execute("select ';'").fetchone() == (";",)
+            with pytest.raises(psycopg.errors.SyntaxError):
+                conn.execute("select from where")
+            conn.rollback()
+            assert conn.execute("select sum(n) from trips").fetchone() == (1,)
+        with pool.connection() as conn:
+            conn.execute("drop table trips")
+    sent = [line.split("\t") for line in (tmp_path / "trace").read_text().splitlines()]
+    trips = [line for line in sent if line[1:2] == ["F"] and line[3] in ("Query", "Sync")]
+    assert len(trips) <= 3  # BEGIN, INSERT, COMMIT

@@ -24,11 +24,11 @@ from typing import Any, Self
 
 import psycopg
 import pytest
-from resilient.postgres.ledger import DDL
 
 from resilient.errors import CommitOutcomeUnknown
 from resilient.lab import POSTGRES_FAULTS, Lab, LabOptions
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres.commit.ledger import DDL
 from resilient.settings import Settings
 from tests.differential.play import as_sync
 from tests.replay.held import cut_off

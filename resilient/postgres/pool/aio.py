@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -25,6 +26,7 @@ from .. import role
 from .._psycopg import ACT
 from .attempts import Attempts
 from .base import remaining
+from .listening import Gap, listen_async, over
 from .proof import proves
 from .reader import AsyncReader, reader_of
 from .shell import deadline_in
@@ -40,6 +42,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
+
+    @cached_property
+    def _listening(self) -> WeakSet[Any]:
+        return WeakSet()
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -69,13 +75,14 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
+            over(self)
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
                 await self._core.replicas.popitem()[1].close(timeout)
             await self._end_errands()
             while self._core.stock:
-                await self._close_connection(self._core.stock.popleft())
+                await self._close_connection(cast(ACT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
@@ -149,8 +156,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(ACT, self._make_read_only(conn))
-        return cast(ACT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -191,7 +198,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                     return await self._getconn_writer(left_s, True)
                 self._core.read_at(None)
                 conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
-                return cast(ACT, self._make_read_only(conn))
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
@@ -199,7 +206,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
                 if await self._proves(conn, view, after, max_staleness_s):
                     self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(ACT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 await pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
@@ -285,6 +292,14 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
+
+    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
+        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
+        missing, after it listens again.  It has a session of its own, to the writer, for as long
+        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
+        a session that ends or can't be had, which it goes on from.
+        """
+        return listen_async(self, channels)
 
     @overload
     async def run(

@@ -38,6 +38,7 @@ from ...monitor.zone import own_zone
 from ...settings import Settings, from_environment
 from ...telemetry import instruments
 from .. import target
+from .._psycopg import BaseConnection
 from ..classify import (
     connect_failure,
     credentials_refused,
@@ -85,7 +86,7 @@ class PoolCore(Telling, ClusterListener):
         self.settings = settings if settings is not None else from_environment()
         self.shared: clusters.Shared | None = None
         self._had: clusters.Shared | None = None
-        self.stock: deque[Any] = deque()
+        self.stock: deque[BaseConnection[Any]] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
         #: the pool, for who borrows a connection of it; and what is lent (see `loans`)
@@ -256,12 +257,12 @@ class PoolCore(Telling, ClusterListener):
         """Do the pool's own connections go there?"""
         return self.wanted.serves(self.topology, endpoint)
 
-    def misplaced(self, conn: Any) -> bool:
+    def misplaced(self, conn: BaseConnection[Any]) -> bool:
         """Isn't it for what the pool is for any more?"""
         link = link_of(conn) if self.read_from else None
         return link is not None and self.wanted.misplaced(self.topology, link.endpoint)
 
-    def on_replica(self, conn: Any) -> bool:
+    def on_replica(self, conn: BaseConnection[Any]) -> bool:
         """Is this connection of the pool's own one to a replica?"""
         link = link_of(conn)
         view = self.topology.find(link.endpoint) if link is not None else None
@@ -366,13 +367,14 @@ class PoolCore(Telling, ClusterListener):
             if kind is not FailureKind.SILENT and not dial.link.condemned:
                 self.cluster.report(dial.link, kind, brief(exc))
 
-    def connected(self, conn: Any, dial: Dial) -> None:
+    def connected(self, conn: BaseConnection[Any], dial: Dial) -> None:
         """A dial has ended well.  A class that replaces `connect` may have gone around it."""
         keeper = keeper_of(conn)
         if keeper is None:
             if hasattr(conn, ATTRIBUTE):
                 raise ConfigError(f"a connection has its own {ATTRIBUTE!r}, which is the library's")
-            keeper = conn._resilient = Keeper(conn, hooked=False)
+            keeper = Keeper(conn, hooked=False)
+            setattr(conn, ATTRIBUTE, keeper)
         if keeper.link is None:
             keeper.wire.attach(dial.link)
             dial.link.bind(conn.pgconn.socket)
@@ -393,7 +395,7 @@ class PoolCore(Telling, ClusterListener):
             return False  # this server's own trouble: the next one may be who it says it is
         return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
 
-    def note(self, conn: Any, exc: BaseException) -> FailureKind | None:
+    def note(self, conn: BaseConnection[Any], exc: BaseException) -> FailureKind | None:
         """A statement failed on a checkout: evidence, unless it is the application's own."""
         keeper = keeper_of(conn)
         if keeper is None or (isinstance(exc, psycopg.Error) and keeper.judge.own_failure(exc)):
@@ -411,7 +413,7 @@ class PoolCore(Telling, ClusterListener):
             self.cluster.report(link, kind, brief(exc))
         return kind
 
-    def raise_for(self, conn: Any, exc: psycopg.Error) -> FailureKind | None:
+    def raise_for(self, conn: BaseConnection[Any], exc: psycopg.Error) -> FailureKind | None:
         """`note`, and the library's own error where it says more than the driver's."""
         kind = self.note(conn, exc)
         keeper = keeper_of(conn)

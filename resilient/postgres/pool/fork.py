@@ -52,6 +52,7 @@ def _empty(pool: Any) -> None:
     pool._growing = False
     pool._pool_full_event = None
     pool.__dict__.pop("_arranging", None)  # a thread that isn't here may hold it
+    pool.__dict__.pop("_listening", None)  # the parent's sessions
     pool._nconns = pool._min_size
     pool._closed, pool._opened = True, False
     pool._fresh_lock()

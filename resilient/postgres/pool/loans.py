@@ -29,9 +29,11 @@ from psycopg import pq
 from psycopg.abc import PQGen
 
 from ...core.model import Endpoint
+from .._psycopg import BaseConnection
 from ..session.keeper import link_of
 
 T = TypeVar("T")
+Conn = BaseConnection[Any]
 
 #: how long an asyncio pool's loop may take to answer, in seconds
 HOP_S = 0.03
@@ -53,7 +55,7 @@ class Lender(Protocol):
     checkouts a probe has seen, and `taken_at` when it last saw a new one."""
 
     lender: Callable[[], Any]
-    lent: set[Any]
+    lent: set[Conn]
     taken: int
     taken_at: float
 
@@ -62,7 +64,7 @@ class Abandoned(Exception):
     """The connection was ruled out while a probe waited on it, or doesn't answer."""
 
 
-def lendable(conn: Any, endpoint: Endpoint) -> bool:
+def lendable(conn: Conn, endpoint: Endpoint) -> bool:
     """May a probe of the endpoint use this idle connection?
 
     Not one with handlers for notices or notifications: they are the user's code.
@@ -110,7 +112,7 @@ def unread(core: Lender) -> bool:
 
 async def borrow(core: Lender, endpoint: Endpoint) -> Loan | None:
     """An idle connection of this pool to the endpoint; None when there is none at once."""
-    answer: Future[Any] = Future()
+    answer: Future[Conn | None] = Future()
     for _ in range(TRIES):
         if _asked(core, endpoint, answer):
             break
@@ -131,7 +133,7 @@ async def borrow(core: Lender, endpoint: Endpoint) -> Loan | None:
     return None if conn is None else Loan(core, conn)
 
 
-def _asked(core: Lender, endpoint: Endpoint, answer: Future[Any]) -> bool:
+def _asked(core: Lender, endpoint: Endpoint, answer: Future[Conn | None]) -> bool:
     # In a frame of its own: no reference to a pool is kept while something is waited for.
     pool = core.lender()
     if pool is None or pool.closed:
@@ -144,12 +146,12 @@ def _asked(core: Lender, endpoint: Endpoint, answer: Future[Any]) -> bool:
         return True
 
 
-def _refuse(core: Lender, answer: Future[Any]) -> None:
-    if not answer.cancelled() and answer.result() is not None:
-        _regained(core, answer.result())  # an asyncio pool's: it has no lock to be tried
+def _refuse(core: Lender, answer: Future[Conn | None]) -> None:
+    if not answer.cancelled() and (conn := answer.result()) is not None:
+        _regained(core, conn)  # an asyncio pool's: it has no lock to be tried
 
 
-def _regained(core: Lender, conn: Any) -> bool:
+def _regained(core: Lender, conn: Conn) -> bool:
     pool = core.lender()
     if pool is not None and not pool.closed:
         try:
@@ -164,7 +166,7 @@ def _regained(core: Lender, conn: Any) -> bool:
 class Loan:
     """One connection in the monitor's hands.  Used on the monitor's loop."""
 
-    def __init__(self, core: Lender, conn: Any) -> None:
+    def __init__(self, core: Lender, conn: Conn) -> None:
         link = link_of(conn)
         assert link is not None
         self.conn, self.link = conn, link
@@ -209,7 +211,7 @@ class Loan:
             asyncio.get_running_loop().call_later(RETRY_S, self._settle_later)
 
 
-def close(conn: Any) -> None:
+def close(conn: Conn) -> None:
     """Close a connection of either kind, here and now: it has no pool any more."""
     conn._pool = None
     conn._closed = True

@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import OperationalError, pq
 
@@ -25,12 +25,16 @@ from ...core.intent import Wanted
 from ...core.model import Endpoint, FailureKind, Health, Role, Topology
 from ...core.routing import Target
 from ...settings import Settings
+from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
 from ..session.keeper import keeper_of, link_of
 from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
 from .loans import close, lendable
 from .reserve import was_lent
+
+Conn = BaseConnection[Any]
+C = TypeVar("C", bound=BaseConnection[Any])
 
 #: what a replica's own pool takes: whoever tells a role
 REPLICA = Wanted(Target.PREFER_STANDBY)
@@ -129,7 +133,7 @@ class Shell:
 
     # -- connections that may still be used
 
-    def _fit(self, conn: Any) -> bool:
+    def _fit(self, conn: Conn) -> bool:
         """May this idle connection be given out?  No round trip, and not even a look at one that
         was looked at within `LOOK_S`: blocks recover on whatever they get.
 
@@ -157,7 +161,7 @@ class Shell:
             return False
         return bool(pgconn.status == pq.ConnStatus.OK)
 
-    def _from_stock(self) -> Any:
+    def _from_stock(self) -> Conn | None:
         """A warm connection of the replica that became the writer."""
         stock = self._core.stock
         while stock:
@@ -215,7 +219,7 @@ class Shell:
     def _topology_changed(self, old: Topology, new: Topology) -> None:
         raise NotImplementedError
 
-    def _take_stale(self) -> list[Any]:
+    def _take_stale(self) -> list[Conn]:
         """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
         core, own = self._core, self._bound is None
         stale = [c for c in self._pool if is_condemned(c) or (own and core.misplaced(c))]
@@ -223,7 +227,7 @@ class Shell:
             self._pool.remove(conn)
         return stale
 
-    def _apply(self, old: Topology, new: Topology, stale: list[Any]) -> None:
+    def _apply(self, old: Topology, new: Topology, stale: list[Conn]) -> None:
         """What follows from a new topology; `stale` was just taken out of the pool."""
         if stale:
             self.run_task(self._discard_task(self, stale))
@@ -238,7 +242,7 @@ class Shell:
         if arranges and self._core.wanted_replicas() != set(self._core.replicas):
             self.run_task(self._arrange_task(self))
 
-    def release(self) -> list[Any]:
+    def release(self) -> list[Conn]:
         """The idle connections that no caller has had, taken out for good (a replica's pool, on
         promotion).  The others are closed: what their sessions hold is nobody else's."""
         taken = list(self._pool)
@@ -261,7 +265,7 @@ class Shell:
             return self._bound == endpoint
         return self._core.serves(endpoint)
 
-    def _lend(self, endpoint: Endpoint, answer: Future[Any]) -> None:
+    def _lend(self, endpoint: Endpoint, answer: Future[Conn | None]) -> None:
         """Answer with the connection that would be used last, or with None."""
         if not answer.set_running_or_notify_cancel():
             return  # too late
@@ -273,13 +277,13 @@ class Shell:
                 return
         answer.set_result(None)
 
-    def _miss(self, conn: Any) -> None:
+    def _miss(self, conn: Conn) -> None:
         """A lent connection is overdue."""
         self._core.lent.discard(conn)
         if self._waiting:
             self._maybe_grow_pool()
 
-    def _sound(self, conn: Any) -> bool:
+    def _sound(self, conn: Conn) -> bool:
         """A connection is back: may it be given to somebody?  If not, it is dealt with."""
         self._core.lent.discard(conn)
         if self._closed:
@@ -299,21 +303,21 @@ class Shell:
 
     # -- checkouts
 
-    def _on_checkout(self, conn: Any) -> Any:
+    def _on_checkout(self, conn: C) -> C:
         """The connection goes to a caller: what is done with it can be done again."""
-        keeper = conn._resilient
-        if keeper is not None:  # a Null pool's slot has none
+        keeper = keeper_of(conn)
+        if keeper is not None:
             keeper.on_checkout(self._core)
         return conn
 
-    def _as_default(self, conn: Any) -> Any:
+    def _as_default(self, conn: C) -> C:
         """A checkout that said nothing of its intent.  A replica's session is read-only whatever
         is asked of it: so what its block does can be done again elsewhere."""
         self._on_checkout(conn)
         core = self._core
         return self._make_read_only(conn) if core.read_from and core.on_replica(conn) else conn
 
-    def _on_checkin(self, conn: Any) -> bool:
+    def _on_checkin(self, conn: Conn) -> bool:
         """The connection comes back.  True: its server was told that it is for reading."""
         keeper = keeper_of(conn)
         if keeper is None:
@@ -321,7 +325,7 @@ class Shell:
         keeper.on_checkin(resets=self._reset is not None)  # type: ignore[attr-defined]
         return keeper.wire.told_read_only
 
-    def _coming_back(self, conn: Any) -> None:
+    def _coming_back(self, conn: Conn) -> None:
         """A checkout is over: what nobody should get any more has expired."""
         keeper = keeper_of(conn)
         if keeper is None:
@@ -336,18 +340,20 @@ class Shell:
 
     # -- read-only checkouts
 
-    def _at_home(self, conn: Any) -> bool:
+    def _at_home(self, conn: Conn) -> bool:
         """Is it still connected where this pool's connections go?  Replayed elsewhere, it
         isn't."""
         link = link_of(conn)
         return self._bound is None or link is None or link.endpoint == self._bound
 
     @staticmethod
-    def _make_read_only(conn: Any) -> Any:
-        conn._resilient.lend_for_reading()
+    def _make_read_only(conn: C) -> C:
+        keeper = keeper_of(conn)
+        if keeper is not None:
+            keeper.lend_for_reading()
         return conn
 
-    def _newly_promoted(self, conn: Any) -> Endpoint | None:
+    def _newly_promoted(self, conn: Conn) -> Endpoint | None:
         """A reader is done.  Its server's last answer said so if it was promoted meanwhile:
         `in_hot_standby` is reported with whatever comes next (manual 55.2.7)."""
         link = link_of(conn)
@@ -359,7 +365,7 @@ class Shell:
         return self._bound
 
     @staticmethod
-    def _end_reading(conn: Any) -> None:
+    def _end_reading(conn: Conn) -> None:
         keeper = keeper_of(conn)
         if keeper is not None:
             keeper.end_reading()
@@ -373,7 +379,7 @@ def check_pauses() -> Iterator[float]:
         pause_s = min(2 * pause_s, 1.0)
 
 
-def is_condemned(conn: Any) -> bool:
+def is_condemned(conn: Conn) -> bool:
     """A new topology ruled the connection out."""
     link = link_of(conn)
     return link is not None and bool(link.condemned)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
+from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -26,6 +27,7 @@ from .._psycopg import (
 )
 from .attempts import Attempts
 from .base import remaining
+from .listening import Gap, listen, over
 from .proof import proves
 from .reader import Reader, reader_of
 from .shell import deadline_in
@@ -41,6 +43,10 @@ class ResilientPool(SyncShell[CT]):
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
+
+    @cached_property
+    def _listening(self) -> WeakSet[Any]:
+        return WeakSet()
 
     @cached_property
     def _arranging(self) -> threading.Lock:
@@ -70,13 +76,14 @@ class ResilientPool(SyncShell[CT]):
         was_open = not self._closed
         super().close(timeout)
         if was_open:
+            over(self)
             if self._writing is not None:
                 self._writing.close(timeout)
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout)
             self._end_errands()
             while self._core.stock:
-                self._close_connection(self._core.stock.popleft())
+                self._close_connection(cast(CT, self._core.stock.popleft()))
             self._core.detach()
 
     def __del__(self) -> None:
@@ -155,8 +162,8 @@ class ResilientPool(SyncShell[CT]):
             raise error from core.last_failure or exc
         if read_only:
             self._on_checkout(conn)
-            return cast(CT, self._make_read_only(conn))
-        return cast(CT, self._as_default(conn))
+            return self._make_read_only(conn)
+        return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
         """Wait for a primary that takes writes by default; the seconds that are left."""
@@ -197,7 +204,7 @@ class ResilientPool(SyncShell[CT]):
                     return self._getconn_writer(left_s, True)
                 self._core.read_at(None)
                 conn = ResilientPool._checkout(self, left_s, None, None, None)
-                return cast(CT, self._make_read_only(conn))
+                return self._make_read_only(conn)
             pool = self._core.replicas[view.endpoint]
             try:
                 share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
@@ -205,7 +212,7 @@ class ResilientPool(SyncShell[CT]):
                 if self._proves(conn, view, after, max_staleness_s):
                     self._core.read_at(view)
                     self._on_checkout(conn)
-                    return cast(CT, self._make_read_only(conn))
+                    return self._make_read_only(conn)
                 pool.putconn(conn)
                 failed |= {view.endpoint}
             except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
@@ -291,6 +298,14 @@ class ResilientPool(SyncShell[CT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, Reader))
+
+    def listen(self, *channels: str) -> Iterator[psycopg.Notify | Gap]:
+        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
+        missing, after it listens again.  It has a session of its own, to the writer, for as long
+        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
+        a session that ends or can't be had, which it goes on from.
+        """
+        return listen(self, channels)
 
     @overload
     def run(

@@ -14,7 +14,7 @@ from psycopg import generators, pq
 from psycopg.generators import execute, fetch_many
 from psycopg.pq.abc import PGresult
 
-from .._psycopg import Prepare
+from .._psycopg import PostgresClientQuery, PostgresQuery, Prepare
 from ..commit.committer import Committer
 from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
 from ..session.host import Gen
@@ -67,7 +67,11 @@ class Sender:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
         wire = self.wire
         pgconn = wire.pgconn
-        prep, name = self.host.prepare(entry, prepare)
+        # What has its parameters in its text is a new one each time: nothing for it is prepared.
+        new = cur._query_cls is not PostgresQuery and issubclass(
+            cur._query_cls, PostgresClientQuery
+        )
+        prep, name = self.host.prepare(entry, False if new else prepare)
         pgconn.enter_pipeline_mode()
         try:
             if begin:
@@ -81,7 +85,7 @@ class Sender:
                     name, entry.params, param_formats=entry.formats, result_format=entry.fmt
                 )
             before = (1 if begin else 0) + (prep is Prepare.SHOULD)
-            prepares = self._send_rider(rider, entry.query) if rider else b""
+            prepares = self._send_rider(rider, entry.query, new) if rider else b""
             pgconn.pipeline_sync()
         except e.Error:
             yield from self._leave()
@@ -139,12 +143,13 @@ class Sender:
                 break
         pgconn.exit_pipeline_mode()
 
-    def _send_rider(self, rider: bytes, query: bytes) -> bytes:
+    def _send_rider(self, rider: bytes, query: bytes, new: bool) -> bytes:
         """Behind `query`, which it carries in a comment: while the session idles in its
         transaction, pg_stat_activity shows what was sent last."""
         wire = self.wire
         known = query in wire.names
-        if rider is not RIDER or (not known and len(wire.names) >= MOST_RIDERS):
+        full = len(wire.names) >= MOST_RIDERS
+        if rider is not RIDER or new or (full and not known):
             wire.pgconn.send_query_params(tagged(rider, query), None)
             return b""
         text = rider if known else tagged(rider, query)

@@ -186,7 +186,7 @@ class Recorder:
             pgq.params = kept(pgq.params)
         what = KNOWN.get(pgq.query) or traits(pgq.query)
         if cur._query_cls is not PostgresQuery:
-            what = _of_client(cur, what)
+            what = _of_client(cur, what, pgq.query)
         fmt = cur.format if binary is None else _FORMATS[binary]
         entry = None
         wrapped = False
@@ -406,10 +406,13 @@ def _wrappable(what: Traits) -> bool:
     return what.rides and (what.calls or not what.reads) and not what.session
 
 
-def _of_client(cur: Any, what: Traits) -> Traits:
-    """A query whose parameters are merged on the client: its text may be anything, and goes by
-    the simple protocol."""
+def _of_client(cur: Any, what: Traits, query: bytes) -> Traits:
+    """A query whose parameters are merged on the client goes by the simple protocol: it may be
+    several.  A text without a semicolon is one, and can travel with others, as psycopg's own
+    pipelines send it; binary results are psycopg's to refuse."""
     if not issubclass(cur._query_cls, PostgresClientQuery):
+        return what
+    if b";" not in query and cur.format != _BINARY:
         return what
     return what._replace(merges=False, rides=False)
 

@@ -68,8 +68,8 @@ class RecordingPipeline(Base):
 
     def _over(self, exc: e.Error) -> bool:
         """Is this no answer to a statement, but the end of the session?"""
-        over = ended(exc) or self._resilient.wire.farewell is not None
-        over = over or self.pgconn.status == _BAD
+        wire = self._resilient.wire
+        over = ended(exc) or wire.farewell is not None or wire.pgconn.status == _BAD
         return over and not said(exc)
 
     def _communicate_gen(self) -> Gen:

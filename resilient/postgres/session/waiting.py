@@ -19,11 +19,13 @@ import inspect
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, cast
 
 from psycopg import AsyncConnection, Connection, pq, waiting
 from psycopg import errors as e
 
+from ...core.model import Endpoint
+from .._psycopg import BaseConnection
 from ..replay.judge import Judge
 from ..replay.replayer import Detour
 from .host import Gen
@@ -117,7 +119,23 @@ def abandon(keeper: Keeper, gen: Gen) -> None:
         gen.close()
 
 
-def _came(detour: Detour, conn: Any, fresh: Any) -> int:
+class Renewing(Protocol):
+    """A pool that makes another connection for one that was lost."""
+
+    def renewed(
+        self, conn: Connection[Any], timeout: float, at: Endpoint | None
+    ) -> Connection[Any]: ...
+
+
+class AsyncRenewing(Protocol):
+    """The same, for asyncio."""
+
+    async def renewed(
+        self, conn: AsyncConnection[Any], timeout: float, at: Endpoint | None
+    ) -> AsyncConnection[Any]: ...
+
+
+def _came(detour: Detour, fresh: BaseConnection[Any]) -> int:
     keeper = keeper_of(fresh)
     assert keeper is not None
     detour.fresh = keeper.fresh(fresh)
@@ -129,10 +147,10 @@ def take(conn: Connection[Any], detour: Detour, fd: int) -> int:
     if detour.pause_s:
         time.sleep(detour.pause_s)
         return fd
-    pool: Any = conn._pool
+    pool = cast("Renewing", conn._pool)
     try:
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-        return _came(detour, conn, pool.renewed(conn, left_s, detour.at))
+        return _came(detour, pool.renewed(conn, left_s, detour.at))
     except Exception as exc:
         detour.failure = exc
         return fd
@@ -143,10 +161,10 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
     if detour.pause_s:
         await asyncio.sleep(detour.pause_s)
         return fd
-    pool: Any = conn._pool
+    pool = cast("AsyncRenewing", conn._pool)
     try:
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-        return _came(detour, conn, await pool.renewed(conn, left_s, detour.at))
+        return _came(detour, await pool.renewed(conn, left_s, detour.at))
     except Exception as exc:
         detour.failure = exc
         return fd

@@ -1,0 +1,96 @@
+"""`pool.listen`: notifications that outlive their server, and say where some may be missing.
+
+A listener has a session of its own, to the writer, beside the pool's: NOTIFY reaches sessions of
+the primary only (manual, LISTEN).  When that session ends, another is made and told to LISTEN
+before the gap is announced: whoever then looks at the data misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psycopg
+from psycopg import Notify, sql
+
+from ..._dataclass import dataclass
+from .loans import close
+
+#: pause before another try where dialling fails at once, in seconds
+PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The session ended: notifications since then may be missing.  Look at the data itself.
+
+    `reason`: why it ended.  `seconds`: until it listened again, from when that was noticed.
+    """
+
+    reason: str
+    seconds: float
+
+
+def _command(channel: str) -> sql.Composed:
+    return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+
+
+def over(pool: Any) -> None:
+    """The pool is closed: its listeners end."""
+    for conn in list(pool._listening):
+        link = getattr(conn, "_link", None)
+        if link is not None:
+            link.abort("the pool was closed")
+
+
+def listen(pool: Any, channels: tuple[str, ...]) -> Iterator[Notify | Gap]:
+    """For a thread pool."""
+    ended: tuple[str, float] | None = None
+    while not pool.closed:
+        conn = None
+        try:
+            conn = pool._connect(pool._core.settings.deadline_s)
+            pool._listening.add(conn)
+            conn.autocommit = True
+            for channel in channels:
+                conn.execute(_command(channel))
+            if ended is not None:
+                yield Gap(ended[0], time.monotonic() - ended[1])
+                ended = None
+            yield from conn.notifies()
+        except psycopg.OperationalError as exc:
+            ended = ended or (str(exc), time.monotonic())
+            if conn is None and not pool.closed:
+                time.sleep(PAUSE_S)
+        finally:
+            if conn is not None:
+                pool._listening.discard(conn)
+                close(conn)
+
+
+async def listen_async(pool: Any, channels: tuple[str, ...]) -> AsyncIterator[Notify | Gap]:
+    """For an asyncio pool."""
+    ended: tuple[str, float] | None = None
+    while not pool.closed:
+        conn = None
+        try:
+            conn = await pool._connect(pool._core.settings.deadline_s)
+            pool._listening.add(conn)
+            await conn.set_autocommit(True)
+            for channel in channels:
+                await conn.execute(_command(channel))
+            if ended is not None:
+                yield Gap(ended[0], time.monotonic() - ended[1])
+                ended = None
+            async for notify in conn.notifies():
+                yield notify
+        except psycopg.OperationalError as exc:
+            ended = ended or (str(exc), time.monotonic())
+            if conn is None and not pool.closed:
+                await asyncio.sleep(PAUSE_S)
+        finally:
+            if conn is not None:
+                pool._listening.discard(conn)
+                close(conn)

@@ -1,0 +1,94 @@
+"""Listeners go on through a crash, and say where notifications may be missing."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+from resilient.lab import Lab
+from resilient.postgres import AsyncConnectionPool, ConnectionPool, Gap
+
+from .conftest import settings_of
+
+pytestmark = pytest.mark.lab
+
+
+def told(event: Any) -> str:
+    return "gap" if isinstance(event, Gap) else f"{event.channel}: {event.payload}"
+
+
+async def test_both_kinds_go_on_through_a_crash(lab: Lab) -> None:
+    heard: queue.Queue[str] = queue.Queue()
+    heard_async: asyncio.Queue[str] = asyncio.Queue()
+
+    def hear(pool: Any) -> None:
+        for event in pool.listen("Orders", "bills"):
+            heard.put(told(event))
+
+    async def hear_async(pool: Any) -> None:
+        async for event in pool.listen("Orders", "bills"):
+            heard_async.put_nowait(told(event))
+
+    async def both(expected: str) -> None:
+        """What comes next, once, from each; until then it is said again (nobody may listen yet)."""
+        assert await asyncio.to_thread(heard.get, timeout=20) == expected
+        async with asyncio.timeout(20):
+            assert await heard_async.get() == expected
+
+    def say(text: str) -> None:
+        with pool.connection() as conn:
+            conn.execute("select pg_notify('Orders', %s)", (text,))
+
+    settings = settings_of(lab)
+    with ConnectionPool(lab.dsn, settings=settings, min_size=1) as pool:
+        thread = threading.Thread(target=hear, args=(pool,))
+        thread.start()
+        async with AsyncConnectionPool(lab.dsn, settings=settings, min_size=1) as other:
+            task = asyncio.create_task(hear_async(other))
+            while len(pool._listening) + len(other._listening) < 2 or await listening(lab) < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(say, "book")
+            await both("Orders: book")
+            lab.inject("crash", promote_after_s=0.2).wait_struck()
+            await both("gap")
+            await asyncio.to_thread(say, "pen")
+            await both("Orders: pen")
+        async with asyncio.timeout(10):
+            await task  # its pool was closed
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+async def listening(lab: Lab) -> int:
+    """How many sessions have been told the last of their channels."""
+    query = "select count(*) from pg_stat_activity where query = 'LISTEN \"bills\"'"
+    rows = await asyncio.to_thread(lab.admin, lab.primary.zone, query)
+    return int(str(rows[0][0]))
+
+
+def test_a_listener_that_is_left_leaves_nothing(lab: Lab) -> None:
+    with ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1, max_size=1) as pool:
+        events = pool.listen("orders")
+        thread = threading.Timer(0.3, lambda: notify(lab))
+        thread.start()
+        assert next(events).payload == "now"  # type: ignore[union-attr]
+        assert len(pool._listening) == 1
+        with pool.connection() as conn:  # it takes no place of the pool's
+            conn.execute("select 1")
+        events.close()  # type: ignore[attr-defined]
+        assert len(pool._listening) == 0
+        thread.join()
+
+
+def notify(lab: Lab) -> None:
+    with psycopg.connect(f"{lab.dsn} target_session_attrs=read-write", autocommit=True) as conn:
+        while not lab.admin(
+            lab.primary.zone, "select 1 from pg_stat_activity where query = 'LISTEN \"orders\"'"
+        ):
+            pass
+        conn.execute("select pg_notify('orders', 'now')")
