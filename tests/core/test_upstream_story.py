@@ -22,7 +22,9 @@ A, B, C = (Endpoint("svc.test", f"10.0.{n}.1", 80) for n in (1, 2, 3))
 
 
 def test_lost_then_flowing_elsewhere() -> None:
-    story, steps = follow(None, [EndpointLost(5.0, A, "az1", "refused")], {A: 4.0, B: 5.0})
+    story, steps = follow(
+        None, [EndpointLost(5.0, A, "az1", "connect: no", "refused")], {A: 4.0, B: 5.0}
+    )
     assert [(one.name, one.at_s) for one in steps] == [("suspected", 4.0), ("lost", 5.0)]
     assert story is not None
     after, over, steps = answered(story, B, "az2", True, 5.5)
