@@ -70,7 +70,7 @@ types: $(VENV)/.dev  ## mypy --strict and pyright, over the package and over a u
 	@$(PY) -m mypy
 	@$(PY) -m mypy --config-file= --strict --python-version 3.11 tests/typing/service.py
 	@if $(BIN)/pyright --version >/dev/null 2>&1; then \
-	  $(BIN)/pyright && $(BIN)/pyright -p tests/typing; else \
+	  $(BIN)/pyright --pythonpath $(PY) && $(BIN)/pyright --pythonpath $(PY) -p tests/typing; else \
 	  echo "pyright is left out: it fetches itself from npm's registry, which isn't reached"; fi
 
 peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (PSYCOPG=<checkout>)
