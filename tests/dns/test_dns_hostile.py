@@ -36,9 +36,9 @@ GOOD = _reply(["q.test", "CNAME", 60, "x.test"], ["x.test", "A", 60, "192.0.2.1"
 
 
 def _judge(data: bytes) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     reply = parse_reply(data, QUERY, ASKED)
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
     if reply is None:
         return
     assert data[:2] == QUERY.wire[:2]

@@ -7,6 +7,7 @@ one is a dozen lines.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -265,10 +266,15 @@ def test_a_lost_reply_without_marks_is_unknown(stand: Stand) -> None:
     stand.pool.settings = Settings(deadline_s=5, commit_resolver="off")
     stand.wait(stand.recorder.step(b"BEGIN"))
     stand.ask(b"insert into marks values (6)")
-    gen = stand.committer.commit()
-    item = gen.send(None)  # COMMIT is sent
-    assert item
-    crash(stand)
+    backend = stand.wire.pgconn.backend_pid
+    os.kill(backend, signal.SIGSTOP)  # or it might answer first
+    try:
+        gen = stand.committer.commit()
+        item = gen.send(None)  # COMMIT is sent
+        assert item
+        crash(stand)
+    finally:
+        os.kill(backend, signal.SIGCONT)
     with pytest.raises(CommitOutcomeUnknown):
         stand.wait(gen)
     assert stand.journal.failed

@@ -307,7 +307,8 @@ def _select(text: _Text, form: Insert, given: Seq[Given]) -> None:
             raise Refused("what should be replaced isn't there")
         number = text.parameter(None, each.type_oid, each.binary)  # its place, for a moment
         text.replace(start, number)
-        text.params.pop(), text.types.pop(), text.formats.pop()
+        for kept in (text.params, text.types, text.formats):
+            kept.pop()
         text.edits[-1] = (*text.edits[-1][:2], alias.encode())
         _swap(text.statement, number, column)
     if new:
