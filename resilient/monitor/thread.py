@@ -13,6 +13,7 @@ import os
 import selectors
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -123,20 +124,17 @@ class MonitorThread:
 
 async def _end_tasks() -> None:
     """End all other tasks of this loop, and let them close what they hold."""
-    others = asyncio.all_tasks() - {cast(asyncio.Task[Any], asyncio.current_task())}
-    for task in others:
-        # A second cancellation would interrupt the closing that the first one began.
-        if not task.cancelling():
-            task.cancel()
-    if others:
-        await asyncio.wait(others, timeout=END_S)
-    left = [task for task in others if not task.done()]
-    for task in left:
-        task.cancel()
-    if left:
-        await asyncio.wait(left)
-    for _ in range(3):  # a closed transport lets go of its socket a turn or two later
-        await asyncio.sleep(0)
+    me = cast(asyncio.Task[Any], asyncio.current_task())
+    end_at = time.monotonic() + END_S
+    while others := asyncio.all_tasks() - {me}:
+        late = time.monotonic() >= end_at
+        for task in others:
+            # A second cancellation would interrupt the closing that the first one began.
+            if late or not task.cancelling():
+                task.cancel()
+        await asyncio.wait(others, timeout=max(0.01, end_at - time.monotonic()))
+        for _ in range(3):  # a closed transport lets go of its socket a turn or two later
+            await asyncio.sleep(0)
 
 
 _lock = threading.RLock()  # re-entrant: a finaliser may call `release` inside `acquire`

@@ -218,7 +218,7 @@ def test_the_log_has_why_once(ask: Ask, caplog: pytest.LogCaptureFixture) -> Non
     for _ in range(3):
         assert ask(readiness) == {"db": "ok"}
     assert caplog.messages == [
-        "event=health.failed check=db result=error error='no room for you'",
+        'event=health.failed check=db result=error error="no room for you"',
         "event=health.back check=db",
     ]
 

@@ -56,6 +56,8 @@ class Complaints:
     def __init__(self) -> None:
         #: what was said, of whom, and not taken back since
         self._said: dict[str, set[object]] = {}
+        #: the last warning that there was nobody to dial, which has the reasons
+        self._warned = ""
 
     def failed(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
         """A dial to the endpoint has failed."""
@@ -74,7 +76,8 @@ class Complaints:
         )
         key = f"{kind.value} {fix}"
         # Who has been there and is gone has a failover of its own, which is told.
-        loud = (stays or not core.cluster.knew_a_writer) and key not in self._said
+        told = key in self._said or (fix and fix in self._warned)
+        loud = (stays or not core.cluster.knew_a_writer) and not told
         where = self._said.setdefault(key, set())
         again = logging.DEBUG if endpoint in where else logging.INFO
         where.add(endpoint)
@@ -88,10 +91,13 @@ class Complaints:
         again = logging.DEBUG if key in self._said else logging.INFO
         self._said.setdefault(key, set()).add(intent)
         line = Line(event="connect.nobody", reason=brief(exc), **_labels(core))
+        if loud:
+            self._warned = brief(exc)
         logger.log(logging.WARNING if loud else again, "%s", line)
 
     def connected(self, endpoint: Endpoint) -> None:
         """It works: what is wrong the next time is news."""
+        self._warned = ""
         if not self._said:
             return
         for key, where in list(self._said.items()):
