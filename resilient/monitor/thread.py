@@ -13,7 +13,6 @@ import os
 import selectors
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
@@ -124,17 +123,29 @@ class MonitorThread:
 
 async def _end_tasks() -> None:
     """End all other tasks of this loop, and let them close what they hold."""
+    loop = asyncio.get_running_loop()
     me = cast(asyncio.Task[Any], asyncio.current_task())
-    end_at = time.monotonic() + END_S
-    while others := asyncio.all_tasks() - {me}:
-        late = time.monotonic() >= end_at
+    if others := asyncio.all_tasks() - {me}:
         for task in others:
             # A second cancellation would interrupt the closing that the first one began.
-            if late or not task.cancelling():
+            if not task.cancelling():
                 task.cancel()
-        await asyncio.wait(others, timeout=max(0.01, end_at - time.monotonic()))
-        for _ in range(3):  # a closed transport lets go of its socket a turn or two later
-            await asyncio.sleep(0)
+        await asyncio.wait(others, timeout=END_S)
+    # Timers go on beginning tasks where a pool was left open: those come to nothing.
+    loop.set_task_factory(_stillborn)
+    if others := asyncio.all_tasks() - {me}:
+        for task in others:
+            task.cancel()
+        await asyncio.wait(others, timeout=END_S)
+    for _ in range(3):  # a closed transport lets go of its socket a turn or two later
+        await asyncio.sleep(0)
+
+
+def _stillborn(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Future[Any]:
+    coro.close()
+    never = loop.create_future()
+    never.cancel()
+    return never
 
 
 _lock = threading.RLock()  # re-entrant: a finaliser may call `release` inside `acquire`

@@ -97,6 +97,22 @@ def test_a_task_that_does_not_end_is_interrupted(monkeypatch: pytest.MonkeyPatch
     assert task.done()
 
 
+def test_the_end_waits_for_no_tasks_that_a_timer_begins_again_and_again() -> None:
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    def tick(loop: asyncio.AbstractEventLoop) -> None:
+        loop.create_task(work())
+        loop.call_soon(tick, loop)
+
+    monitor = thread.acquire()
+    monitor.call(tick, monitor.loop)
+    began = time.monotonic()
+    thread.release(monitor)
+    assert time.monotonic() - began < thread.JOIN_S
+    assert monitor.loop.is_closed()
+
+
 def test_many_threads_get_the_same_one() -> None:
     got: list[thread.MonitorThread] = []
     barrier = threading.Barrier(8)
