@@ -14,6 +14,7 @@ from ..._logs import Line
 from ...core.model import Endpoint, FailureKind
 from ...telemetry import names
 from ..classify import connect_failure
+from ..errors import WrongRole
 from ..session.keeper import link_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Complaints:
         key = f"{kind.value} {fix}"
         # Who has been there and is gone has a failover of its own, which is told.
         told = key in self._said or (fix and fix in self._warned)
-        loud = (stays or not core.cluster.knew_a_writer) and not told
+        role = isinstance(exc, WrongRole)  # who was dialled before anybody knew what it is
+        loud = (stays or not core.cluster.knew_a_writer) and not told and not role
         where = self._said.setdefault(key, set())
         again = logging.DEBUG if endpoint in where else logging.INFO
         where.add(endpoint)
