@@ -226,8 +226,12 @@ class Directory:
         if self._source is not None and endpoint is not None:
             self._source.report_dead(endpoint.address)
         record.fresh = True
+        if endpoint is None:
+            record.origin.used_at = time.monotonic()  # a request wants somebody else
         if record.wake is not None:
             record.wake.set()
+        elif record.named and not record.origin.over:  # it came to rest between two attempts
+            self._run(record)
 
     def _run(self, record: Record) -> None:
         if self._closed:
