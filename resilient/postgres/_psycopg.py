@@ -81,6 +81,7 @@ __all__ = [
 CONNECTION_METHODS = (
     "_check_connection_ok",
     "_connect_gen",
+    "_check_intrans_gen",
     "_deallocate",
     "_exec_command",
     "_get_tx_start_command",

@@ -224,6 +224,7 @@ def test_what_the_methods_of_a_cursor_take() -> None:
 CONNECTION_SHAPES = {
     "_check_connection_ok": [],
     "_connect_gen": ["conninfo"],
+    "_check_intrans_gen": ["attribute"],
     "_deallocate": ["name"],
     "_exec_command": ["command", "result_format"],
     "_get_tx_start_command": [],

@@ -100,6 +100,13 @@ class Hooks(BaseConnection[Any]):
             return recorder.step(command)
         return super()._exec_command(command, *args, **kwargs)
 
+    def _check_intrans_gen(self, attribute: str) -> Gen:
+        recorder = self._resilient.recorder
+        lost = self.pgconn.status == _BAD and not self._closed
+        if lost and recorder is not None and not recorder.journal.entries:
+            return  # no transaction is in the way: none is to be done again
+        yield from super()._check_intrans_gen(attribute)
+
     def _deallocate(self, name: bytes | None) -> Gen:
         try:
             return (yield from super()._deallocate(name))
