@@ -94,6 +94,10 @@ def unbearable(fileno: int) -> str:
     return ""
 
 
+#: the types of a server's messages (manual 55.7)
+_KINDS = frozenset(bytes([kind]) for kind in b"RKSTDCEZNAI123nstVvcGHWd")
+
+
 class _Meter:
     """What a server sends from now on, looked at before libpq reads it.
 
@@ -130,7 +134,10 @@ class _Meter:
             sock.detach()
         at = came - unread  # of the first byte of `data`, which may have grown meanwhile
         while 0 <= self._next - at <= len(data) - _HEAD.size:
-            _, size = _HEAD.unpack_from(data, self._next - at)
+            kind, size = _HEAD.unpack_from(data, self._next - at)
+            if bytes([kind] if isinstance(kind, int) else kind) not in _KINDS or size < _INT.size:
+                self._plain = False  # it began within a message; libpq takes no unknown ones
+                return
             if size > ANSWER_MOST:
                 raise TooMuch
             self._next += 1 + size
