@@ -43,6 +43,10 @@ _BYTES_RECEIVED = 128
 _HEAD, _INT = struct.Struct("!cI"), struct.Struct("i")
 
 
+#: states of a TCP socket whose peer has ended its stream: TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
+_ENDED = frozenset({6, 8, 9, 11})
+
+
 class TooMuch(e.OperationalError):
     """A server sends more than any answer has."""
 
@@ -65,7 +69,8 @@ def received(fileno: int) -> int:
     finally:
         if sock is not None:
             sock.detach()  # the descriptor is libpq's
-    return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder)
+    # The kernel counts the end of the stream as a byte.
+    return int.from_bytes(info[_BYTES_RECEIVED:], sys.byteorder) - (info[0] in _ENDED)
 
 
 def demanding(fileno: int) -> bool:
@@ -135,7 +140,7 @@ class _Meter:
         at = came - unread  # of the first byte of `data`, which may have grown meanwhile
         while 0 <= self._next - at <= len(data) - _HEAD.size:
             kind, size = _HEAD.unpack_from(data, self._next - at)
-            if bytes([kind] if isinstance(kind, int) else kind) not in _KINDS or size < _INT.size:
+            if kind not in _KINDS or size < _INT.size:
                 self._plain = False  # it began within a message; libpq takes no unknown ones
                 return
             if size > ANSWER_MOST:

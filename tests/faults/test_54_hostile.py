@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from resilient.core.model import Endpoint, FailureKind
 from resilient.monitor.prober import ProbeError
-from resilient.postgres import AsyncConnectionPool, ConnectionPool
+from resilient.postgres import AsyncConnectionPool, ConnectionPool, bounded
 from resilient.postgres.probe import PgProber
 from resilient.settings import Settings
 from tests.differential.play import call
@@ -110,3 +111,14 @@ async def test_a_checkout_keeps_its_time(kind: Any, behave: Callable[..., None])
         finally:
             await call(pool.close())
     assert resident() - before < 10 * MEGABYTE
+
+
+def test_the_end_of_a_stream_is_no_byte() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.sendall(b"abc")
+            while client.recv(8):
+                pass
+            assert bounded.received(client.fileno()) == 3
