@@ -114,11 +114,13 @@ async def test_a_checkout_keeps_its_time(kind: Any, behave: Callable[..., None])
 
 
 def test_the_end_of_a_stream_is_no_byte() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            accepted, _ = server.accept()
-            with accepted:
-                accepted.sendall(b"abc")
-            while client.recv(8):
-                pass
-            assert bounded.received(client.fileno()) == 3
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.sendall(b"abc")
+        while client.recv(8):
+            pass
+        assert bounded.received(client.fileno()) == 3
