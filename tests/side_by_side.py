@@ -2,8 +2,8 @@
 
     python -m tests.side_by_side [arguments of pytest]
 
-Each folder of tests is a run in a network namespace of its own, so their servers and addresses
-don't meet.  A run's output is shown when it is over, and what failed once more at the end.  With
+Each folder of tests is a run, the longest ones are several, in a network namespace of its own, so
+their servers and addresses don't meet.  A run's output is shown when it is over, and what failed once more at the end.  With
 arguments, or where the kernel refuses namespaces, it is one run.
 """
 
@@ -26,8 +26,16 @@ RUN = (sys.executable, "-m", "resilient.lab.namespace", "--")
 PYTEST = (sys.executable, "-m", "pytest")
 #: runs at a time
 SIDE_BY_SIDE = 3
-#: these take longest, so they begin first
-LONGEST = ("tests/postgres", "tests/dns", "tests/continuity", "tests/replay", "tests/http")
+#: these take longest, so they begin first, in as many runs
+LONGEST = {
+    "tests/postgres": 3,
+    "tests/continuity": 3,
+    "tests/http": 1,
+    "tests/dns": 1,
+    "tests/faults": 1,
+    "tests/drill": 1,
+    "tests/replay": 1,
+}
 #: a suite of its own: make differential
 APART = ("tests/differential",)
 #: pytest's exit code for a run that was interrupted
@@ -75,10 +83,18 @@ def parts() -> list[tuple[str, Sequence[str]]]:
     """What one run of pytest takes, as (name, paths); every test is in exactly one of them."""
     tests = Path("tests").glob("*/**/test_*.py")
     tops = sorted({"/".join(path.parts[:2]) for path in tests} - set(APART))
-    first = [name for name in LONGEST if name in tops]
-    order = [*first, *(name for name in tops if name not in first)]
+    first = [run for name, runs in LONGEST.items() if name in tops for run in _shares(name, runs)]
+    rest = [(name, [name]) for name in tops if name not in LONGEST]
     files = sorted(str(path) for path in Path("tests").glob("test_*.py"))
-    return [*((name, [name]) for name in order), ("tests/*.py", files)]
+    return [*first, *rest, ("tests/*.py", files)]
+
+
+def _shares(name: str, runs: int) -> list[tuple[str, Sequence[str]]]:
+    """The folder's files dealt out to so many runs."""
+    if runs == 1:
+        return [(name, [name])]
+    files = sorted(str(path) for path in Path(name).glob("**/test_*.py"))
+    return [(f"{name} ({share + 1}/{runs})", files[share::runs]) for share in range(runs)]
 
 
 def _begin(name: str, paths: Sequence[str]) -> _Run:

@@ -2,8 +2,8 @@
 
     python -m resilient.lab.namespace -- command args...
 
-Port 53, `/etc/resolv.conf` and packet drops are private in there, and System V memory goes away
-with it.  Root needs nothing else; an ordinary user gets a user namespace too, in which it keeps
+Port 53, `/etc/resolv.conf` and packet drops are private in there, and shared memory goes away with
+it.  Root needs nothing else; an ordinary user gets a user namespace too, in which it keeps
 its uid (PostgreSQL refuses to be root).  Where the kernel says no, the command runs plainly, and
 the lab says which faults it has to skip.
 
@@ -34,7 +34,7 @@ VARIABLE = "RESILIENT_LAB_NAMESPACE"
 REFUSED = "RESILIENT_LAB_NAMESPACE_REFUSED"
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
-_MS_BIND = 4096
+_MS_NOSUID, _MS_NODEV, _MS_BIND = 2, 4, 4096
 
 
 def inside() -> bool:
@@ -106,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
         return 0 if rest else 2
     if entering:
         lift_loopback()
+        _empty_shared_memory()
         os.environ[VARIABLE] = _identity()
     elif reason := reexec_inside(rest):
         print(f"{reason}; running without", file=sys.stderr)
@@ -115,6 +116,13 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         print(f"{rest[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _empty_shared_memory() -> None:
+    """A /dev/shm of our own; where the kernel refuses it, the machine's."""
+    if os.path.isdir("/dev/shm"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=1777")
 
 
 def _identity() -> str:

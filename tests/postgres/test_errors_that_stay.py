@@ -44,10 +44,10 @@ def test_one_warning_at_once_and_an_error_that_says_what_to_change(
         assert 1.2 < time.monotonic() - began < 2.5
     assert fix in str(raised.value)
     assert "the pool's conninfo" in str(raised.value)
-    (line,) = loud(caplog)
-    assert line.startswith("event=connect.failed ")
-    assert reason in line
-    assert f"fix=\"{fix} the pool's conninfo" in line
+    (line,) = loud(caplog)  # of the pool's dial, or where a probe was quicker, of its verdict
+    assert line.startswith(("event=connect.failed ", "event=connect.nobody "))
+    assert reason.replace("\\", "") in line.replace("\\", "")
+    assert f"{fix} the pool's conninfo" in line
     assert "pool=orders" in line
 
 
