@@ -3,8 +3,8 @@
     python -m tests.side_by_side [arguments of pytest]
 
 Each folder of tests is a run, the longest ones are several, in a network namespace of its own, so
-their servers and addresses don't meet.  A run's output is shown when it is over, and what failed once more at the end.  With
-arguments, or where the kernel refuses namespaces, it is one run.
+their servers and addresses don't meet.  A run's output is shown when it is over, and what failed
+once more at the end.  With arguments, or where the kernel refuses namespaces, it is one run.
 """
 
 from __future__ import annotations
