@@ -11,6 +11,10 @@ import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._library import Library
 
 _lock = threading.Lock()
 #: how often it is on, and how often so that dials are refused: for all threads of the process
@@ -40,13 +44,17 @@ def offline(*, refuse: bool = True) -> Iterator[None]:
             _on, _refusing = _on - 1, _refusing - refuse
 
 
-def refusal(host: str) -> str:
-    """Why this host isn't dialled; empty: it may be."""
-    if not _refusing or host.lower().rstrip(".") == "localhost":
-        return ""
+def check(library: Library, host: str) -> None:
+    """Raise the library's `ConnectError` where this host isn't to be dialled."""
+    if _refusing and not _at_home(host.lower().strip("[].")):
+        why = f"{host} isn't dialled: resilient.testing.offline(), and no mock has answered"
+        raise library.core_error("ConnectError", ConnectionError(why))
+
+
+def _at_home(host: str) -> bool:
+    if host == "localhost":
+        return True
     try:
-        if ipaddress.ip_address(host.strip("[]")).is_loopback:
-            return ""
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        pass
-    return f"{host} isn't dialled: resilient.testing.offline(), and no mock has answered"
+        return False

@@ -17,10 +17,9 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from . import _dial
+from . import _dial, _offline
 from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
 from ._library import Library
-from ._offline import refusal
 from ._readable import Readable
 from ._slot import Slot
 from ._sync_race import read_head
@@ -249,8 +248,7 @@ class SyncBackend:
     ) -> Any:
         attempt = CURRENT.get()
         if attempt is None:
-            if why := refusal(host):
-                raise self._library.core_error("ConnectError", ConnectionError(why))
+            _offline.check(self._library, host)
             return self._own.connect_tcp(host, port, timeout, local_address, socket_options)
         attempt.call.waited(attempt, clock())
         self.settle()
