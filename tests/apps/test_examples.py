@@ -19,7 +19,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ORDERS = {
     "sqlalchemy": ("orders_sqlalchemy.py", "orders_sqlalchemy"),
     "django": ("orders_django.py", "orders_django"),
+    "procrastinate": ("jobs_procrastinate.py", "jobs.orders_procrastinate"),
 }
+#: psycopg takes what the URL doesn't say from libpq's own variables
+MORE = {"procrastinate": {"PGOPTIONS": "-csearch_path=jobs"}}
 
 
 @pytest.mark.lab
@@ -27,10 +30,12 @@ def test_no_order_is_lost(lab: Lab) -> None:
     there = {name: kept for name, kept in ORDERS.items() if importlib.util.find_spec(name)}
     if not there:
         pytest.skip(f"none of {', '.join(ORDERS)}")
+    with psycopg.connect(f"{lab.dsn} target_session_attrs=read-write", autocommit=True) as conn:
+        conn.execute("create schema jobs")  # procrastinate makes a lot
     running = {
         name: subprocess.Popen(
             [sys.executable, str(EXAMPLES / script), "3"],
-            env={**os.environ, **lab.env("az2")},
+            env={**os.environ, **lab.env("az2"), **MORE.get(name, {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,3 +60,4 @@ def test_no_order_is_lost(lab: Lab) -> None:
             counted = conn.execute(f"select count(*) from {table}".encode()).fetchone()
             assert counted == (int(output.split()[0]),), name
             conn.execute(f"drop table {table}".encode())
+        conn.execute("drop schema jobs cascade")

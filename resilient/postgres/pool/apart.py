@@ -41,13 +41,14 @@ class Sessions:
 class Apart(Sessions):
     """Of a thread pool."""
 
-    def listen(self, *channels: str) -> Iterator[psycopg.Notify | Gap]:
+    def listen(self, *channels: str, gap_first: bool = False) -> Iterator[psycopg.Notify | Gap]:
         """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
         missing, after it listens again.  It has a session of its own, to the writer, for as long
-        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
-        a session that ends or can't be had, which it goes on from.
+        as it is iterated; it ends when the pool is closed.  `gap_first`: a `Gap` also says that
+        it listens now, for who has to look at the data from then on.  Raises psycopg's errors but
+        those of a session that ends or can't be had, which it goes on from.
         """
-        return listen(self, channels)
+        return listen(self, channels, gap_first)
 
     def lock(
         self,
@@ -78,13 +79,16 @@ class Apart(Sessions):
 class AsyncApart(Sessions):
     """Of an asyncio pool."""
 
-    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
+    def listen(
+        self, *channels: str, gap_first: bool = False
+    ) -> AsyncIterator[psycopg.Notify | Gap]:
         """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
         missing, after it listens again.  It has a session of its own, to the writer, for as long
-        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
-        a session that ends or can't be had, which it goes on from.
+        as it is iterated; it ends when the pool is closed.  `gap_first`: a `Gap` also says that
+        it listens now, for who has to look at the data from then on.  Raises psycopg's errors but
+        those of a session that ends or can't be had, which it goes on from.
         """
-        return listen_async(self, channels)
+        return listen_async(self, channels, gap_first)
 
     def lock(
         self,

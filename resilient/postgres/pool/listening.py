@@ -21,6 +21,8 @@ from .loans import close
 
 #: pause before another try where dialling fails at once, in seconds
 PAUSE_S = 0.1
+#: the reason of a gap at the start
+BEGINS = "it has begun to listen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,12 @@ def _met(pool: Any, conn: Any) -> None:
         link.expendable = True
 
 
-def listen(pool: Any, channels: tuple[str, ...]) -> Iterator[Notify | Gap]:
+def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[Notify | Gap]:
     """For a thread pool."""
     if pool._core.reopen:  # in a forked child
         pool._core.reopen = False
         pool.open()
-    ended: tuple[str, float] | None = None
+    ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
@@ -75,12 +77,14 @@ def listen(pool: Any, channels: tuple[str, ...]) -> Iterator[Notify | Gap]:
                 close(conn)
 
 
-async def listen_async(pool: Any, channels: tuple[str, ...]) -> AsyncIterator[Notify | Gap]:
+async def listen_async(
+    pool: Any, channels: tuple[str, ...], gap_first: bool
+) -> AsyncIterator[Notify | Gap]:
     """For an asyncio pool."""
     if pool._core.reopen:  # in a forked child
         pool._core.reopen = False
         await pool.open()
-    ended: tuple[str, float] | None = None
+    ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
