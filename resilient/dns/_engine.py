@@ -32,6 +32,7 @@ from resilient.core.dns import (
 from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
 from resilient.core.dns_change import BypassLimiter, Detector
 from resilient.core.dns_names import address_of, candidates, is_localhost, normalise
+from resilient.core.dns_pace import Heard, hear
 from resilient.core.dns_query import ServerHealth
 from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
@@ -97,6 +98,9 @@ class Engine:
         self.watchers: dict[Key, list[Callback]] = {}
         #: watched names without any address, and since when
         self._lost: dict[Key, float] = {}
+        #: what watched names' answers tell of who gives them, and whose crowd is spared
+        self._heard: dict[Key, Heard] = {}
+        self._spared: dict[Key, float] = {}
         self._detector = Detector(
             settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
         )
@@ -156,12 +160,15 @@ class Engine:
 
     # -- names that may be asked
 
-    def begin(self, key: Key, *, fresh: bool = False) -> Known | float | None:
+    def begin(
+        self, key: Key, *, fresh: bool = False, every_s: float | None = None
+    ) -> Known | float | None:
         """What is known of `key`; None: ask; a number: ask in so many seconds.
 
         `fresh` goes around what is cached.  An absence or a failure would end the caller's
         work, so that whoever is left with one asks again, whatever an SOA says.  Neither
-        happens more often than the limiter allows, over all callers.
+        happens more often than the limiter allows, over all callers; `every_s` is that of a
+        caller who has reckoned with who answers (`core.dns_pace`).
         """
         now = self.clock()
         known = self.cache.known(*key, now)
@@ -171,7 +178,8 @@ class Engine:
             # That a name isn't there may have been heard with another family's question.
             whole = isinstance(known, Absent) and not known.exists and not fresh
             keys: list[Key] = [(key[0], each) for each in _FAMILIES] if whole else [key]
-            limited = max(self.limiter.wait_s(each, time.monotonic()) for each in keys)
+            asked_at = time.monotonic()
+            limited = max(self.limiter.wait_s(each, asked_at, every_s) for each in keys)
             if not limited:
                 return None
         if useful:
@@ -256,8 +264,28 @@ class Engine:
         if isinstance(known, Failed):
             # What is still live, or stale, is better than nothing (RFC 8767).
             known = self.cache.known(*key, now) or known
+        self._hear(key, fetched.result, now)
         self.record(plan, fetched.result)
         return known, changes
+
+    def _hear(self, key: Key, result: Result, now: float) -> None:
+        if key in self.watchers and self._system is None:
+            if isinstance(result, Found):
+                heard = hear(self._heard.get(key), result.chain, result.ttl_s, now)
+                self._heard[key] = heard
+            elif isinstance(result, Failed):
+                self._heard.pop(key, None)
+
+    def heard(self, key: Key) -> Heard | None:
+        """Who gives a watched name's answers; None: nobody knows, or the last one failed."""
+        return self._heard.get(key)
+
+    def spare(self, key: Key, least_s: float) -> None:
+        """Refresh a watched name no oftener from here on, whatever its TTL; 0: as it says."""
+        if least_s:
+            self._spared[key] = least_s
+        else:
+            self._spared.pop(key, None)
 
     def early(self, found: Found) -> Answer:
         """What one family gave, for those who can't wait for the other; it isn't kept."""
@@ -311,7 +339,7 @@ class Engine:
         """When a watched name is asked again: soon while it has no address at all."""
         if isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot):
             self._lost.pop(key, None)
-            return max(again, now + WATCH_FLOOR_S)
+            return max(again, now + WATCH_FLOOR_S, now + self._spared.get(key, 0.0))
         since = self._lost.setdefault(key, now)
         return now + (LOST_S if now - since < LOST_FOR_S else WATCH_FLOOR_S)
 
@@ -371,6 +399,8 @@ class Engine:
             listeners.remove(callback)
         if not listeners:
             self._lost.pop(key, None)
+            self._heard.pop(key, None)
+            self._spared.pop(key, None)
             if self.watchers.pop(key, None) is not None:
                 self.cache.unschedule(*key)
 
@@ -393,6 +423,8 @@ class Engine:
         """The resolver is closed: nothing is known or watched any more."""
         self.watchers.clear()
         self._lost.clear()
+        self._heard.clear()
+        self._spared.clear()
         self.cache.clear()
 
     def report_dead(self, address: str) -> None:

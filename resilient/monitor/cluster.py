@@ -96,7 +96,7 @@ class Cluster(Asking):
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
-        self._names = NameWatch(names, settings, self._apply)
+        self._names = NameWatch(names, settings, self._apply, self._clients)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
         self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
@@ -105,6 +105,10 @@ class Cluster(Asking):
         self.topology = self._state.topology
         self._lease.topology_changed(self.topology)
         self._monitor.call(self._start)
+
+    def _clients(self) -> int:
+        """Clients of the servers, as far as these tell; the most of any."""
+        return max((known.clients for _, known in self._state.known), default=0)
 
     # -- any thread
 
