@@ -181,19 +181,23 @@ class NameWatch:
     async def _follow(self, followed: _Followed, resolver: SharedResolver) -> None:
         while True:
             followed.wake.clear()
+            began_at = time.monotonic()
             try:
                 pause_s = await self._look(followed, resolver)
             except Exception:
                 logger.exception("%s", Line(event="name.failed", name=followed.name.host))
                 pause_s = RETRY_S
             try:
-                async with asyncio.timeout(self._pace(followed, resolver, pause_s)):
+                async with asyncio.timeout(self._pace(followed, resolver, pause_s, began_at)):
                     await followed.wake.wait()
             except TimeoutError:
                 continue
 
-    def _pace(self, followed: _Followed, resolver: SharedResolver, seconds: float) -> float:
-        """How long to sleep on an answer: while in trouble, as long as who gave it allows."""
+    def _pace(
+        self, followed: _Followed, resolver: SharedResolver, seconds: float, began_at: float
+    ) -> float:
+        """How long to sleep on an answer: while in trouble, as long as who gave it allows,
+        from one question to the next."""
         now = time.monotonic()
         if self._troubled_at is None:
             return max(PAUSE_S, seconds)
@@ -205,7 +209,7 @@ class NameWatch:
         pause_s = min(dns_pace.pause_s(h, now, troubled_s, clients, draw) for h in heard)
         if pause_s > WATCHED_S:
             self._spare(2 * pause_s)
-        return pause_s
+        return max(pause_s / 2, began_at + pause_s - now)
 
     async def _look(self, followed: _Followed, resolver: SharedResolver) -> float:
         """Resolve all there is to it; seconds until the first answer expires."""
