@@ -121,11 +121,11 @@ class AsyncResolver:
 
     def heard(self, name: str, family: Family = 4) -> Heard | None:
         """Who gives a watched name's answers, as far as their TTLs tell."""
-        return self._engine.heard((self._engine.key(name), family))
+        return self._engine.watched.heard((self._engine.key(name), family))
 
     def spare(self, name: str, family: Family, least_s: float) -> None:
         """Refresh a watched name no oftener from here on, whatever its TTL; 0: as it says."""
-        self._engine.spare((self._engine.key(name), family), least_s)
+        self._engine.watched.spare((self._engine.key(name), family), least_s)
 
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` on the loop whenever `name` means something else.

@@ -32,7 +32,6 @@ from resilient.core.dns import (
 from resilient.core.dns_cache import Cache, CacheLimits, Known, Slot
 from resilient.core.dns_change import BypassLimiter, Detector
 from resilient.core.dns_names import address_of, candidates, is_localhost, normalise
-from resilient.core.dns_pace import Heard, hear
 from resilient.core.dns_query import ServerHealth
 from resilient.core.dns_select import rank
 from resilient.errors import NameNotFound, NameServersFailed, NameTimeout, ResolutionError
@@ -42,7 +41,7 @@ from ._fetch import Early, Fetched, Plan, Waits, fetch
 from ._otel import record_lookup
 from ._sources import Sources
 from ._system import SystemLookups
-from ._watchers import Callback, log_change, notify
+from ._watchers import WATCH_FLOOR_S, Callback, Watched, log_change, notify
 
 __all__ = ["Callback", "Engine", "Key", "notify"]
 
@@ -54,11 +53,6 @@ Changes: TypeAlias = list[tuple[Key, Change]]
 #: how long a request waits for servers when an expired answer could stand in, in seconds
 #: (the client response timer of RFC 8767 section 5), but at least for two servers
 STALE_PATIENCE_S = 1.8
-#: a watched name isn't asked more often than this, whatever its TTL
-WATCH_FLOOR_S = 1.0
-#: a watched name without any address is asked this often, for so long; both in seconds
-LOST_S = 0.3
-LOST_FOR_S = 30.0
 #: an address seen dead is last choice for so long
 DEAD_S = 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6, "any")
@@ -95,14 +89,9 @@ class Engine:
         self.health = ServerHealth()
         self._system = SystemLookups() if settings.dns == "system" else None
         self.limiter = BypassLimiter()
-        self.watchers: dict[Key, list[Callback]] = {}
-        #: watched names without any address, and since when
-        self._lost: dict[Key, float] = {}
-        #: what watched names' answers tell of who gives them, and whose crowd is spared
-        self._heard: dict[Key, Heard] = {}
-        self._spared: dict[Key, float] = {}
+        self.watched = Watched()
         self._detector = Detector(
-            settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
+            settings.dns_mode, settings.dns_cache_size, self.watched.__contains__
         )
         self._networks = tuple(ip_network(text) for text in settings.dns_allowed_networks)
 
@@ -264,28 +253,10 @@ class Engine:
         if isinstance(known, Failed):
             # What is still live, or stale, is better than nothing (RFC 8767).
             known = self.cache.known(*key, now) or known
-        self._hear(key, fetched.result, now)
+        if self._system is None:  # which tells no TTL
+            self.watched.take_in(key, fetched.result, now)
         self.record(plan, fetched.result)
         return known, changes
-
-    def _hear(self, key: Key, result: Result, now: float) -> None:
-        if key in self.watchers and self._system is None:
-            if isinstance(result, Found):
-                heard = hear(self._heard.get(key), result.chain, result.ttl_s, now)
-                self._heard[key] = heard
-            elif isinstance(result, Failed):
-                self._heard.pop(key, None)
-
-    def heard(self, key: Key) -> Heard | None:
-        """Who gives a watched name's answers; None: nobody knows, or the last one failed."""
-        return self._heard.get(key)
-
-    def spare(self, key: Key, least_s: float) -> None:
-        """Refresh a watched name no oftener from here on, whatever its TTL; 0: as it says."""
-        if least_s:
-            self._spared[key] = least_s
-        else:
-            self._spared.pop(key, None)
 
     def early(self, found: Found) -> Answer:
         """What one family gave, for those who can't wait for the other; it isn't kept."""
@@ -321,7 +292,7 @@ class Engine:
         known: Known
         if isinstance(result, Found):
             known = self.cache.store_found(*key, result, now)
-            if asked or key in self.watchers:  # else one change would be told three times
+            if asked or key in self.watched:  # else one change would be told three times
                 changes += self.observe(key, known.answers[0], now)
             again = min(known.refresh_at, known.until)
         elif isinstance(result, Absent):
@@ -331,17 +302,10 @@ class Engine:
         else:
             known = result
             again = self.cache.store_failed(*key, result, now)
-        if key in self.watchers:
-            self.cache.schedule(*key, self._watch_again(key, known, again, now))
+        if key in self.watched:
+            some = isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot)
+            self.cache.schedule(*key, self.watched.refresh_at(key, some, again, now))
         return known
-
-    def _watch_again(self, key: Key, known: Known, again: float, now: float) -> float:
-        """When a watched name is asked again: soon while it has no address at all."""
-        if isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot):
-            self._lost.pop(key, None)
-            return max(again, now + WATCH_FLOOR_S, now + self._spared.get(key, 0.0))
-        since = self._lost.setdefault(key, now)
-        return now + (LOST_S if now - since < LOST_FOR_S else WATCH_FLOOR_S)
 
     def record(self, plan: Plan, result: Result) -> None:
         """Measure a lookup that went out."""
@@ -376,11 +340,7 @@ class Engine:
 
     def calls(self, changes: Changes) -> list[tuple[Callback, Change]]:
         """Whom to tell: the watchers of the name and family that changed."""
-        return [
-            (callback, change)
-            for key, change in changes
-            for callback in tuple(self.watchers.get(key, ()))
-        ]
+        return self.watched.calls(changes)
 
     def mode(self, name: str, family: Family) -> Mode:
         """How changes of `name` are read, as its answers so far or the settings have it."""
@@ -388,21 +348,14 @@ class Engine:
 
     def watch(self, key: Key, callback: Callback) -> None:
         """Tell `callback` of changes from now on; the name is refreshed without being used."""
-        self.watchers.setdefault(key, []).append(callback)
+        self.watched.add(key, callback)
         if address_of(key[0]) is None:
             self.cache.schedule(*key, self.clock())
 
     def unwatch(self, key: Key, callback: Callback) -> None:
         """The end of `watch`; once too often does no harm."""
-        listeners = self.watchers.get(key, [])
-        if callback in listeners:
-            listeners.remove(callback)
-        if not listeners:
-            self._lost.pop(key, None)
-            self._heard.pop(key, None)
-            self._spared.pop(key, None)
-            if self.watchers.pop(key, None) is not None:
-                self.cache.unschedule(*key)
+        if self.watched.remove(key, callback):
+            self.cache.unschedule(*key)
 
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
@@ -421,10 +374,7 @@ class Engine:
 
     def forget(self) -> None:
         """The resolver is closed: nothing is known or watched any more."""
-        self.watchers.clear()
-        self._lost.clear()
-        self._heard.clear()
-        self._spared.clear()
+        self.watched.clear()
         self.cache.clear()
 
     def report_dead(self, address: str) -> None:
