@@ -81,9 +81,7 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(*map(json.dumps, rows), sep="\n")
     else:
-        print(
-            "| the role may see | since a | token's age, ms | reads by replicas | own row missing |"
-        )
+        print("| the role may see | since a | token's age, ms | by replicas | own row missing |")
         print("|---|---|---|---|---|")
         for row in rows:
             age, share = f"{1e3 * row['after_s']:g}", f"{100 * row['by_replicas']:.0f} %"
