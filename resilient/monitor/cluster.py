@@ -242,11 +242,15 @@ class Cluster(Asking):
             with self._story_lock:
                 self._refusals = self._refusals.over(endpoint, secret, connected)
 
-    def log_in_refused(self, endpoint: Endpoint, secret: Hashable) -> None:
-        """Its credentials were refused."""
+    def log_in_refused(self, endpoint: Endpoint, secret: Hashable, words: str) -> None:
+        """Its credentials were refused, with these words."""
         now, draw = time.monotonic(), self._rng.random()
         with self._story_lock:
-            self._refusals = self._refusals.refused(endpoint, secret, now, draw)
+            self._refusals = self._refusals.refused(endpoint, secret, now, draw, words)
+
+    def refusal(self, endpoint: Endpoint) -> str:
+        """What the server said as it refused credentials last."""
+        return self._refusals.words(endpoint)
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is
