@@ -91,8 +91,8 @@ def test_each_zone_is_lost_in_turn(tmp_path: Path) -> None:
         pytest.skip(str(error))
     html = tmp_path / "checkout.html"
     # a check's time is long: here others' tests run beside it
-    argv = [sys.executable, str(EXAMPLE), "--interval", "0.3", "--timeout", "2", "--json"]
-    argv += ["--html", str(html)]
+    argv = [sys.executable, str(EXAMPLE), "--interval", "0.3", "--timeout", "2", "--quick"]
+    argv += ["--json", "--html", str(html)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=150)
     assert done.stdout, done.stderr
     told = json.loads(done.stdout)

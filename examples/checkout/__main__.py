@@ -40,8 +40,8 @@ def say(text: str) -> None:
 BEGAN_AT = time.monotonic()
 
 
-def lose(system: System, customers: Customers, zone: str) -> Loss:
-    """Lose it, wait until customers are served well, give it back; what that was like."""
+def lose(system: System, customers: Customers, zone: str, back: bool = True) -> Loss:
+    """Lose it, wait until customers are served well, give it `back`; what that was like."""
     keeper, patience_s = system.keeper, 60.0 + 10 * system.checks.interval_s
     role = "primary" if system.lab.primary.zone == zone else "standby"
     quiet_s = min(QUIET_S, QUIET * system.checks.interval_s)
@@ -67,8 +67,9 @@ def lose(system: System, customers: Customers, zone: str) -> Loss:
     until(settled, patience_s, lambda: f"{zone}: no recovery; {keeper.error or 'nothing is known'}")
     well_at = time.monotonic()
     say("customers are served")
-    system.bring_back(zone)
-    say(f"{zone} is back")
+    if back:
+        system.bring_back(zone)
+        say(f"{zone} is back")
     tries = [one for one in customers.tries if one.ended_at > lost_at]
 
     def since(at: float | None) -> float | None:
@@ -96,12 +97,15 @@ def served_since(customers: Customers, at: float) -> bool:
     return len(late) > 10 and not any(one.error or one.took_s > SLOW_S for one in late[-10:])
 
 
-def measure(checks: Checks, losses_a_year: int) -> Result:
+def measure(checks: Checks, losses_a_year: int, quick: bool) -> Result:
     """Two losses: of the standby's zone, then of the primary's."""
     say("two zones: PostgreSQL, a payment service, fraud check and gateway in each; HAProxy")
     with System(checks, say) as system:
         with Customers(system.url) as customers:
-            losses = tuple(lose(system, customers, zone) for zone in ("az2", "az1"))
+            losses = (
+                lose(system, customers, "az2"),
+                lose(system, customers, "az1", back=not quick),
+            )
         rows = system.lab.admin(None, "SELECT current_setting('server_version')")
         server = str(rows[0][0])
         paid = in_state_paid(system)
@@ -142,6 +146,7 @@ def main() -> int:
     parser.add_argument("--threshold", type=int, default=2, help="misses until lost")
     parser.add_argument("--timeout", type=float, default=0.5, help="seconds a check may take")
     parser.add_argument("--promotion", type=float, default=0.0, help="seconds it takes besides")
+    parser.add_argument("--quick", action="store_true", help="don't bring back the second zone")
     parser.add_argument("--losses-a-year", type=int, default=4, help="of each zone (default: 4)")
     parser.add_argument("--html", type=Path, default=Path("checkout.html"), help="the page")
     parser.add_argument("--json", action="store_true", help="the result on standard output")
@@ -149,7 +154,7 @@ def main() -> int:
     reexec_inside([sys.executable, str(Path(__file__).parent), *sys.argv[1:]])
     checks = Checks(given.interval, given.threshold, given.timeout, given.promotion)
     try:
-        result = measure(checks, given.losses_a_year)
+        result = measure(checks, given.losses_a_year, given.quick)
     except LabError as error:
         print(f"examples/checkout: {error}", file=sys.stderr)
         return 2
