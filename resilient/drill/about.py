@@ -4,6 +4,7 @@ command, with which settings and versions."""
 from __future__ import annotations
 
 import platform
+import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,14 @@ from .._fields import Secret
 from .._parse import without_secrets
 from ..settings import PREFIX, Settings
 
-__all__ = ["circumstances", "command_line", "moment", "plain_conninfo", "settings_in_effect"]
+__all__ = [
+    "circumstances",
+    "command_line",
+    "moment",
+    "plain_command",
+    "plain_conninfo",
+    "settings_in_effect",
+]
 
 #: packages whose versions decide what is measured
 _PACKAGES = ("resilient-connect", "psycopg", "psycopg-pool", "dnspython", "httpx2")
@@ -46,9 +54,19 @@ def command_line(argv: Sequence[str]) -> str:
             shown = plain_conninfo(word if hide else value)
             words.append(shlex.quote(shown if hide else f"{name}={shown}"))
         else:
-            words.append(shlex.quote(without_secrets(word)))
+            words.append(shlex.quote(plain_command(word)))
         hide = word == "--dsn"
     return " ".join(words)
+
+
+def plain_command(text: str) -> str:
+    """A shell command without what may be a password: in URLs, and behind names such as
+    `PGPASSWORD=`.  `ssh admin@db1` stays as it is."""
+    return re.sub(
+        r"\S+",
+        lambda word: without_secrets(word[0]) if "://" in word[0] or "=" in word[0] else word[0],
+        text,
+    )
 
 
 def plain_conninfo(conninfo: str) -> str:

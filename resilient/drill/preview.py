@@ -21,6 +21,7 @@ from ..lab.namespace import inside, refusal
 from ..lab.netfilter import PacketDrops
 from ..lab.options import LabError, LabOptions, zone_address
 from ..settings import Settings
+from .about import plain_command
 from .places import Place, Places, why_not
 from .plan import Case
 from .real import BEFORE_S, READERS, WRITERS, Command
@@ -119,7 +120,7 @@ def of_system(conninfo: str, command: Command, settings: Settings) -> Preview:
         f"about {sessions} sessions that write and read there, and an observer that connects"
         " ten times a second",
         f"by a shell, {plural(command.runs, 'time')}, after {BEFORE_S:g} s of load each:"
-        f" {command.text}",
+        f" {plain_command(command.text)}",
         f"waits {command.give_up_s:g} s (--give-up) for the recovery",
     ]
     told.runs = [{"run": n + 1, "runs": command.runs} for n in range(command.runs)]

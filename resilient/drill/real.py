@@ -21,7 +21,7 @@ import psycopg
 
 from ..errors import ResilientError
 from ..settings import Settings, from_environment
-from .about import circumstances, moment
+from .about import circumstances, moment, plain_command
 from .checker import Facts, Finding, check
 from .outside import Observer, Sight
 from .places import Places, cause
@@ -116,7 +116,7 @@ class RealDrill:
         old = self._trace.snapshots[-1].writer if self._trace.snapshots else None
         self._pump(client, BEFORE_S)
         trouble = ""
-        struck_at = self._event(f"forcing: {self._command.text}")
+        struck_at = self._event(f"forcing: {plain_command(self._command.text)}")
         process = _started(self._command.text)
         try:
             new = self._follow(client, observer, known, process)
