@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from resilient.core.dns import Answer, Family, Found, Mode
 from resilient.core.dns_cache import Known, Slot
+from resilient.core.dns_pace import Heard
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
 
@@ -55,11 +56,18 @@ class AsyncResolver:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def resolve(self, name: str, family: Family = 4, *, fresh: bool = False) -> Answer:
+    async def resolve(
+        self,
+        name: str,
+        family: Family = 4,
+        *,
+        fresh: bool = False,
+        every_s: float | None = None,
+    ) -> Answer:
         """The addresses of `name`; from the cache while they live.
 
         `fresh` goes around the cache, for use after a connect failure; it asks at most once
-        per name and 250 ms over all callers.
+        per name and 250 ms over all callers, or `every_s` of who asks oftener.
         """
         if not fresh:
             answer = self._cache.hit(name, family, self._clock())
@@ -67,7 +75,7 @@ class AsyncResolver:
                 if self._cache.rescheduled:
                     self._plan_refresh()
                 return answer
-        return await self._await(name, await self._resolve(name, family, fresh))
+        return await self._await(name, await self._resolve(name, family, fresh, every_s))
 
     async def resolve_early(self, name: str, *, fresh: bool = False) -> tuple[Answer, bool]:
         """`resolve(name, "any")` for who wants to connect: an answer of one family waits for
@@ -111,6 +119,14 @@ class AsyncResolver:
         """`strict` or `rotating`: how a change of this name's answers is read."""
         return self._engine.mode(name, family)
 
+    def heard(self, name: str, family: Family = 4) -> Heard | None:
+        """Who gives a watched name's answers, as far as their TTLs tell."""
+        return self._engine.watched.heard((self._engine.key(name), family))
+
+    def spare(self, name: str, family: Family, least_s: float) -> None:
+        """Refresh a watched name no oftener from here on, whatever its TTL; 0: as it says."""
+        self._engine.watched.spare((self._engine.key(name), family), least_s)
+
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` on the loop whenever `name` means something else.
 
@@ -144,7 +160,9 @@ class AsyncResolver:
 
     # -- one flight per (name, family)
 
-    async def _resolve(self, name: str, family: Family, fresh: bool) -> Answer | _Flight:
+    async def _resolve(
+        self, name: str, family: Family, fresh: bool, every_s: float | None = None
+    ) -> Answer | _Flight:
         """What is known; else the flight to wait for."""
         self._check_open()
         answer = self._engine.local(name, family)
@@ -153,7 +171,9 @@ class AsyncResolver:
         key = (self._engine.key(name), family)
         while True:
             flight = self._flight(key)
-            known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
+            known = None
+            if not (fresh and flight):
+                known = self._engine.begin(key, fresh=fresh, every_s=every_s)
             if flight and not isinstance(known, Slot):
                 return flight  # it knows more than an absence from before
             if not isinstance(known, float | int):

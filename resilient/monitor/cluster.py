@@ -96,7 +96,7 @@ class Cluster(Asking):
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
-        self._names = NameWatch(names, settings, self._apply)
+        self._names = NameWatch(names, settings, self._apply, self._clients)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
         self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
@@ -105,6 +105,10 @@ class Cluster(Asking):
         self.topology = self._state.topology
         self._lease.topology_changed(self.topology)
         self._monitor.call(self._start)
+
+    def _clients(self) -> int:
+        """Clients of the servers, as far as these tell; the most of any."""
+        return max((known.clients for _, known in self._state.known), default=0)
 
     # -- any thread
 
@@ -238,11 +242,15 @@ class Cluster(Asking):
             with self._story_lock:
                 self._refusals = self._refusals.over(endpoint, secret, connected)
 
-    def log_in_refused(self, endpoint: Endpoint, secret: Hashable) -> None:
-        """Its credentials were refused."""
+    def log_in_refused(self, endpoint: Endpoint, secret: Hashable, words: str) -> None:
+        """Its credentials were refused, with these words."""
         now, draw = time.monotonic(), self._rng.random()
         with self._story_lock:
-            self._refusals = self._refusals.refused(endpoint, secret, now, draw)
+            self._refusals = self._refusals.refused(endpoint, secret, now, draw, words)
+
+    def refusal(self, endpoint: Endpoint) -> str:
+        """What the server said as it refused credentials last."""
+        return self._refusals.words(endpoint)
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is

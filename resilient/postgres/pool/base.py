@@ -354,10 +354,13 @@ class PoolCore(Telling, ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
-        self.complaints.failed(self, dial.endpoint, exc)
+        if dial.link.connecting:
+            self.complaints.failed(self, dial.endpoint, exc)
+        else:
+            self.complaints.unfit(self, dial.endpoint, exc)
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
         if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
-            self.cluster.log_in_refused(dial.endpoint, self._secret)
+            self.cluster.log_in_refused(dial.endpoint, self._secret, brief(exc))
         else:
             self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
         if not dial.link.connecting:

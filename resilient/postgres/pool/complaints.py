@@ -85,6 +85,18 @@ class Complaints:
         where.add(endpoint)
         logger.log(logging.WARNING if loud else again, "%s", line)
 
+    def unfit(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
+        """A session was made, and the user's `configure` failed on it: psycopg_pool says so."""
+        text = brief(exc)
+        where = self._said.setdefault(f"unfit {text}", set())
+        if where:  # wherever it was
+            _mark(exc)
+            line = Line(
+                event="connect.unfit", endpoint=endpoint.place, reason=text, **_labels(core)
+            )
+            logger.debug("%s", line)
+        where.add(endpoint)
+
     def nobody(self, core: PoolCore, exc: BaseException, intent: str) -> None:
         """There was nobody to dial."""
         _mark(exc)
