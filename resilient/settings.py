@@ -321,7 +321,8 @@ class Settings:
         self._fill({**_environment(), **values})
 
     def replace(self, **changes: Unpack[Given]) -> Settings:
-        """A copy with these values; all else, and what was chosen, stays as it is."""
+        """A copy with these `changes`, fields by name; all else, and what was chosen, stays as it
+        is.  Raises `ConfigError` for what can't be used."""
         copy = object.__new__(type(self))
         copy._fill({**{name: getattr(self, name) for name in self._chosen}, **changes})
         return copy
