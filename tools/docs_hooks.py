@@ -65,9 +65,13 @@ def _outside(page: str, to: str) -> str | None:
 
 
 def _file(path: str) -> Path:
-    """A folder's stands for its README."""
+    """For a folder its README, or else its first file."""
     given = ROOT / path
-    return given / "README.md" if given.is_dir() else given
+    if not given.is_dir():
+        return given
+    return next(
+        iter(sorted(given.glob("README.md")) or sorted(filter(Path.is_file, given.iterdir())))
+    )
 
 
 def _copy(path: str) -> str:

@@ -108,8 +108,8 @@ def test_the_versions_are_those_of_the_project() -> None:
               *project["optional-dependencies"]["httpx"]]  # fmt: skip
     bounds = {}
     for each in needed:
-        name, least = re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", each).groups()  # type: ignore[union-attr]
-        bounds[name.lower().replace("-", "_")] = least
+        if found := re.match(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", each):
+            bounds[found[1].lower().replace("-", "_")] = found[2]
     text = (ROOT / "docs" / "versions.md").read_text()
     table = dict(re.findall(r"^\| (\w+) \| ≥ ([\d.]+)", text, re.M))
     assert table.pop("Python") == project["requires-python"].removeprefix(">=")
