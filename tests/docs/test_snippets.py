@@ -36,7 +36,7 @@ import ast, asyncio, faulthandler, inspect, json, sys
 faulthandler.dump_traceback_later(40, exit=True)  # what hangs is shown
 for name, text in json.load(sys.stdin).items():
     code = compile(text, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    scope = {"__name__": "__main__"}
+    scope = {"__name__": "snippet"}  # as if it were a module
     if code.co_flags & inspect.CO_COROUTINE:
         asyncio.run(eval(code, scope))
     else:
