@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from resilient.core.drain import Fate, fate
+from resilient.core import drain
+from resilient.core.drain import Fate, Phase, fate
 from resilient.core.model import Endpoint, EndpointView, Health, Observation, Role, Topology
 
 A, B = Endpoint("a", "192.0.2.1", 5432), Endpoint("b", "192.0.2.2", 5432)
@@ -81,3 +82,14 @@ def test_behind_one_address_an_outlived_primary_is_cut_with_whom_nothing_is_lost
     for connecting in (False, True):
         assert fate(BEFORE, after, A, 0, connecting=connecting, seen=old) is Fate.ABORT
         assert fate(BEFORE, after, A, 0, connecting=connecting) is Fate.KEEP
+
+
+def test_the_phases_are_as_the_header_says() -> None:
+    header = (drain.__doc__ or "").partition("phase ")[2].partition("\n\n")[0].splitlines()
+    columns = header[0].split()
+    for line in header[1:]:
+        name, *there = line.split()
+        here = Phase(name)
+        ends = {"made": here.made()} | {end.name.lower(): here.under(end) for end in Fate}
+        assert [ends[column].value for column in columns] == there
+    assert {line.split()[0] for line in header[1:]} == {phase.value for phase in Phase}

@@ -223,7 +223,7 @@ class Lock(Held):
         self._raise_if_lost()
 
     def wait_lost(self, timeout: float | None = None) -> bool:
-        """Wait until it is gone, or given back, for so many seconds at most: is it lost?"""
+        """Wait until it is gone, or given back: is it lost?  `timeout`: in seconds at most."""
         hold = self._held
         with self._changed:
             self._changed.wait_for(lambda: hold.over, timeout)
