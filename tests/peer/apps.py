@@ -1,6 +1,6 @@
 """Other people's suites with their own pools and with ours: `make peer-apps`.
 
-    python -m tests.peer.apps sqlalchemy=<checkout> django=<checkout> procrastinate=<checkout>
+    python -m tests.peer.apps django=<checkout> procrastinate=<checkout>
 
 Each suite runs twice on a server of its own.  Told are both counts, and the tests that pass with
 stock and don't with ours; `apps.txt` lists those that are left out of that, with reasons.  Exit
@@ -79,7 +79,7 @@ SUITES = {
         read_junit,
         ours=("-p", "apps_plugin"),
     ),
-    "sqlalchemy": Suite(
+    "sqlalchemy": Suite(  # prepared, and not run to its end yet
         (
             *(*PYTEST, "-p", "no:asyncio", "-p", "no:django", "{ours}", "--dburi={uri}"),
             *("test/dialect/postgresql", "test/engine"),
