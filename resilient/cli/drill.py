@@ -243,10 +243,10 @@ def _keep(
     ]
     if record is not None:
         lines = (json.dumps(one.as_dict(), ensure_ascii=False) for one in judged)
-        record.write_text("".join(f"{line}\n" for line in lines))
+        record.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         talk.note(f"Timelines recorded: {record}")
     if html is not None:
-        html.write_text(page("Fire drill", judged))
+        html.write_text(page("Fire drill", judged), encoding="utf-8")
         talk.note(f"Timelines drawn: {html}")
 
 
