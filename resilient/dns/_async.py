@@ -66,8 +66,9 @@ class AsyncResolver:
     ) -> Answer:
         """The addresses of `name`; from the cache while they live.
 
-        `fresh` goes around the cache, for use after a connect failure; it asks at most once
-        per name and 250 ms over all callers, or `every_s` of who asks oftener.
+        `family`: 4, 6 or "any".  Raises `NameNotFound`, `NameTimeout` or `NameServersFailed`,
+        within `DNS_DEADLINE_S`.  `fresh` goes around the cache, for use after a connect failure;
+        it asks at most once per name and 250 ms over all callers, or `every_s` of who asks oftener.
         """
         if not fresh:
             answer = self._cache.hit(name, family, self._clock())
@@ -78,8 +79,8 @@ class AsyncResolver:
         return await self._await(name, await self._resolve(name, family, fresh, every_s))
 
     async def resolve_early(self, name: str, *, fresh: bool = False) -> tuple[Answer, bool]:
-        """`resolve(name, "any")` for who wants to connect: an answer of one family waits for
-        the other's for 50 ms only (RFC 8305 section 3).
+        """`resolve(name, "any", fresh=fresh)` for who wants to connect: an answer of one family
+        waits for the other's for 50 ms only (RFC 8305 section 3).
 
         True: the other is still being asked for; `resolve` waits for it.
         """
@@ -116,21 +117,24 @@ class AsyncResolver:
         self._engine.report_dead(address)
 
     def mode(self, name: str, family: Family = 4) -> Mode:
-        """`strict` or `rotating`: how a change of this name's answers is read."""
+        """`strict` or `rotating`: how a change of this name's answers is read.  `family`: 4, 6
+        or "any"."""
         return self._engine.mode(name, family)
 
     def heard(self, name: str, family: Family = 4) -> Heard | None:
-        """Who gives a watched name's answers, as far as their TTLs tell."""
+        """Who gives a watched name's answers of a `family`, as far as their TTLs tell."""
         return self._engine.watched.heard((self._engine.key(name), family))
 
     def spare(self, name: str, family: Family, least_s: float) -> None:
-        """Refresh a watched name no oftener from here on, whatever its TTL; 0: as it says."""
+        """Refresh a watched name of a `family` no oftener than every `least_s` seconds from here
+        on, whatever its TTL; 0: as that says."""
         self._engine.watched.spare((self._engine.key(name), family), least_s)
 
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` on the loop whenever `name` means something else.
 
-        Returns a function that ends it.  The name is kept fresh without being used; outside
+        `family`: 4, 6 or "any".  Returns a function that ends it.  The name is kept fresh without
+        being used; outside
         a running loop this begins with the next `resolve`.
         """
         self._check_open()

@@ -120,9 +120,9 @@ class ResilientPool(SyncShell[CT]):
         Without it the connection string says which (`target_session_attrs`), and where that
         doesn't either it is for writing, unless all that is configured are replicas.  An
         explicit write waits for a primary, and for one that takes writes by default.
-        `max_staleness_s` bounds a replica's lag; `after`, a token of `causal_token`, makes
-        the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
-        when no endpoint fits.  Pair with `putconn`.
+        `timeout`: seconds, default the pool's.  `max_staleness_s` bounds a replica's lag; `after`,
+        a token of `causal_token`, makes the read see that commit.  Raises `PoolTimeout`; its
+        subclass `NoEndpointAvailable` when no endpoint fits.  Pair with `putconn`.
         """
         began_s = time.monotonic()
         try:
@@ -272,7 +272,8 @@ class ResilientPool(SyncShell[CT]):
     ) -> Iterator[CT]:
         """A connection for a `with` block: committed at its end, rolled back on an error.
 
-        The arguments are those of `getconn`.
+        `timeout` (seconds), `read_only`, `max_staleness_s` and `after` are those of `getconn`, and
+        so are the errors.
         """
         conn = self.getconn(
             timeout, read_only=read_only, max_staleness_s=max_staleness_s, after=after
@@ -346,9 +347,10 @@ class ResilientPool(SyncShell[CT]):
         """`fn(conn, *args, **kwargs)` in a transaction, rerun as a whole on a failover, a
         serialization failure (40001) or a deadlock (40P01).
 
-        `timeout`: seconds for everything but a statement that makes progress, default
-        `DEADLINE_S`.  Raises what `fn` raises; `CommitOutcomeUnknown` when the reply to the
-        COMMIT was lost, and then never runs it again by guess.
+        `read_only`: on a replica, and on another one after a conflict with recovery.  `timeout`:
+        seconds for everything but a statement that makes progress, default `DEADLINE_S`.  Raises
+        what `fn` raises; `CommitOutcomeUnknown` when the reply to the COMMIT was lost, and then
+        never runs it again by guess.
         """
         attempts = Attempts(self._core, timeout)
         try:
