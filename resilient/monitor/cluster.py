@@ -27,7 +27,7 @@ from .. import telemetry
 from .._logs import Line
 from ..core import failover, schedule
 from ..core import topology as core
-from ..core.drain import Fate, fate
+from ..core.drain import Fate, Phase, fate
 from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
@@ -192,10 +192,11 @@ class Cluster(Asking):
         self._monitor.call(self._wakers.discard, waker)
 
     def at(self, when_s: float, link: Link, why: str) -> None:
-        """Abort the link at a monotonic time, unless it has connected by then."""
+        """Abort the link at a monotonic time, unless there is something to lose with it by then:
+        it has connected, and isn't expendable."""
 
         def expire() -> None:
-            if link.connecting:
+            if link.connecting or link.expendable:
                 link.abort(why)
 
         self._monitor.call(self._monitor.loop.call_at, when_s, expire)
@@ -367,7 +368,7 @@ class Cluster(Asking):
             end = fate(
                 *(old, new, where, link.generation),
                 connecting=link.connecting or link.expendable,
-                held=link.held,
+                held=link.phase is Phase.HELD,
                 seen=link.observed,
             )
             link.doubtful = view is not None and view.health is not Health.UP
@@ -379,13 +380,12 @@ class Cluster(Asking):
             ) or f"no longer the one to use (version {new.version})"
             if end is Fate.ABORT and new.foreign(where) and link.committing():
                 # Alive, and just another cluster's: what was sent before, it answers.
-                link.condemned = why
+                link.condemn(why)
                 self._monitor.loop.call_later(COMMITTING_S, self._condemn_again)
             elif end is Fate.ABORT:
                 link.abort(why)
             else:
-                link.condemned = why
-                link.held = end is Fate.HOLD
+                link.condemn(why, end)
                 self._dying.setdefault(where, until)
 
     def _condemn_again(self) -> None:

@@ -155,7 +155,7 @@ class Shell:
             pgconn.consume_input()
             pgconn.consume_input()
         except OperationalError as exc:
-            link.condemned = "the server closed the connection"
+            link.condemn("the server closed the connection")
             self._stats["connections_lost"] += 1
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
