@@ -68,7 +68,7 @@ def fate(
     `connecting`: it isn't made yet, so nothing is lost with it.  `held`: what it was before.
     `seen`: what its own server said of itself; behind some addresses there are several.
     """
-    if seen is not None and not connecting and _outlived(new, endpoint, seen):
+    if seen is not None and _outlived(new, endpoint, seen):
         return Fate.ABORT
     if new.live(endpoint, generation):
         return Fate.ABORT if connecting and _elsewhere(new, endpoint) else Fate.KEEP

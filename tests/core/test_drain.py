@@ -8,7 +8,7 @@ import pytest
 
 from resilient.core import drain
 from resilient.core.drain import Fate, Phase, fate
-from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+from resilient.core.model import Endpoint, EndpointView, Health, Observation, Role, Topology
 
 A, B = Endpoint("a", "192.0.2.1", 5432), Endpoint("b", "192.0.2.2", 5432)
 PRIMARY = EndpointView(A, role=Role.PRIMARY, health=Health.UP, epoch=1)
@@ -72,6 +72,16 @@ def test_a_call_held_on_a_dead_server_is_cut_when_there_is_somewhere_to_go() -> 
     assert fate(dead, moved, A, 0) is Fate.HOLD
     replaced = _after(PROMOTED, writer=PROMOTED, epoch=2)
     assert fate(moved, replaced, A, 0, held=True) is Fate.ABORT
+
+
+def test_behind_one_address_an_outlived_primary_is_cut_with_whom_nothing_is_lost() -> None:
+    """Sessions that may be cut at any time (`connecting`) are judged by their own server too."""
+    group = replace(PRIMARY, group=True, epoch=2)
+    after = _after(group, writer=group, epoch=2)
+    old = Observation(Role.PRIMARY, timeline=1)
+    for connecting in (False, True):
+        assert fate(BEFORE, after, A, 0, connecting=connecting, seen=old) is Fate.ABORT
+        assert fate(BEFORE, after, A, 0, connecting=connecting) is Fate.KEEP
 
 
 def test_the_phases_are_as_the_header_says() -> None:

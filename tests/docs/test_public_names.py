@@ -36,11 +36,16 @@ MODULES = (
     "resilient.telemetry.sampler",
 )
 #: those that need a framework
-APPS = {"resilient.sqlalchemy": "sqlalchemy", "resilient.django": "django"}
+APPS = {
+    "resilient.django": "django",
+    "resilient.fastapi": "fastapi",
+    "resilient.procrastinate": "procrastinate",
+    "resilient.sqlalchemy": "sqlalchemy",
+}
 #: a framework calls these and says what their arguments are
 HOOKS = {"Dialect", "AsyncDialect", "Router"}
 #: what a pool has beside psycopg_pool's; what there is more stands in docs/api.md
-OF_A_POOL = {"causal_token", "failovers", "listen", "reader", "run", "topology"}
+OF_A_POOL = {"causal_token", "failovers", "listen", "lock", "reader", "run", "topology"}
 POOLS = ("ConnectionPool", "AsyncConnectionPool", "NullConnectionPool", "AsyncNullConnectionPool")
 
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
-from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -24,9 +23,9 @@ from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
 from .._psycopg import ACT
+from .apart import AsyncApart
 from .attempts import Attempts
 from .base import remaining
-from .listening import Gap, listen_async, over
 from .proof import proves
 from .reader import AsyncReader, reader_of
 from .shell import deadline_in
@@ -37,15 +36,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AsyncResilientPool(AsyncShell[ACT]):
+class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
-
-    @cached_property
-    def _listening(self) -> WeakSet[Any]:
-        return WeakSet()
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -75,7 +70,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
-            over(self)
+            await self._end_apart()
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
@@ -293,14 +288,6 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
-
-    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
-        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
-        missing, after it listens again.  It has a session of its own, to the writer, for as long
-        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
-        a session that ends or can't be had, which it goes on from.
-        """
-        return listen_async(self, channels)
 
     @overload
     async def run(

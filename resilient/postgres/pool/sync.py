@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
-from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -25,9 +24,9 @@ from .. import role
 from .._psycopg import (
     CT,
 )
+from .apart import Apart
 from .attempts import Attempts
 from .base import remaining
-from .listening import Gap, listen, over
 from .proof import proves
 from .reader import Reader, reader_of
 from .shell import deadline_in
@@ -38,15 +37,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ResilientPool(SyncShell[CT]):
+class ResilientPool(Apart, SyncShell[CT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
-
-    @cached_property
-    def _listening(self) -> WeakSet[Any]:
-        return WeakSet()
 
     @cached_property
     def _arranging(self) -> threading.Lock:
@@ -76,7 +71,7 @@ class ResilientPool(SyncShell[CT]):
         was_open = not self._closed
         super().close(timeout)
         if was_open:
-            over(self)
+            self._end_apart()
             if self._writing is not None:
                 self._writing.close(timeout)
             while self._core.replicas:
@@ -299,14 +294,6 @@ class ResilientPool(SyncShell[CT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, Reader))
-
-    def listen(self, *channels: str) -> Iterator[psycopg.Notify | Gap]:
-        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
-        missing, after it listens again.  It has a session of its own, to the writer, for as long
-        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
-        a session that ends or can't be had, which it goes on from.
-        """
-        return listen(self, channels)
 
     @overload
     def run(
