@@ -161,7 +161,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted: all is taken down")
         return 1
-    given.html.write_text(page(result))
+    given.html.write_text(page(result), encoding="utf-8")
     if given.json:
         print(json.dumps(result.as_dict()))
     for loss in result.losses:

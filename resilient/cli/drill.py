@@ -117,13 +117,16 @@ def drill(  # noqa: PLR0917  # the options of the command line
 ) -> None:
     """Force failovers on an embedded three-zone lab and measure how the library lives through.
 
-    A service's workload (writers, readers, HTTP requests; threads and tasks) runs in a process
-    of its own while PostgreSQL servers, names and HTTP upstreams are killed, stopped, cut off or
-    moved.  The default is every fault a few times, in a few minutes.
+    A service's workload (writers, readers, HTTP requests; threads and tasks) runs
+    in a process of its own while PostgreSQL servers, names and HTTP upstreams are
+    killed, stopped, cut off or moved. The default is every fault a few times, in
+    a few minutes.
 
-    With --exec it is the system that --dsn names: a canary writes and reads there, in a table of
-    its own (public.resilient_drill, dropped at the end), the command forces the failover, and
-    the outage is held against --rto.
+    With --exec it is the system that --dsn names: a canary writes and reads
+    there, in a table of its own (public.resilient_drill, dropped at the end), the
+    command forces the failover, and the outage is held against --rto.
+
+    Exit code 1 for a broken limit, or where the drill didn't come to its end.
     """
     try:
         choice = _choice(fault, runs, promote_after, dns_after, endpoint)
@@ -243,10 +246,10 @@ def _keep(
     ]
     if record is not None:
         lines = (json.dumps(one.as_dict(), ensure_ascii=False) for one in judged)
-        record.write_text("".join(f"{line}\n" for line in lines))
+        record.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         talk.note(f"Timelines recorded: {record}")
     if html is not None:
-        html.write_text(page("Fire drill", judged))
+        html.write_text(page("Fire drill", judged), encoding="utf-8")
         talk.note(f"Timelines drawn: {html}")
 
 

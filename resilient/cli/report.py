@@ -79,7 +79,7 @@ def _zone_of(place: str) -> str | None:
 
 def _text(recording: Path) -> str:
     try:
-        return sys.stdin.read() if str(recording) == "-" else recording.read_text()
+        return sys.stdin.read() if str(recording) == "-" else recording.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{recording} can't be read: {error}") from None
 
@@ -114,7 +114,8 @@ def _write(recording: Path, html: Path | None, timelines: list[Timeline]) -> Non
         stem = Path("report") if str(recording) == "-" else recording
         html = stem.with_suffix(".html")
     try:
-        html.write_text(page("Failovers", timelines, command_line(sys.argv[1:])))
+        drawn = page("Failovers", timelines, command_line(sys.argv[1:]))
+        html.write_text(drawn, encoding="utf-8")
     except OSError as error:
         wrong_use("report", f"{html} can't be written: {error.strerror}")
     print(f"{plural(len(timelines), 'timeline')}: {html}")

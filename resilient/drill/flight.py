@@ -190,7 +190,8 @@ def _recorded(number: int, record: Mapping[str, Any], zone_of: ZoneOf) -> Timeli
     last_s = max((float(event["at"]) - zero for event in events), default=0.0)
     last_s = max(last_s, float(ended_at) - zero if ended_at is not None else 0.0)
     waited_s = max((dot.took_s - dot.at_s for dot in dots if dot.took_s is not None), default=0.0)
-    begins_s, ends_s = -max(0.1, 0.1 * last_s, waited_s), last_s + max(0.1, 0.1 * last_s)
+    margin_s = max(0.005, 0.15 * last_s)
+    begins_s, ends_s = -max(margin_s, waited_s), last_s + margin_s
     steps = [event for event in events if event["name"] not in _MET]
     marks = [
         Mark("steps", float(event["at"]) - zero, f"{event['name']} {event['endpoint']}".strip())
@@ -201,7 +202,9 @@ def _recorded(number: int, record: Mapping[str, Any], zone_of: ZoneOf) -> Timeli
     measured = {name.removesuffix("_s"): float(s) for name, s in record["phases"].items()}
     named = _Named(zone_of)
     # no lanes but the writer's: a record has no snapshots of the others
-    bars = tuple(_writers(record, steps, zero, (begins_s, ends_s), named))
+    # nobody writes to an HTTP origin in particular
+    database = "origin" not in record
+    bars = tuple(_writers(record, steps, zero, (begins_s, ends_s), named)) if database else ()
     return Timeline(
         f"failover {number}: {record['old']} was lost",
         begins_s,
@@ -210,7 +213,7 @@ def _recorded(number: int, record: Mapping[str, Any], zone_of: ZoneOf) -> Timeli
         bars,
         tuple(marks),
         dots,
-        phases=_phases(measured, over),
+        phases=_phases(measured, over or not database),
         facts=tuple(_said(record, float(ended_at) - zero if over else None, named)),
         verdict=() if over else (f"it isn't over in this recording ({result})",),
         kind="flight",

@@ -64,7 +64,7 @@ def _lead(timelines: Sequence[Timeline]) -> str:
         bad = sum(bool(one.verdict) for one in flights)
         state = f"{bad} not over" if bad else "all over" if len(flights) > 1 else "it is over"
         told.append(f"{plural(len(flights), 'failover')} recorded, {_graded(bad, state)}.")
-        told.append("Times are seconds since the writer was lost or suspected.")
+        told.append("Times are seconds since the server was suspected or lost.")
     if any(one.bars for one in timelines):
         told.append("Bars are what the client believed.")
     if any(one.dots for one in timelines):

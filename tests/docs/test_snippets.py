@@ -19,6 +19,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from resilient.lab import Lab, LabError, LabOptions
@@ -52,6 +53,9 @@ def own_lab() -> Iterator[Lab]:
     except LabError as error:
         pytest.skip(str(error))
     with Lab(LabOptions()) as running:
+        # Of two that create a table at once, one may fail, whatever IF NOT EXISTS says.
+        with psycopg.connect(running.dsn, target_session_attrs="read-write") as conn:
+            conn.execute("CREATE TABLE orders (id bigint, item text)")
         yield running
 
 

@@ -72,7 +72,8 @@ class Seen(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self.tags and self.tags[-1][0] != "style":
+            self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attrs for name, attrs in self.tags if name == tag]
@@ -163,6 +164,19 @@ def test_the_recorders_file() -> None:
     unfinished["failovers"][0] |= {"result": "unfinished", "ended_at": None}
     (one,) = dumped(unfinished)
     assert one.verdict == ("it isn't over in this recording (unfinished)",)
+
+
+def test_an_http_origins_failover_has_no_writer() -> None:
+    recording = dump()
+    record = recording["failovers"][0]
+    del record["pool"], record["database"]
+    record |= {"origin": "api.test:8080", "phases": {"detect_s": 0.1, "reconnect_s": 0.1}}
+    record["events"] = [e for e in record["events"] if e["name"] != "promoted"]
+    (one,) = dumped(recording)
+    text = Seen(page("Failovers", [one])).text
+    assert "write" not in text
+    assert "promote" not in text
+    assert "origin api.test:8080" in text
 
 
 def test_failovers_that_overlap_are_told_apart_by_their_id() -> None:

@@ -159,11 +159,14 @@ def test_an_interrupt_in_the_middle_waits_for_a_server_that_drops_the_table(
     with subprocess.Popen(
         argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        until(flag.exists)
-        run = lab.inject("crash", promote_after_s=1.5)
-        run.wait_struck()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            until(flag.exists, 60)
+            run = lab.inject("crash", promote_after_s=1.5)
+            run.wait_struck()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     run.wait_done()
     assert (process.returncode, out) == (1, ""), err
     assert "waiting for a server that takes writes: DROP TABLE" in err
@@ -198,8 +201,8 @@ def waiting(lab: Lab) -> int:
     return int(str(lab.primary.execute(query)[0][0]))
 
 
-def until(reached: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + 15
+def until(reached: Callable[[], object], patience_s: float = 15.0) -> None:
+    give_up_at = time.monotonic() + patience_s
     while not reached():
         assert time.monotonic() < give_up_at
         time.sleep(0.02)
