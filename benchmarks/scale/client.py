@@ -7,6 +7,7 @@ shells, as thin as they can be: connections are counted, not made.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Generator
@@ -80,6 +81,7 @@ class Client:
         #: since when nobody may write
         self._troubled_at: float | None = None
         self._crowd = 0
+        self._asked_at = -math.inf
         self._name_timer = 0
         world.at(world.now + self.rng.random(), self._begin)
 
@@ -229,6 +231,8 @@ class Client:
         """As the monitor follows a name: when its TTL is nearly over, or as `dns_pace` says."""
         world, now = self.world, self.world.now
         lost = self._troubled_at is not None
+        if lost:
+            self._asked_at = now
         target, ttl_s = world.ask_name(self.number, dns_pace.QUESTIONS, lost)
         chain = (NAME, target.endpoint.name)
         self._heard = dns_pace.hear(self._heard, chain, ttl_s, now)
@@ -260,7 +264,8 @@ class Client:
         if troubled and self._troubled_at is None and self._named is not None:
             self._troubled_at = self.world.now
             self._crowd = 0
-            self._ask_name_in(dns_pace.first_s(self._clients(), self.rng.random()))
+            ago_s = self.world.now - self._asked_at
+            self._ask_name_in(dns_pace.first_s(self._clients(), self.rng.random(), ago_s))
         elif not troubled:
             self._troubled_at = None
 

@@ -18,6 +18,8 @@ their probes do; the first question after a loss is spread as well (`first_s`).
 
 from __future__ import annotations
 
+import math
+
 from .._dataclass import dataclass
 
 __all__ = ["Heard", "first_s", "hear", "pause_s"]
@@ -32,8 +34,9 @@ UNKNOWN_S = 0.25
 LOOK_S = 1.0
 #: questions a second that all clients ask, and how many one look is (A and AAAA)
 ASKED_MOST, QUESTIONS = 2000.0, 2
-#: a client's pause in a crowd is drawn from these shares of the even one
-SPREAD = (1.0, 1.3)
+#: a client's pause in a crowd is drawn from these shares of the even one; its first question comes
+#: within the lower one, so that nobody's second meets another's first
+SPREAD = (1.15, 1.35)
 #: whole seconds are off by so much at most
 ROUNDED_S = 1.0
 
@@ -91,10 +94,13 @@ def pause_s(heard: Heard | None, now: float, troubled_s: float, clients: int, dr
     return max(pause, crowd_s(clients) * (low + (high - low) * draw))
 
 
-def first_s(clients: int, draw: float) -> float:
-    """Seconds from a loss to the first question, of one of so many clients."""
-    even_s = crowd_s(clients) * sum(SPREAD) / 2
-    return even_s * draw if even_s > BUSY_S else 0.0
+def first_s(clients: int, draw: float, asked_ago_s: float = math.inf) -> float:
+    """Seconds from a loss to the first question, of one of so many clients.
+
+    `asked_ago_s`: since the last question, which counts: a writer may be lost again and again.
+    """
+    even_s = crowd_s(clients) * SPREAD[0]
+    return max(even_s * draw, even_s - asked_ago_s) if even_s > BUSY_S else 0.0
 
 
 def crowd_s(clients: int) -> float:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -107,9 +108,12 @@ class NameWatch:
         self._tasks: list[asyncio.Task[None]] = []
         self._health: dict[str, Health] = {}
         self._troubled_at: float | None = None
+        #: clients while in trouble: an endpoint that comes anew tells none at first
+        self._crowd = 0
         #: whether names are asked past the cache: in a crowd a while after the trouble began
         self._asking = False
         self._first: asyncio.TimerHandle | None = None
+        self._asked_at = -math.inf
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in self._names:
@@ -149,12 +153,18 @@ class NameWatch:
     def _trouble(self) -> None:
         """From here on names are asked past the cache; all at once only if they are few."""
         self._troubled_at = time.monotonic()
-        first_s = dns_pace.first_s(self._clients(), self._rng.random())
+        self._crowd = 0
+        asked_ago_s = self._troubled_at - self._asked_at
+        first_s = dns_pace.first_s(self._count(), self._rng.random(), asked_ago_s)
         if first_s:
             self._spare(first_s)
             self._first = asyncio.get_running_loop().call_later(first_s, self._ask)
         else:
             self._ask()
+
+    def _count(self) -> int:
+        self._crowd = max(self._crowd, self._clients())
+        return self._crowd
 
     def _ask(self) -> None:
         self._asking = True
@@ -202,8 +212,8 @@ class NameWatch:
         if self._troubled_at is None:
             return max(PAUSE_S, seconds)
         if not self._asking:  # the first question is yet to come, and wakes us
-            return max(PAUSE_S, seconds, dns_pace.crowd_s(self._clients()))
-        clients, draw = self._clients(), self._rng.random()
+            return max(PAUSE_S, seconds, dns_pace.crowd_s(self._count()))
+        clients, draw = self._count(), self._rng.random()
         heard = [resolver.heard(host, "any") for host, _ in followed.targets] or [None]
         troubled_s = now - self._troubled_at
         pause_s = min(dns_pace.pause_s(h, now, troubled_s, clients, draw) for h in heard)
@@ -268,6 +278,8 @@ class NameWatch:
         """Take in the answer for one target; when it expires."""
         host, port = place
         target = self._target(followed, place, resolver)
+        if self._asking:
+            self._asked_at = time.monotonic()
         answer = await resolver.resolve(host, "any", fresh=self._asking, every_s=EVERY_S)
         last, target.answer = target.answer, answer
         if last is not None and _content(answer) == _content(last) and not _newer(answer, last):
