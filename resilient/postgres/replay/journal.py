@@ -6,6 +6,7 @@ held.  What is recorded costs no more for a million rows than for some thousand.
 with few rows are held to the bounds when somebody asks, or when there are more.
 """
 
+# long: what is kept of a transaction, and its bounds, in one piece
 from __future__ import annotations
 
 import re
@@ -19,7 +20,7 @@ from psycopg.pq.abc import PGresult
 from ...core.outcome import Mark
 from ..commit.facts import Written, mark_of
 from .catalogue import Asked
-from .results import digest, estimate
+from .results import EMPTY_BYTES, digest, estimate
 from .statements import Traits, traits
 
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
@@ -50,7 +51,10 @@ _TEXT = pq.Format.TEXT
 def kept(params: Any) -> Any:
     """The parameters as bytes that nobody changes: a caller may fill its buffer again, and a
     dumper's may be one (C: bytearray)."""
-    return [p if p is None or type(p) is bytes else bytes(p) for p in params]
+    try:
+        return list(map(bytes, params))
+    except TypeError:  # there is a NULL
+        return [None if p is None else bytes(p) for p in params]
 
 
 class Entry:
@@ -288,6 +292,33 @@ class Journal:
         if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
             self.measure()
 
+    def add_all(self, entries: list[Entry], answers: list[list[PGresult]]) -> None:
+        """Rows of one statement were answered, each by itself."""
+        if entries:
+            self.rule_out(traits(entries[0].query).hazard)
+        if self.hazard:
+            for entry, results in zip(entries, answers, strict=False):
+                self.add(entry, results)
+            return
+        self.measure()
+        for entry, results in zip(entries, answers, strict=False):
+            entry.results = results
+        self.entries += entries
+        if any(results[0].ntuples for results in answers):
+            self.measure()
+            return
+        # No rows in any of them: all that is held is what was sent.
+        self.measured = len(self.entries)
+        self.due = self.measured + AT_ONCE
+        for entry in entries:
+            self.size += len(entry.query) + EMPTY_BYTES
+            if entry.params:
+                self.size += sum(map(len, filter(None, entry.params)))
+        if self.size > self.max_bytes:
+            self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+        elif self.measured > self.max_statements:
+            self.over_statements()
+
     def measure(self) -> None:
         """Hold to the bounds what was added since this was last done."""
         entries, start = self.entries, self.measured
@@ -304,9 +335,8 @@ class Journal:
         for result in results:
             size += estimate(result)
         if entry.params:
-            size += sum(len(value) for value in entry.params if value is not None)
-        cells = sum(result.ntuples * result.nfields for result in results)
-        if DIGEST_BYTES < size <= DIGEST_MOST and cells <= DIGEST_CELLS:
+            size += sum(map(len, filter(None, entry.params)))
+        if DIGEST_BYTES < size <= DIGEST_MOST and _cells(results) <= DIGEST_CELLS:
             entry.results, entry.digest = None, digest(results)
             size = len(entry.query) + len(entry.digest)
         else:
@@ -385,6 +415,10 @@ class Session:
     def clear(self) -> None:
         self.settings.clear()
         self.hazard = ""
+
+
+def _cells(results: list[PGresult]) -> int:
+    return sum(result.ntuples * result.nfields for result in results)
 
 
 def _folded(name: bytes) -> bytes:

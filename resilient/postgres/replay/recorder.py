@@ -265,7 +265,7 @@ class Recorder:
             else:
                 journal.add(entry, cur._results, not rider and what.writes)
             if self.sender.spoilt is not None:
-                yield from self._without_rider()
+                yield from self.without_rider()
             break
         else:
             yield from self._commit_by_hand(cur)
@@ -274,7 +274,7 @@ class Recorder:
         cur._last_query = query
         yield from host.tidy()
 
-    def _without_rider(self) -> Gen:
+    def without_rider(self) -> Gen:
         """The query of ours has failed, which a transaction doesn't survive: it is done again."""
         exc, self.sender.spoilt = self.sender.spoilt, None
         assert exc is not None

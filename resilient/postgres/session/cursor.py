@@ -19,7 +19,7 @@ from ..replay.recorder import Recorder, entry_of
 from .classes import beneath, made_once
 from .host import Gen
 from .keeper import Keeper
-from .many import Batch, many
+from .many import many
 from .pipeline import RecordingPipeline
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
@@ -134,7 +134,7 @@ class RecordingCursor(CursorBase):
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
         batch = self._conn._pipeline
-        if batch is not None and isinstance(batch, Batch | RecordingPipeline):
+        if batch is not None and isinstance(batch, RecordingPipeline):
             fmt = self.format if binary is None else pq.Format(int(binary))
             if pgq.params:
                 pgq.params = kept(pgq.params)
