@@ -26,7 +26,7 @@ from .statements import Traits, traits
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
 DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
 #: results with so few rows aren't looked at before there are so many statements
-FEW_ROWS, AT_ONCE = 64, 8
+FEW_ROWS, AT_ONCE = 64, 16
 #: a block that has written is fresh for so long, in seconds
 FRESH_S = 0.05
 #: a statement's text in an error is cut to this many characters
@@ -320,13 +320,19 @@ class Journal:
             self.over_statements()
 
     def measure(self) -> None:
-        """Hold to the bounds what was added since this was last done."""
+        """Hold to the bounds what was added since this was last done, up to the first that is in
+        a pipeline yet."""
         entries, start = self.entries, self.measured
-        self.measured = len(entries)
-        self.due = self.measured + AT_ONCE
-        for entry in entries[start:]:
+        for number in range(start, len(entries)):
+            entry = entries[number]
+            if entry.waiting:
+                break
+            self.measured = number + 1
             if entry.results is not None:
                 self._hold(entry, entry.results)
+                if self.hazard:
+                    return
+        self.due = self.measured + AT_ONCE
         if len(self.entries) > self.max_statements:
             self.over_statements()
 
@@ -348,8 +354,9 @@ class Journal:
     def queued(self, entry: Entry) -> None:
         """A statement was put into a pipeline."""
         what = traits(entry.query)
-        self.sets |= what.session
-        self.hazard = self.hazard or what.hazard
+        if what.special:
+            self.sets |= what.session
+            self.hazard = self.hazard or what.hazard
         self.blind = True
         if not self.hazard:
             self.entries.append(entry)
@@ -359,9 +366,11 @@ class Journal:
     def answered(self, entry: Entry, results: list[PGresult]) -> None:
         """The answer to a queued statement came."""
         entry.waiting = False
-        self.measure()  # it isn't the last one
-        if not self.hazard:
-            self._hold(entry, results)
+        if self.hazard:
+            return
+        entry.results = results
+        if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
+            self.measure()
 
     def over_statements(self) -> None:
         self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")

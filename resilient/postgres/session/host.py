@@ -17,10 +17,9 @@ from psycopg.pq.abc import PGresult
 from ...core.model import Endpoint
 from ...monitor.sockets import Link
 from ...settings import Settings
-from .._psycopg import BaseConnection
+from .._psycopg import BaseConnection, Prepare
 
 if TYPE_CHECKING:
-    from .._psycopg import Prepare
     from ..commit.facts import Witness
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
@@ -132,13 +131,17 @@ class PsycopgHost:
         assert conn is not None
         return conn
 
+    # What each statement asks is without further calls.
+
     @property
     def autocommit(self) -> bool:
-        return self.conn._autocommit
+        conn: Any = self._conn()
+        return bool(conn._autocommit)
 
     @property
     def read_only(self) -> bool:
-        return bool(self.conn._read_only)
+        conn: Any = self._conn()
+        return bool(conn._read_only)
 
     @property
     def serializable(self) -> bool:
@@ -153,10 +156,11 @@ class PsycopgHost:
         return self.conn._prepared.prepare_threshold is not None
 
     def begin(self) -> bytes:
-        conn = self.conn
+        conn: Any = self._conn()
         if conn._autocommit or conn.pgconn.transaction_status != _IDLE:
             return b""
-        return conn._begin_statement or conn._get_tx_start_command()
+        found: bytes = conn._begin_statement or conn._get_tx_start_command()
+        return found
 
     def command(self, command: bytes) -> Gen:
         return BaseConnection._exec_command(self.conn, command)
@@ -195,9 +199,20 @@ class PsycopgHost:
 
     def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare, bytes]:
         query: Any = entry  # it has what psycopg's query has
-        return self.conn._prepared.get(query, wanted)
+        conn: Any = self._conn()
+        manager = conn._prepared
+        if wanted is not False and manager.prepare_threshold is not None:
+            asked = (entry.query, entry.types)
+            name = manager._names.get(asked)
+            if name is not None:
+                manager._names.move_to_end(asked)
+                return Prepare.YES, name
+        found: tuple[Prepare, bytes] = manager.get(query, wanted)
+        return found
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
+        if how is Prepare.YES:
+            return  # noted when it was looked up
         query: Any = entry
         manager = self.conn._prepared
         key = manager.maybe_add_to_cache(query, how, name)

@@ -22,13 +22,12 @@ from ..replay.message import tagged
 from ..replay.recorder import Recorder, entry_of
 from ..replay.statements import traits
 from .host import Gen
-from .pipeline import keep_farewell
+from .pipeline import DONE, keep_farewell
 from .wire import ended
 
 #: so many rows are sent before the socket is looked at again
 TOGETHER = 16
 
-_DONE = frozenset((pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
 #: in the queue of results: our own question's
@@ -55,7 +54,7 @@ class Batch(BasePipeline):
         if queued is _RIDER:
             self.rider = results[0]
             return
-        if queued is None or queued[1] or len(results) != 1 or results[0].status not in _DONE:
+        if queued is None or queued[1] or len(results) != 1 or results[0].status not in DONE:
             try:
                 super()._process_results(queued, results)
             except e.Error as exc:
@@ -161,7 +160,7 @@ def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bo
         name = names.get(asked)
         if name is None:
             batch.remember(entry_of(cur, pgq, fmt))
-            yield from cur._resilient(pgq, prepare=True)
+            yield from cur._by_psycopg(pgq, prepare=True)
             yield from batch._communicate_gen()
             continue
         if not batch.over:
@@ -190,7 +189,7 @@ def _before(cur: Any, batch: Batch) -> Gen:
         pgq.query, pgq.params = entry.query, entry.params
         pgq.types, pgq.formats = entry.types, entry.formats
         batch.remember(entry_of(cur, pgq, cur.format))
-        yield from cur._resilient(pgq, prepare=True)
+        yield from cur._by_psycopg(pgq, prepare=True)
         yield from batch._communicate_gen()
     return pgq
 
