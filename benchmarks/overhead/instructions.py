@@ -96,21 +96,20 @@ def _total(dump: Path) -> int:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: each cell's instructions and ratios, worst first, and median and worst of all."""
     known: dict[str, dict[str, int]] = {}
-    cells: dict[str, Any] = {}
     for row in rows:
         known.setdefault(row["cell"], {})[row["side"]] = row["instructions"]
-        cells[row["cell"]] = row
-    whole = {key: found for key, found in known.items() if set(SIDES) <= set(found)}
+    whole = {key: found for key, found in known.items() if {"bare", "ours"} <= set(found)}
     lines = [HEAD]
     for key, found in sorted(whole.items(), key=lambda item: -item[1]["ours"] / item[1]["bare"]):
-        bare, ours, off = (found[side] for side in SIDES)
+        bare = found["bare"]
         values = [key.replace("/", " | "), _grouped(bare)]
-        for count in (ours, off):
-            values += [_grouped(count), f"{count / bare:.3f}"]
+        for side in SIDES[1:]:
+            count = found.get(side)
+            values += ["", ""] if count is None else [_grouped(count), f"{count / bare:.3f}"]
         lines.append(f"| {' | '.join(values)} |")
     lines.append("")
     for side, (median, worst) in WANTED.items():
-        ratios = [found[side] / found["bare"] for found in whole.values()]
+        ratios = [found[side] / found["bare"] for found in whole.values() if side in found]
         if ratios:
             lines.append(
                 f"{'ours' if side == 'ours' else 'all off'}, {len(ratios)} cells: median"

@@ -21,7 +21,7 @@ def test_the_short_list_has_each_pair() -> None:
 
 
 def test_the_worst_cell_comes_first() -> None:
-    figures = {"a/b": (100, 110, 101), "c/d": (1000, 1500, 1000), "half/done": (10, 10)}
+    figures = {"a/b": (100, 110, 101), "c/d": (1000, 1500, 1000), "half/done": (10,)}
     rows = [
         {"cell": cell, "side": side, "instructions": count}
         for cell, counts in figures.items()

@@ -17,10 +17,10 @@ from ...core.model import Endpoint, EndpointView, Role, Topology
 from ...telemetry import instruments, names
 from ...telemetry.names import Metric
 from ...telemetry.records import Record
-from ..session.keeper import keeper_of
 
 if TYPE_CHECKING:
     from ...core.budget import RetryBudget
+    from ..session.keeper import Keeper
     from ..target import Target
     from . import clusters
 
@@ -120,7 +120,7 @@ class Telling:
         """A checkout that was begun then has this connection."""
         now = time.monotonic()
         waited_s = now - began_s
-        keeper = keeper_of(conn)
+        keeper: Keeper | None = getattr(conn, "_resilient", None)
         if keeper is not None:
             keeper.out_since_s = now
         instruments.record(names.WAIT_TIME, waited_s, self._said or self.said)
@@ -137,7 +137,7 @@ class Telling:
 
     def came_back(self, conn: Any) -> None:
         """A checkout is over."""
-        keeper = keeper_of(conn)
+        keeper: Keeper | None = getattr(conn, "_resilient", None)
         if keeper is not None and (since_s := keeper.out_since_s):
             keeper.out_since_s = 0.0
             said = self._said or self.said

@@ -78,15 +78,16 @@ class Sender:
         try:
             if begin:
                 pgconn.send_query_params(begin, None)
+            before = 1 if begin else 0
             if prep is Prepare.NO:
                 entry.send_params(pgconn)
             else:
                 if prep is Prepare.SHOULD:
-                    pgconn.send_prepare(name, entry.query, param_types=entry.types)
+                    pgconn.send_prepare(name, query, param_types=entry.types)
+                    before += 1
                 pgconn.send_query_prepared(
                     name, entry.params, param_formats=entry.formats, result_format=entry.fmt
                 )
-            before = (1 if begin else 0) + (prep is Prepare.SHOULD)
             prepares = b""
             if rider is RIDER and query in wire.names:
                 pgconn.send_query_prepared(wire.names[query], None)
@@ -121,7 +122,8 @@ class Sender:
                 self.committer.read_rider(answer)
             else:
                 self._heard_rider(answers[before + 1 :], prepares, query)
-        self.host.prepared(entry, prep, name, results)
+        if prep is not Prepare.YES:
+            self.host.prepared(entry, prep, name, results)
         if error is not None:
             wire.unbegun = bool(begin) and error is answers[0][0]
             raise wire.error(error)

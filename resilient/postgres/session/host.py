@@ -64,7 +64,8 @@ class Host(Protocol):
         """Is this statement prepared, or to be prepared now, and by which name?"""
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
-        """It was sent so, and answered."""
+        """It was sent so, and answered.  Of one that was prepared before there is nothing to
+        note."""
 
     def tidy(self) -> Iterable[Any]:
         """Have the server drop what was prepared and isn't used any more."""
@@ -211,8 +212,6 @@ class PsycopgHost:
         return found
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
-        if how is Prepare.YES:
-            return  # noted when it was looked up
         query: Any = entry
         manager = self.conn._prepared
         key = manager.maybe_add_to_cache(query, how, name)
