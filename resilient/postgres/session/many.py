@@ -36,8 +36,8 @@ _RIDER = object()
 
 class Batch(BasePipeline):
     """The pipeline of one `executemany`, which remembers the statements and their answers in their
-    order, up to `limit` of them.  `over`: there were more.  `rider`: the answer to our question
-    behind them."""
+    order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `rider`: the
+    answer to our question behind them."""
 
     def __init__(self, conn: Any, recorder: Recorder, again: list[Entry]) -> None:
         super().__init__(conn)
@@ -49,6 +49,7 @@ class Batch(BasePipeline):
         self.entries: list[Entry] = []
         self.answers: list[list[PGresult]] = []
         self.rider: PGresult | None = None
+        self.inside = False
 
     def _process_results(self, queued: Any, results: Any) -> None:
         if queued is _RIDER:
@@ -89,6 +90,7 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
             yield from recorder.step(begin)
         inside = not recorder.host.autocommit or wire.in_block
         batch = Batch(cur._conn, recorder, again)
+        batch.inside = inside
         try:
             steps = _rows(cur, batch, query, rows, returning)
             yield from _send(cur, recorder, batch, steps)
@@ -206,7 +208,7 @@ def _ask(batch: Batch, query: bytes) -> None:
     """Our question of a block, behind its last row."""
     recorder, wire = batch.recorder, batch.recorder.wire
     known = recorder.journal.written is not None or not wire.ride or recorder.host.read_only
-    if known or recorder.host.autocommit or not traits(query).rides:
+    if known or not batch.inside or not traits(query).rides:
         return
     ask = partial(batch.pgconn.send_query_params, tagged(wire.ride, query), None)
     batch.command_queue.append(ask)
