@@ -15,7 +15,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-orm bench-http bench-scale \
-  bench-idle bench-overhead generate lint types peer-tests clean
+  bench-idle bench-overhead docs generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -58,9 +58,14 @@ bench-idle: $(VENV)/.bench  ## what a pool asks of its servers at rest, by kind 
 bench-overhead: $(VENV)/.bench  ## what it costs while nothing fails (ARGS='--quick --round-trip-ms 0.5')
 	@$(PY) -m benchmarks.overhead $(ARGS)
 
+docs: $(VENV)/.dev  ## the documentation's site, in build/site; links and the API reference are checked
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict --clean
+	@echo "build/site/index.html"
+
 generate: $(VENV)/.dev  ## write the modules that are made from others, and the diagrams (ARGS=--check)
 	@$(PY) tools/async_to_sync.py $(ARGS)
 	@$(PY) -m resilient.state_diagrams $(ARGS)
+	@$(PY) -m resilient.settings_table $(ARGS) docs/settings.md
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(PY) -m ruff check .

@@ -55,6 +55,7 @@ class Given(TypedDict, total=False):
     autocommit: AutocommitWrites
     probe_burst_interval_s: Number
     connect_rate: Number
+    replica_max_size: Whole | None
     retry_budget_floor: Number
     replay_max_statements: Whole
     replay_max_bytes: Whole

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DeadlineExceeded",
     "FencedPrimary",
+    "LockLost",
     "NameNotFound",
     "NameServersFailed",
     "NameTimeout",
@@ -69,6 +70,13 @@ class RetryBudgetExhausted(ResilientError):
 
 class FencedPrimary(ResilientError):
     """A server that says it is the primary is not the one that may take writes."""
+
+
+class LockLost(ResilientError):
+    """The session that held an advisory lock is gone, and with it the lock.
+
+    Somebody else may have it by now.  It is never taken again in silence.
+    """
 
 
 class TransactionReplayMismatch(ResilientError):

@@ -25,7 +25,8 @@ def failovers() -> tuple[Record, ...]:
 
 
 def dump(path: str | os.PathLike[str]) -> int:
-    """Write them to a JSON file, `{"failovers": [...]}`, replaced as a whole; how many there are.
+    """Write them to the JSON file `path`, `{"failovers": [...]}`, replaced as a whole; how many
+    there are.
 
     Raises `OSError` where that can't be written.
     """
@@ -41,7 +42,7 @@ def dump(path: str | os.PathLike[str]) -> int:
 
 
 def dump_on_signal(path: str | os.PathLike[str], signum: signal.Signals = signal.SIGUSR2) -> None:
-    """`dump` whenever the process gets this signal; call it on the main thread.
+    """`dump(path)` whenever the process gets the signal `signum`; call it on the main thread.
 
     A handler that was there before is called as well.  What can't be written is skipped: nobody
     is there to be told.

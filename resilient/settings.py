@@ -144,7 +144,7 @@ def _field(default: Any, kind: Kind, tier: str, description: str) -> Any:
 
 
 class Settings:
-    """All settings of the library.  Immutable; see the README's table for their meaning.
+    """All settings of the library.  Immutable; `docs/settings.md` says what each means.
 
     Equal when all values are; `replace` makes a changed copy, `fields` tells of each setting.
     """
@@ -212,6 +212,13 @@ class Settings:
         POSITIVE,
         RARE,
         "connections per second, process and endpoint after a loss (burst: max_size)",
+    )
+    replica_max_size: int | None = _field(
+        None,
+        WHOLE_1,
+        RARE,
+        "connections of a pool to each replica at most, STANDBY_MIN_SIZE at least (default: the "
+        "pool's max_size and STANDBY_MIN_SIZE)",
     )
     retry_budget_floor: float = _field(
         10.0, NOT_NEGATIVE, RARE, "retries per second that are always allowed"
@@ -314,7 +321,8 @@ class Settings:
         self._fill({**_environment(), **values})
 
     def replace(self, **changes: Unpack[Given]) -> Settings:
-        """A copy with these values; all else, and what was chosen, stays as it is."""
+        """A copy with these `changes`, fields by name; all else, and what was chosen, stays as it
+        is.  Raises `ConfigError` for what can't be used."""
         copy = object.__new__(type(self))
         copy._fill({**{name: getattr(self, name) for name in self._chosen}, **changes})
         return copy

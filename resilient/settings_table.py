@@ -1,7 +1,7 @@
-"""The README's table of settings, generated from `Settings`.
+"""The table of settings in `docs/settings.md`, generated from `Settings`.
 
-python -m resilient.settings_table [README.md]          rewrites the table
-python -m resilient.settings_table --check [README.md]  exit 1 when it is out of date
+python -m resilient.settings_table [docs/settings.md]          rewrites the table
+python -m resilient.settings_table --check [docs/settings.md]  exit 1 when it is out of date
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; its exit code."""
     parser = argparse.ArgumentParser(prog="resilient.settings_table", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing")
-    parser.add_argument("file", nargs="?", type=Path, default=Path("README.md"))
+    parser.add_argument("file", nargs="?", type=Path, default=Path("docs/settings.md"))
     options = parser.parse_args(argv)
     text = options.file.read_text()
     new = updated(text)

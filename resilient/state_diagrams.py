@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
-from .core.drain import Fate, fate
+from .core.drain import Phase, fate
 from .core.model import Endpoint, FailureKind, Health, Observation, Role
 from .core.outcome import Outcome
 from .core.reaction import LOST, Action
@@ -119,34 +119,32 @@ _NEWS: dict[str, Callable[[Play], Play]] = {
     ),
     "another server leads": lambda play: _after(play, Observed(B, PROMOTED)),
 }
-_WORDS = {Fate.KEEP: "usable", Fate.DRAIN: "draining", Fate.HOLD: "held", Fate.ABORT: "aborted"}
 
 
 def _connection_edges() -> Iterator[Edge]:
     names = Resolved("a", (A,)), Resolved("b", (B,))
     start = _after((State(), 100.0), *names, Observed(A, PRIMARY), Observed(B, STANDBY))
-    yield NEW, "dialled", "connecting"
-    yield "connecting", "made, checked", _WORDS[Fate.KEEP]
-    yield from _fates("connecting", start, connecting=True)
-    yield from _fates(_WORDS[Fate.KEEP], start)
+    yield NEW, "dialled", Phase.CONNECTING.value
+    yield Phase.CONNECTING.value, "made, checked", Phase.CONNECTING.made().value
+    yield from _fates(Phase.CONNECTING, start)
+    yield from _fates(Phase.USABLE, start)
     dead = _NEWS["its server is dead"](start)
-    yield from _fates(_WORDS[Fate.HOLD], dead, held=True)
-    yield _WORDS[Fate.DRAIN], "its user has finished", OVER
-    yield _WORDS[Fate.ABORT], "its socket is shut down", OVER
+    yield from _fates(Phase.HELD, dead)
+    yield Phase.DRAINING.value, "its user has finished", OVER
+    yield Phase.ABORTED.value, "its socket is shut down", OVER
 
 
-def _fates(
-    here: str, play: Play, *, connecting: bool = False, held: bool = False
-) -> Iterator[Edge]:
+def _fates(here: Phase, play: Play) -> Iterator[Edge]:
     old = play[0].topology
     view = old.find(A)
     assert view is not None
+    connecting, held = here is Phase.CONNECTING, here is Phase.HELD
     made_in = view.generation - held  # a dead server's connections are of the generation before
     for what, happens in _NEWS.items():
         new = happens(play)[0].topology
-        there = _WORDS[fate(old, new, A, made_in, connecting=connecting, held=held)]
-        if there != here and not (connecting and there == _WORDS[Fate.KEEP]):
-            yield here, what, there
+        there = here.under(fate(old, new, A, made_in, connecting=connecting, held=held))
+        if there is not here:
+            yield here.value, what, there.value
 
 
 def connection() -> str:

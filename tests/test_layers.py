@@ -44,6 +44,7 @@ MAY_IMPORT["django"] = _TOP | {"health"}
 MAY_IMPORT["fastapi"] = _TOP | {"health"}
 MAY_IMPORT["procrastinate"] = _TOP
 MAY_IMPORT["lab"] = _TOP
+MAY_IMPORT["testing"] = _TOP | {"lab"}
 MAY_IMPORT["drill"] = _TOP | {"lab", "health"}
 MAY_IMPORT["doctor"] = _TOP
 MAY_IMPORT["cli"] = _TOP | {"lab", "health", "doctor", "drill"}

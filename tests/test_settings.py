@@ -233,6 +233,7 @@ BAD = {
     "probe_interval_s": ["0", "x"],
     "failure_threshold": ["0", "1.5"],
     "standby_min_size": ["-1"],
+    "replica_max_size": ["0", "1.5"],
     "retry_budget": ["1.1", "-0.1"],
     "replay": ["maybe"],
     "commit_resolver": ["magic"],

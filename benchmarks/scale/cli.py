@@ -67,9 +67,10 @@ def _sim(options: argparse.Namespace) -> bool:
     counts = options.clients or [count for count in CLIENTS if count <= most]
     done = set() if options.again else rows.done()
     for count in counts:
-        for name, (kind, ttl_s) in KINDS.items():
-            params = Params(count, ttl_s=ttl_s, accept_rate_s=options.accept_rate)
-            key = f"{kind}/{ttl_s:g}/{count}/{options.accept_rate:g}"
+        for name, (kind, ttl_s, each) in KINDS.items():
+            caches = -(-count // each) if each else 0
+            params = Params(count, ttl_s=ttl_s, caches=caches, accept_rate_s=options.accept_rate)
+            key = f"{kind}/{ttl_s:g}/{caches}/{count}/{options.accept_rate:g}"
             if key not in done:
                 row = simulate(params, kind) | {"key": key}
                 rows.add(row)

@@ -1,8 +1,8 @@
 """One client in virtual time: the monitor's loop and the pool's, around the real core.
 
 What decides is `resilient.core`'s own: `topology.step` and `due`, `connect.connecting`,
-`pace.Pacing`, `budget.RetryBudget`, `dns_cache.Cache`.  What is written here are the shells, as
-thin as they can be: connections are counted, not made.
+`pace.Pacing`, `budget.RetryBudget`, `dns_cache.Cache`, `dns_pace`.  What is written here are the
+shells, as thin as they can be: connections are counted, not made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any
 
-from resilient.core import connect, failover
+from resilient.core import connect, dns_pace, failover
 from resilient.core.budget import RetryBudget, backoff_s
 from resilient.core.dns import Found
 from resilient.core.dns_cache import Cache, CacheLimits
@@ -41,10 +41,8 @@ __all__ = ["Client"]
 #: defaults of the settings that matter here
 CONNECT_RATE_S, RETRY_BUDGET, RETRY_FLOOR_S, ATTEMPTS = 10.0, 0.2, 10.0, 3
 DEADLINE_S, WORKERS, RETRY_DELAY_S = 30.0, 3, 1.0
-#: names are asked around the cache this often while nobody may write
-TROUBLED_S, MIN_PAUSE_S = 0.25, 0.05
-#: a name is asked for both families
-QUESTIONS = 2
+#: a name that all is well with is asked for no oftener
+MIN_PAUSE_S = 1.0
 NAME = "db.test"
 #: a side connection that nobody needs closes after this long
 SIDE_S = 5.0
@@ -55,6 +53,7 @@ class Client:
 
     def __init__(self, world: World, number: int, tally: Tally) -> None:
         self.world, self.zone, self.tally = world, number % len(world.servers), tally
+        self.number = number
         self.rng = random.Random(number)
         self.state = State(ProbeConfig())
         self.ready_at: float | None = None
@@ -77,7 +76,10 @@ class Client:
         self._budget = RetryBudget.full(RETRY_BUDGET, RETRY_FLOOR_S, world.now)
         self._cache = Cache(CacheLimits(), self.rng.random)
         self._named: Endpoint | None = None
-        self._troubled = False
+        self._heard: dns_pace.Heard | None = None
+        #: since when nobody may write
+        self._troubled_at: float | None = None
+        self._crowd = 0
         self._name_timer = 0
         world.at(world.now + self.rng.random(), self._begin)
 
@@ -224,31 +226,49 @@ class Client:
     # -- names
 
     def _follow_name(self) -> None:
-        """As the monitor follows a name: when its TTL is nearly over, or often while in trouble."""
-        world = self.world
-        target = world.named.endpoint
-        world.queries[world.bin()] += QUESTIONS
-        found = Found((NAME, target.name), (target.address,), world.params.ttl_s)
-        self._cache.store_found(NAME, 4, found, world.now)
-        self._cache.hit(NAME, 4, world.now)  # a use: what is used is refreshed ahead
-        if target != self._named:
-            self._named = target
-            self.apply(Resolved(NAME, (target,)))
-        again_s = (self._cache.next_refresh() or world.now) - world.now
+        """As the monitor follows a name: when its TTL is nearly over, or as `dns_pace` says."""
+        world, now = self.world, self.world.now
+        lost = self._troubled_at is not None
+        target, ttl_s = world.ask_name(self.number, dns_pace.QUESTIONS, lost)
+        chain = (NAME, target.endpoint.name)
+        self._heard = dns_pace.hear(self._heard, chain, ttl_s, now)
+        self._cache.store_found(NAME, 4, Found(chain, (target.endpoint.address,), ttl_s), now)
+        self._cache.hit(NAME, 4, now)  # a use: what is used is refreshed ahead
+        if target.endpoint != self._named:
+            self._named = target.endpoint
+            self.apply(Resolved(NAME, (self._named,)))
+        self._ask_name_in(self._name_pause_s())
+
+    def _name_pause_s(self) -> float:
+        now = self.world.now
+        if self._troubled_at is not None:
+            clients, draw = self._clients(), self.rng.random()
+            return dns_pace.pause_s(self._heard, now, now - self._troubled_at, clients, draw)
+        return max(MIN_PAUSE_S, (self._cache.next_refresh() or now) - now)
+
+    def _ask_name_in(self, pause_s: float) -> None:
         self._name_timer += 1
         number = self._name_timer
-        pause_s = TROUBLED_S if self._troubled else max(MIN_PAUSE_S, again_s)
-        world.at(
-            world.now + pause_s,
+        self.world.at(
+            self.world.now + pause_s,
             lambda: self._follow_name() if number == self._name_timer else None,
         )
 
     def _note_trouble(self) -> None:
         writer = self.state.topology.writer
         troubled = writer is None or writer.health is not Health.UP
-        if troubled and not self._troubled and self._named is not None:
-            self.world.at(self.world.now, self._follow_name)
-        self._troubled = troubled
+        if troubled and self._troubled_at is None and self._named is not None:
+            self._troubled_at = self.world.now
+            self._crowd = 0
+            self._ask_name_in(dns_pace.first_s(self._clients(), self.rng.random()))
+        elif not troubled:
+            self._troubled_at = None
+
+    def _clients(self) -> int:
+        """Remembered while in trouble: who comes anew tells nothing at first."""
+        told = max((known.clients for _, known in self.state.known), default=0)
+        self._crowd = max(self._crowd, told)
+        return self._crowd
 
     # -- the pool's workers
 

@@ -13,7 +13,7 @@ from typing import Any
 from .client import Client
 from .naive import Naive
 from .tally import Tally
-from .world import Params, Server, World
+from .world import Params, World
 
 __all__ = ["CLIENTS", "simulate"]
 
@@ -80,17 +80,19 @@ def _play(params: Params, kind: str, look_s: float) -> dict[str, Any]:
         "probes_dead_peak_s": _peak(world.servers[0].dials),
         "sides_peak": max(server.sides_peak for server in world.servers),
         "queries": _since(world.queries),
-        "queries_peak_s": _peak(world.queries),
+        "queries_quiet_s": round(_quiet(world.queries) / (QUIET_S - 1), 1),
+        "queries_peak_s": _peak(world.queries_lost),
+        "queries_own_peak_s": _peak(world.queries_own),
     }
 
 
 def _rates(world: World) -> float:
     """Probes per second and server in the quiet time, its first second left out."""
-    return statistics.mean(_quiet(server) for server in world.servers) / (QUIET_S - 1)
+    return statistics.mean(_quiet(server.probes) for server in world.servers) / (QUIET_S - 1)
 
 
-def _quiet(server: Server) -> int:
-    return sum(count for tenth, count in server.probes.items() if 10 * (1 - QUIET_S) <= tenth < 0)
+def _quiet(counter: Counter[int]) -> int:
+    return sum(count for tenth, count in counter.items() if 10 * (1 - QUIET_S) <= tenth < 0)
 
 
 def _since(counter: Counter[int]) -> int:

@@ -4,6 +4,8 @@
     probe ── half a round trip ──► 1 / answer_rate_s each ── half a round trip ──► answered
 
 A server that is dead refuses at once; one that is full refuses after the handshake (53300).
+
+    a name ── the zone's own server, or one of the caches before it ──► where it points, TTL
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ SYSTEM = "s1"
 class Params:
     """Times in seconds, rates per second.
 
+    `caches`: resolving caches that the clients share evenly; 0: they ask the zone's own server.
     `cores` and the costs (processor time, both ends) describe one machine that clients and
     servers share, as in the real measurement; 0 cores: everybody has a machine of its own.
     """
@@ -43,6 +46,7 @@ class Params:
     promote_after_s: float = 1.0
     dns_after_s: float = 0.5
     ttl_s: float = 0.0
+    caches: int = 0
     cores: int = 0
     probe_cost_s: float = 0.0
     op_cost_s: float = 0.0
@@ -99,6 +103,14 @@ class Server:
         return Observation(*told, lag_s=lag_s, clients=self.clients)
 
 
+@dataclass(slots=True)
+class NameCache:
+    """A resolving cache's copy of the one name."""
+
+    target: Server | None = None
+    ends_at: float = float("-inf")
+
+
 class World:
     """Clock, servers, and what happens when."""
 
@@ -117,9 +129,14 @@ class World:
             for zone, name in enumerate("abc")
         )
         self.at_endpoint = {server.endpoint: server for server in self.servers}
-        #: what the one name points to, and how often it was asked for
+        #: what the one name points to
         self.named = self.servers[0]
+        self.name_caches = [NameCache() for _ in range(params.caches)]
+        #: questions of all clients, those of them while nobody could write, and what of all came
+        #: to the zone's own server
         self.queries: Counter[int] = Counter()
+        self.queries_lost: Counter[int] = Counter()
+        self.queries_own: Counter[int] = Counter()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
@@ -147,6 +164,22 @@ class World:
         near = zone == server.zone
         base = self.params.rtt_near_s if near else self.params.rtt_far_s
         return base * (0.8 + 0.4 * self.rng.random())
+
+    def ask_name(self, number: int, questions: int, lost: bool) -> tuple[Server, int]:
+        """Where the name points for this client, and the TTL that it is told."""
+        tenth, ttl_s = self.bin(), int(self.params.ttl_s)
+        self.queries[tenth] += questions
+        if lost:
+            self.queries_lost[tenth] += questions
+        if not self.name_caches:
+            self.queries_own[tenth] += questions
+            return self.named, ttl_s
+        cache = self.name_caches[number % len(self.name_caches)]
+        if self.now >= cache.ends_at:
+            self.queries_own[tenth] += questions
+            cache.target, cache.ends_at = self.named, self.now + ttl_s
+        assert cache.target is not None
+        return cache.target, int(cache.ends_at - self.now)
 
     # -- what a client asks for; the answer comes later
 

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..drill.flight import failovers, recorded
+from ..drill.about import command_line
+from ..drill.flight import dumped, failovers
 from ..drill.page import page
 from ..drill.timeline import Timeline
+from ..drill.words import plural
 from ..errors import ConfigError
 from .wrong_use import wrong_use
 
@@ -36,7 +38,8 @@ Json = Annotated[
 
 def report(recording: Recording, html: Html = None, json_lines: Json = False) -> None:
     """Draw a recording as one self-contained HTML file: swim lanes of what happened, what the
-    client believed and what its callers were told, and each phase planned against measured.
+    client believed, what its callers were told and how long they took, and each phase planned
+    against measured.
 
     Exit code 1 when the recording has no failover, or one with a broken limit.
     """
@@ -56,16 +59,27 @@ def report(recording: Recording, html: Html = None, json_lines: Json = False) ->
 def _timelines(recording: Path) -> Iterator[Timeline]:
     text = _text(recording)
     dump = _dump(text)
-    lines = list(recorded(dump)) if dump is not None else list(_lines(recording, text))
+    if dump is not None:
+        yield from dumped(dump, _zone_of)
+        return
+    lines = list(_lines(recording, text))
     drills = [line for line in lines if "format" in line]
     watched = [line for line in lines if "format" not in line]
     yield from (Timeline.from_dict(line) for line in drills)
     yield from failovers(watched)
 
 
+def _zone_of(place: str) -> str | None:
+    """Of `host:port`, by this environment's `RESILIENT_ZONES`: the recorder's file has none."""
+    from ..settings import from_environment
+
+    host = place.rpartition(":")[0].strip("[]")
+    return from_environment().zones.zone_of(host, (host,))
+
+
 def _text(recording: Path) -> str:
     try:
-        return sys.stdin.read() if str(recording) == "-" else recording.read_text()
+        return sys.stdin.read() if str(recording) == "-" else recording.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{recording} can't be read: {error}") from None
 
@@ -100,7 +114,8 @@ def _write(recording: Path, html: Path | None, timelines: list[Timeline]) -> Non
         stem = Path("report") if str(recording) == "-" else recording
         html = stem.with_suffix(".html")
     try:
-        html.write_text(page("Failovers", timelines))
+        drawn = page("Failovers", timelines, command_line(sys.argv[1:]))
+        html.write_text(drawn, encoding="utf-8")
     except OSError as error:
         wrong_use("report", f"{html} can't be written: {error.strerror}")
-    print(f"{len(timelines)} timeline{'s' * (len(timelines) != 1)}: {html}")
+    print(f"{plural(len(timelines), 'timeline')}: {html}")

@@ -164,7 +164,11 @@ class BypassLimiter:
         while self._asked and now - next(iter(self._asked.values())) >= self.interval_s:
             self._asked.popitem(last=False)
 
-    def wait_s(self, key: tuple[str, Family], now: float) -> float:
-        """Seconds until the next question may go out; 0 if it may now."""
+    def wait_s(self, key: tuple[str, Family], now: float, interval_s: float | None = None) -> float:
+        """Seconds until the next question may go out; 0 if it may now.
+
+        `interval_s`: of a caller who has a reason to ask sooner.
+        """
         asked = self._asked.get(key)
-        return 0.0 if asked is None else max(0.0, asked + self.interval_s - now)
+        least_s = self.interval_s if interval_s is None else min(interval_s, self.interval_s)
+        return 0.0 if asked is None else max(0.0, asked + least_s - now)

@@ -1,13 +1,21 @@
-"""What becomes of a connection under a new snapshot.
+"""The states of a connection, and what becomes of it under a new snapshot.
 
     keep    it may be used
     drain   it is given to nobody any more; who uses it may finish
     hold    the same for want of anything better: cut once there is somewhere to go
     abort   its socket is shut down, whoever waits on it
 
-Abort is for what may do harm (a fenced primary's acknowledgements) or can't end by itself
-(a dead server, once there is somewhere to go).  A server that merely left the name, or takes
-no new sessions, lets those that it has finish.
+    phase        made     keep         drain      hold      abort
+    connecting   usable   connecting   draining   held      aborted
+    usable       usable   usable       draining   held      aborted
+    held         held     held         draining   held      aborted
+    draining     draining draining     draining   held      aborted
+    aborted      aborted  aborted      aborted    aborted   aborted
+
+Only a usable one is given out; `fate` aborts one that is still connecting.  Abort is for what may
+do harm (a fenced primary's acknowledgements) or can't end by itself (a dead server, once there is
+somewhere to go).  A server that merely left the name, or takes no new sessions, lets those that it
+has finish.
 """
 
 from __future__ import annotations
@@ -22,6 +30,27 @@ class Fate(Enum):
     DRAIN = auto()
     HOLD = auto()
     ABORT = auto()
+
+
+class Phase(Enum):
+    """The one state of a connection, from its dial to its end."""
+
+    CONNECTING = "connecting"
+    USABLE = "usable"
+    HELD = "held"
+    DRAINING = "draining"
+    ABORTED = "aborted"
+
+    def made(self) -> Phase:
+        """It is connected, and its server admitted."""
+        return Phase.USABLE if self is Phase.CONNECTING else self
+
+    def under(self, end: Fate) -> Phase:
+        """It has met its fate under a snapshot."""
+        return self if self is Phase.ABORTED else _ENDS.get(end, self)
+
+
+_ENDS = {Fate.DRAIN: Phase.DRAINING, Fate.HOLD: Phase.HELD, Fate.ABORT: Phase.ABORTED}
 
 
 def fate(
@@ -39,7 +68,7 @@ def fate(
     `connecting`: it isn't made yet, so nothing is lost with it.  `held`: what it was before.
     `seen`: what its own server said of itself; behind some addresses there are several.
     """
-    if seen is not None and not connecting and _outlived(new, endpoint, seen):
+    if seen is not None and _outlived(new, endpoint, seen):
         return Fate.ABORT
     if new.live(endpoint, generation):
         return Fate.ABORT if connecting and _elsewhere(new, endpoint) else Fate.KEEP

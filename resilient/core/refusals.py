@@ -36,7 +36,8 @@ NOT_NOW = math.inf
 class Refusal:
     """One endpoint's.  `times`: refusals in a row; 0: it is only doubted.  `secret`: the one that
     was refused last.  `next_s`: when it is asked again, `asked_s`: since when somebody does.
-    `fresh`: another secret has had its turn; `proven`: this one has let somebody in."""
+    `fresh`: another secret has had its turn; `proven`: this one has let somebody in.  `words`: the
+    server's."""
 
     times: int = 0
     secret: Hashable = None
@@ -44,6 +45,7 @@ class Refusal:
     asked_s: float = -math.inf
     fresh: bool = False
     proven: Hashable = None
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,9 @@ class Refusals:
             return self, NOT_NOW
         return self._put(endpoint, replace(one, asked_s=now, fresh=one.fresh or fresh)), 0.0
 
-    def refused(self, endpoint: Endpoint, secret: Hashable, now: float, draw: float) -> Refusals:
+    def refused(
+        self, endpoint: Endpoint, secret: Hashable, now: float, draw: float, words: str = ""
+    ) -> Refusals:
         """Its credentials were.  `draw` is a number from [0, 1)."""
         one = self.known.get(endpoint) or Refusal()
         pause_s = min(FIRST_S * 2**one.times, MOST_S) * (0.9 + 0.2 * draw)
@@ -93,6 +97,7 @@ class Refusals:
                 next_s=now + pause_s,
                 asked_s=-math.inf,
                 proven=None if secret == one.proven else one.proven,
+                words=words,
             ),
         )
 
@@ -113,6 +118,11 @@ class Refusals:
         """Were credentials refused there last?"""
         one = self.known.get(endpoint)
         return one is not None and one.times > 0
+
+    def words(self, endpoint: Endpoint) -> str:
+        """What the server said as it refused them last."""
+        one = self.known.get(endpoint)
+        return (one.words if one is not None else "") or "credentials were refused just now"
 
     def _put(self, endpoint: Endpoint, one: Refusal) -> Refusals:
         return replace(self, known={**self.known, endpoint: one})

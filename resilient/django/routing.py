@@ -41,6 +41,7 @@ class Router:
         return self._readers
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        """Django asks: the replica's alias, unless this request has written."""
         alias = self._home(hints)
         reader = self.readers.get(alias)
         if reader is None or alias in _written.get() or connections[alias].in_atomic_block:
@@ -48,6 +49,7 @@ class Router:
         return reader
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        """Django asks: the primary's alias, which this request reads from afterwards too."""
         alias = self._home(hints)
         _written.set(_written.get() | {alias})
         return alias
@@ -62,8 +64,10 @@ class Router:
         return str(alias)
 
     def allow_relation(self, one: Any, other: Any, **hints: Any) -> bool | None:
+        """Django asks: True for two objects of one database, wherever they were read."""
         homes = {self._home({"instance": item}) for item in (one, other)}
         return True if len(homes) == 1 else None
 
     def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        """Django asks: False for a replica's alias."""
         return False if db in self.readers.values() else None

@@ -21,14 +21,15 @@ def _answer(report: Report) -> Any:
 @never_cache
 @require_safe
 def live(request: Any) -> Any:
-    """200 while the process answers."""
+    """A view: 200 to any `request` while the process answers."""
     return _answer(alive())
 
 
 @never_cache
 @require_safe
 def ready(request: Any) -> Any:
-    """200 while every alias of this engine answers a query, else 503 and which doesn't."""
+    """A view: 200 to any `request` while every alias of this engine answers a query, else 503
+    and which doesn't."""
     pools = {}
     for alias in connections:
         wrapper = connections[alias]

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from resilient.core.dns import Answer, Family, Found, Mode
 from resilient.core.dns_cache import Known, Slot
+from resilient.core.dns_pace import Heard
 from resilient.errors import NameServersFailed
 from resilient.settings import Settings
 
@@ -55,11 +56,19 @@ class AsyncResolver:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def resolve(self, name: str, family: Family = 4, *, fresh: bool = False) -> Answer:
+    async def resolve(
+        self,
+        name: str,
+        family: Family = 4,
+        *,
+        fresh: bool = False,
+        every_s: float | None = None,
+    ) -> Answer:
         """The addresses of `name`; from the cache while they live.
 
-        `fresh` goes around the cache, for use after a connect failure; it asks at most once
-        per name and 250 ms over all callers.
+        `family`: 4, 6 or "any".  Raises `NameNotFound`, `NameTimeout` or `NameServersFailed`,
+        within `DNS_DEADLINE_S`.  `fresh` goes around the cache, for use after a connect failure;
+        it asks at most once per name and 250 ms over all callers, or `every_s` of who asks oftener.
         """
         if not fresh:
             answer = self._cache.hit(name, family, self._clock())
@@ -67,11 +76,11 @@ class AsyncResolver:
                 if self._cache.rescheduled:
                     self._plan_refresh()
                 return answer
-        return await self._await(name, await self._resolve(name, family, fresh))
+        return await self._await(name, await self._resolve(name, family, fresh, every_s))
 
     async def resolve_early(self, name: str, *, fresh: bool = False) -> tuple[Answer, bool]:
-        """`resolve(name, "any")` for who wants to connect: an answer of one family waits for
-        the other's for 50 ms only (RFC 8305 section 3).
+        """`resolve(name, "any", fresh=fresh)` for who wants to connect: an answer of one family
+        waits for the other's for 50 ms only (RFC 8305 section 3).
 
         True: the other is still being asked for; `resolve` waits for it.
         """
@@ -108,13 +117,24 @@ class AsyncResolver:
         self._engine.report_dead(address)
 
     def mode(self, name: str, family: Family = 4) -> Mode:
-        """`strict` or `rotating`: how a change of this name's answers is read."""
+        """`strict` or `rotating`: how a change of this name's answers is read.  `family`: 4, 6
+        or "any"."""
         return self._engine.mode(name, family)
+
+    def heard(self, name: str, family: Family = 4) -> Heard | None:
+        """Who gives a watched name's answers of a `family`, as far as their TTLs tell."""
+        return self._engine.watched.heard((self._engine.key(name), family))
+
+    def spare(self, name: str, family: Family, least_s: float) -> None:
+        """Refresh a watched name of a `family` no oftener than every `least_s` seconds from here
+        on, whatever its TTL; 0: as that says."""
+        self._engine.watched.spare((self._engine.key(name), family), least_s)
 
     def watch(self, name: str, callback: Callback, family: Family = 4) -> Callable[[], None]:
         """Call `callback(change)` on the loop whenever `name` means something else.
 
-        Returns a function that ends it.  The name is kept fresh without being used; outside
+        `family`: 4, 6 or "any".  Returns a function that ends it.  The name is kept fresh without
+        being used; outside
         a running loop this begins with the next `resolve`.
         """
         self._check_open()
@@ -144,7 +164,9 @@ class AsyncResolver:
 
     # -- one flight per (name, family)
 
-    async def _resolve(self, name: str, family: Family, fresh: bool) -> Answer | _Flight:
+    async def _resolve(
+        self, name: str, family: Family, fresh: bool, every_s: float | None = None
+    ) -> Answer | _Flight:
         """What is known; else the flight to wait for."""
         self._check_open()
         answer = self._engine.local(name, family)
@@ -153,7 +175,9 @@ class AsyncResolver:
         key = (self._engine.key(name), family)
         while True:
             flight = self._flight(key)
-            known = self._engine.begin(key, fresh=fresh) if not (fresh and flight) else None
+            known = None
+            if not (fresh and flight):
+                known = self._engine.begin(key, fresh=fresh, every_s=every_s)
             if flight and not isinstance(known, Slot):
                 return flight  # it knows more than an absence from before
             if not isinstance(known, float | int):

@@ -41,7 +41,7 @@ from ._fetch import Early, Fetched, Plan, Waits, fetch
 from ._otel import record_lookup
 from ._sources import Sources
 from ._system import SystemLookups
-from ._watchers import Callback, log_change, notify
+from ._watchers import WATCH_FLOOR_S, Callback, Watched, log_change, notify
 
 __all__ = ["Callback", "Engine", "Key", "notify"]
 
@@ -53,11 +53,6 @@ Changes: TypeAlias = list[tuple[Key, Change]]
 #: how long a request waits for servers when an expired answer could stand in, in seconds
 #: (the client response timer of RFC 8767 section 5), but at least for two servers
 STALE_PATIENCE_S = 1.8
-#: a watched name isn't asked more often than this, whatever its TTL
-WATCH_FLOOR_S = 1.0
-#: a watched name without any address is asked this often, for so long; both in seconds
-LOST_S = 0.3
-LOST_FOR_S = 30.0
 #: an address seen dead is last choice for so long
 DEAD_S = 30.0
 _FAMILIES: tuple[Family, ...] = (4, 6, "any")
@@ -94,11 +89,9 @@ class Engine:
         self.health = ServerHealth()
         self._system = SystemLookups() if settings.dns == "system" else None
         self.limiter = BypassLimiter()
-        self.watchers: dict[Key, list[Callback]] = {}
-        #: watched names without any address, and since when
-        self._lost: dict[Key, float] = {}
+        self.watched = Watched()
         self._detector = Detector(
-            settings.dns_mode, settings.dns_cache_size, self.watchers.__contains__
+            settings.dns_mode, settings.dns_cache_size, self.watched.__contains__
         )
         self._networks = tuple(ip_network(text) for text in settings.dns_allowed_networks)
 
@@ -156,12 +149,15 @@ class Engine:
 
     # -- names that may be asked
 
-    def begin(self, key: Key, *, fresh: bool = False) -> Known | float | None:
+    def begin(
+        self, key: Key, *, fresh: bool = False, every_s: float | None = None
+    ) -> Known | float | None:
         """What is known of `key`; None: ask; a number: ask in so many seconds.
 
         `fresh` goes around what is cached.  An absence or a failure would end the caller's
         work, so that whoever is left with one asks again, whatever an SOA says.  Neither
-        happens more often than the limiter allows, over all callers.
+        happens more often than the limiter allows, over all callers; `every_s` is that of a
+        caller who has reckoned with who answers (`core.dns_pace`).
         """
         now = self.clock()
         known = self.cache.known(*key, now)
@@ -171,7 +167,8 @@ class Engine:
             # That a name isn't there may have been heard with another family's question.
             whole = isinstance(known, Absent) and not known.exists and not fresh
             keys: list[Key] = [(key[0], each) for each in _FAMILIES] if whole else [key]
-            limited = max(self.limiter.wait_s(each, time.monotonic()) for each in keys)
+            asked_at = time.monotonic()
+            limited = max(self.limiter.wait_s(each, asked_at, every_s) for each in keys)
             if not limited:
                 return None
         if useful:
@@ -256,6 +253,8 @@ class Engine:
         if isinstance(known, Failed):
             # What is still live, or stale, is better than nothing (RFC 8767).
             known = self.cache.known(*key, now) or known
+        if self._system is None:  # which tells no TTL
+            self.watched.take_in(key, fetched.result, now)
         self.record(plan, fetched.result)
         return known, changes
 
@@ -293,7 +292,7 @@ class Engine:
         known: Known
         if isinstance(result, Found):
             known = self.cache.store_found(*key, result, now)
-            if asked or key in self.watchers:  # else one change would be told three times
+            if asked or key in self.watched:  # else one change would be told three times
                 changes += self.observe(key, known.answers[0], now)
             again = min(known.refresh_at, known.until)
         elif isinstance(result, Absent):
@@ -303,17 +302,10 @@ class Engine:
         else:
             known = result
             again = self.cache.store_failed(*key, result, now)
-        if key in self.watchers:
-            self.cache.schedule(*key, self._watch_again(key, known, again, now))
+        if key in self.watched:
+            some = isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot)
+            self.cache.schedule(*key, self.watched.refresh_at(key, some, again, now))
         return known
-
-    def _watch_again(self, key: Key, known: Known, again: float, now: float) -> float:
-        """When a watched name is asked again: soon while it has no address at all."""
-        if isinstance(known, Slot) or isinstance(self.cache.known(*key, now), Slot):
-            self._lost.pop(key, None)
-            return max(again, now + WATCH_FLOOR_S)
-        since = self._lost.setdefault(key, now)
-        return now + (LOST_S if now - since < LOST_FOR_S else WATCH_FLOOR_S)
 
     def record(self, plan: Plan, result: Result) -> None:
         """Measure a lookup that went out."""
@@ -348,11 +340,7 @@ class Engine:
 
     def calls(self, changes: Changes) -> list[tuple[Callback, Change]]:
         """Whom to tell: the watchers of the name and family that changed."""
-        return [
-            (callback, change)
-            for key, change in changes
-            for callback in tuple(self.watchers.get(key, ()))
-        ]
+        return self.watched.calls(changes)
 
     def mode(self, name: str, family: Family) -> Mode:
         """How changes of `name` are read, as its answers so far or the settings have it."""
@@ -360,19 +348,14 @@ class Engine:
 
     def watch(self, key: Key, callback: Callback) -> None:
         """Tell `callback` of changes from now on; the name is refreshed without being used."""
-        self.watchers.setdefault(key, []).append(callback)
+        self.watched.add(key, callback)
         if address_of(key[0]) is None:
             self.cache.schedule(*key, self.clock())
 
     def unwatch(self, key: Key, callback: Callback) -> None:
         """The end of `watch`; once too often does no harm."""
-        listeners = self.watchers.get(key, [])
-        if callback in listeners:
-            listeners.remove(callback)
-        if not listeners:
-            self._lost.pop(key, None)
-            if self.watchers.pop(key, None) is not None:
-                self.cache.unschedule(*key)
+        if self.watched.remove(key, callback):
+            self.cache.unschedule(*key)
 
     def refresh(self, key: Key) -> tuple[Plan | None, Changes]:
         """A name off the schedule: how to ask for it, or what the hosts file changed."""
@@ -391,8 +374,7 @@ class Engine:
 
     def forget(self) -> None:
         """The resolver is closed: nothing is known or watched any more."""
-        self.watchers.clear()
-        self._lost.clear()
+        self.watched.clear()
         self.cache.clear()
 
     def report_dead(self, address: str) -> None:

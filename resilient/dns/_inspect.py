@@ -62,7 +62,8 @@ class Inspection:
 def inspect(name: str, settings: Settings | None = None, family: Family = 4) -> Inspection:
     """Resolve `name` once, asking a server even if the answer were cached.
 
-    Blocks up to `DNS_DEADLINE_S`.  `family` "any" means IPv4 and, where there is none, IPv6.
+    Blocks up to `DNS_DEADLINE_S`.  `settings`: the environment's unless given.  `family` "any"
+    means IPv4 and, where there is none, IPv6.
     Raises as `Resolver.resolve` does.
     """
     engine = Engine(settings, time.monotonic, "/etc/hosts", "/etc/resolv.conf")

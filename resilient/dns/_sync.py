@@ -55,8 +55,9 @@ class Resolver:
     def resolve(self, name: str, family: Family = 4, *, fresh: bool = False) -> Answer:
         """The addresses of `name`; from the cache while they live.
 
-        `fresh` goes around the cache, for use after a connect failure; it asks at most once
-        per name and 250 ms over all callers.
+        `family`: 4, 6 or "any".  Raises `NameNotFound`, `NameTimeout` or `NameServersFailed`,
+        within `DNS_DEADLINE_S`.  `fresh` goes around the cache, for use after a connect failure;
+        it asks at most once per name and 250 ms over all callers.
         """
         if not fresh:
             answer = self._cache.hit(name, family, self._clock())
@@ -95,7 +96,8 @@ class Resolver:
             self._engine.report_dead(address)
 
     def mode(self, name: str, family: Family = 4) -> Mode:
-        """`strict` or `rotating`: how a change of this name's answers is read."""
+        """`strict` or `rotating`: how a change of this name's answers is read.  `family`: 4, 6
+        or "any"."""
         with self._lock:
             return self._engine.mode(name, family)
 
@@ -103,7 +105,8 @@ class Resolver:
         """Call `callback(change)` whenever `name` means something else, on the helper thread
         or on the thread of the caller that found it.
 
-        Returns a function that ends it.  The name is kept fresh without being used.
+        `family`: 4, 6 or "any".  Returns a function that ends it.  The name is kept fresh without
+        being used.
         """
         self._check_open()
         with self._lock:

@@ -10,6 +10,9 @@ Pure.  With the ids as multisets:
     ── fault ──► detected ──────► writable ──► writer published ──► first good write
        detect_s: fault → detected          promote_s: fault → writable
        resolve_s: writable → published     reconnect_s: published → first good write
+
+The observer isn't the first to know: a client may be told, or served, before the observer's own
+write has come back.  Such a phase took no time; none is negative.
 """
 
 from __future__ import annotations
@@ -103,7 +106,8 @@ class Finding:
             return None
         if self.facts.dns_changed_at is None:
             return None
-        return self.after_writable_s - (self.facts.dns_changed_at - self.facts.writable_at)
+        changed_s = self.facts.dns_changed_at - self.facts.writable_at
+        return max(0.0, self.after_writable_s - changed_s)
 
 
 def check(
@@ -168,9 +172,7 @@ def first_good(acked: Iterable[Write], shell: Shell, facts: Facts) -> float | No
 
 def after_writable(facts: Facts, at: float | None) -> float | None:
     """Seconds from "writable" to `at`."""
-    if at is None or facts.writable_at is None:
-        return None
-    return at - facts.writable_at
+    return _between(facts.writable_at, at)
 
 
 def outage(
@@ -229,7 +231,7 @@ def _off(seen: Snapshot, facts: Facts) -> bool:
 
 
 def _between(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else end - start
+    return None if start is None or end is None else max(0.0, end - start)
 
 
 def _late_acks(acked: Sequence[Write], snapshots: Sequence[Snapshot], facts: Facts) -> int:

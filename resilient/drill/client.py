@@ -114,6 +114,7 @@ def _snapshot(at: float, topology: Topology) -> Snapshot:
         writer.address if writer is not None else None,
         {view.address: str(view.health) for view in topology.endpoints},
         {view.address: str(view.role) for view in topology.endpoints},
+        {view.address: view.zone for view in topology.endpoints if view.zone},
     )
 
 

@@ -69,8 +69,9 @@ class Live:
                 self._early.append(write)
         elif write.server == self.new_primary and write.shell not in self.good:
             self.good[write.shell] = write.ended_at
-            after = write.ended_at - (self.writable_at or write.ended_at)
-            self._say(write.ended_at, f"first good write ({write.shell}) {after:+.3f} s")
+            # one that came before the observer's own took no time
+            after_s = max(0.0, write.ended_at - (self.writable_at or write.ended_at))
+            self._say(write.ended_at, f"first good write ({write.shell}) +{after_s:.3f} s")
 
     def _once(self, key: str, at: float, text: str) -> None:
         if key not in self._told:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
 import psycopg
 
 from ..core.model import Endpoint
+from ..errors import ResilientError
 from ..monitor.sockets import Link
 from .workload import TABLE
 
@@ -44,10 +46,12 @@ class Sight:
 
 
 class Observer:
-    """Tries all the time, from `with` to its end; `sights` grows."""
+    """Tries all the time, from `with` to its end; `sights` grows.
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    `dsn`: the connection string, or what gives the one of now where addresses move."""
+
+    def __init__(self, dsn: str | Callable[[], str]) -> None:
+        self._dsn: Callable[[], str] = dsn if callable(dsn) else lambda: dsn
         self._ids = itertools.count(-1, -1)
         self._over = threading.Event()
         self._room = threading.BoundedSemaphore(MOST)
@@ -83,7 +87,7 @@ class Observer:
         link = Link(Endpoint("observer", "", 0), 0)
         try:
             with psycopg.connect(
-                self._dsn,
+                self._dsn(),
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 target_session_attrs="read-write",
@@ -94,7 +98,7 @@ class Observer:
                 row = conn.execute(WRITE, (next(self._ids),)).fetchone()
             if row is not None:
                 self.sights.append(Sight(time.monotonic(), *row))
-        except psycopg.Error as error:
+        except (psycopg.Error, ResilientError) as error:
             self.error = " ".join(str(error).split())
         finally:
             self._under_way.pop(link, None)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,9 +20,11 @@ from typing import Any
 import psycopg
 
 from ..errors import ResilientError
-from ..settings import from_environment
+from ..settings import Settings, from_environment
+from .about import circumstances, moment, plain_command
 from .checker import Facts, Finding, check
 from .outside import Observer, Sight
+from .places import Places, cause
 from .plan import EXEC, Case, Endpoint
 from .process import ClientFailed, ClientProcess
 from .records import Record, Trace
@@ -33,6 +36,10 @@ __all__ = ["Command", "RealDrill"]
 #: good load before the command, and after the recovery, in seconds
 BEFORE_S, AFTER_S = 2.0, 2.0
 READY_S, READ_ROWS_S = 30.0, 30.0
+#: interrupted in the middle of a failover, it waits so long for a server that drops the table
+CLEAN_UP_S = 60.0
+#: of each shell; the threads and the tasks have as many
+WRITERS, READERS = 2, 1
 #: so many writes of the observer's in a row must have gone to one server
 AGREEING = 3
 #: between two writes of a session
@@ -57,30 +64,40 @@ class RealDrill:
         timelines: list[Timeline],
     ) -> None:  # fmt: skip
         self._dsn, self._command = dsn, command
+        self._settings: Settings = from_environment()
+        self._places = Places(dsn, self._settings)
         self._say, self._log = say, log
         self._timelines = timelines
         self._trace = Trace()
         self._events: list[tuple[float, str]] = []
         #: acknowledged in earlier runs, and still there
         self._earlier: set[int] = set()
+        #: filled when it begins
+        self.about: dict[str, Any] = {}
 
-    def play(self, endpoint: Endpoint) -> Iterator[Finding]:
+    def play(self, endpoint: Endpoint) -> Generator[Finding]:
         """A finding each run.  Raises `ResilientError` when it can't begin."""
+        with self._places:
+            yield from self._play(endpoint)
+
+    def _play(self, endpoint: Endpoint) -> Generator[Finding]:
         self._prepare()
         # a canary, not a load test: so many sessions of each shell
-        job = Job("", writers=2, readers=1, requesters=0, pace_s=PACE_S)
+        job = Job("", writers=WRITERS, readers=READERS, requesters=0, pace_s=PACE_S)
         # not as an argument, which everybody on the machine can read: it may hold a password
         environment = os.environ | {"RESILIENT_DATABASE_URL": self._dsn}
-        client = ClientProcess(job, environment, self._take, self._log)
         try:
-            client.wait("ready", READY_S)
-            with Observer(self._dsn) as observer:
-                for number in range(1, self._command.runs + 1):
-                    case = Case(EXEC, endpoint, number, self._command.runs, 0.0, 0.0)
-                    yield self._run(case, client, observer)
-            client.close()
+            client = ClientProcess(job, environment, self._take, self._log)
+            try:
+                client.wait("ready", READY_S)
+                with Observer(self._places.conninfo) as observer:
+                    for number in range(1, self._command.runs + 1):
+                        case = Case(EXEC, endpoint, number, self._command.runs, 0.0, 0.0)
+                        yield self._run(case, client, observer)
+                client.close()
+            finally:
+                client.kill()
         finally:
-            client.kill()
             self._clean_up()
 
     def _take(self, record: Record) -> None:
@@ -99,7 +116,7 @@ class RealDrill:
         old = self._trace.snapshots[-1].writer if self._trace.snapshots else None
         self._pump(client, BEFORE_S)
         trouble = ""
-        struck_at = self._event(f"forcing: {self._command.text}")
+        struck_at = self._event(f"forcing: {plain_command(self._command.text)}")
         process = _started(self._command.text)
         try:
             new = self._follow(client, observer, known, process)
@@ -117,8 +134,16 @@ class RealDrill:
         if new is not None and new.server == known.server:
             finding = replace(finding, late_acks=0)  # it came back in place: nobody is late
         finding = replace(finding, stuck=client.stuck, trouble=trouble)
-        window_s = from_environment().window_s
-        self._timelines.append(of_run(finding, self._trace, self._events, window_s))
+        self._timelines.append(
+            of_run(
+                finding,
+                self._trace,
+                self._events,
+                self._settings.window_s,
+                at=moment(facts.fault_at).timestamp(),
+                about=self.about,
+            )
+        )
         return finding
 
     def _healthy(self, client: ClientProcess, observer: Observer) -> Sight:
@@ -182,7 +207,6 @@ class RealDrill:
         return len(set(good)) == 2
 
     def _facts(self, struck_at: float, known: Sight, new: Sight | None, old: str | None) -> Facts:
-        settings = from_environment()
         ended_at = max((write.ended_at for write in self._trace.writes), default=None)
         return Facts(
             fault_at=self._stopped_at(struck_at),
@@ -192,7 +216,7 @@ class RealDrill:
             old_primary=old,
             new_primary=None if new is None else new.server,
             synchronous=known.synchronous,
-            deadline_s=settings.deadline_s,
+            deadline_s=self._settings.deadline_s,
         )
 
     def _stopped_at(self, struck_at: float) -> float:
@@ -206,39 +230,64 @@ class RealDrill:
     def _prepare(self) -> None:
         try:
             with self._admin() as conn:
+                server = conn.info.parameter_status("server_version") or "?"
+                self.about = circumstances(self._settings, sys.argv[1:], {"PostgreSQL": server})
                 conn.execute(f"DROP TABLE IF EXISTS {TABLE}")
                 conn.execute(f"CREATE TABLE {TABLE} (id bigint NOT NULL, server text)")
         except psycopg.Error as error:
-            raise ClientFailed(f"{TABLE} can't be made: {' '.join(str(error).split())}") from None
+            why = cause(error, self._settings)
+            raise ClientFailed(f"{TABLE} can't be made: {why}") from None
 
     def _present(self) -> list[int]:
-        give_up_at = time.monotonic() + READ_ROWS_S
+        query = f"SELECT id FROM {TABLE} WHERE id >= 0"  # noqa: S608  # a constant
+        try:
+            return [row[0] for row in self._patiently(query, READ_ROWS_S)]
+        except (psycopg.Error, ResilientError) as error:
+            why = cause(error, self._settings)
+            raise ClientFailed(f"{TABLE} can't be read: {why}") from None
+
+    def _clean_up(self) -> None:
+        """Interrupted, there may be nobody who writes yet."""
+        try:
+            self._patiently(f"DROP TABLE IF EXISTS {TABLE}", CLEAN_UP_S)
+        except (psycopg.Error, ResilientError, KeyboardInterrupt) as error:
+            why = "interrupted again" if isinstance(error, KeyboardInterrupt) else str(error)
+            self._say(
+                time.monotonic(),
+                f"{TABLE} is left behind ({' '.join(why.split())}): DROP TABLE {TABLE}",
+            )
+
+    def _patiently(self, query: str, patience_s: float) -> list[tuple[Any, ...]]:
+        """Run it on whoever takes writes; while nobody does, again until then."""
+        give_up_at = time.monotonic() + patience_s
+        waits = False
         while True:
             try:
                 with self._admin() as conn:
-                    query = f"SELECT id FROM {TABLE} WHERE id >= 0"  # noqa: S608  # a constant
-                    return [row[0] for row in conn.execute(query).fetchall()]
-            except psycopg.Error as error:
-                if time.monotonic() > give_up_at:
-                    text = " ".join(str(error).split())
-                    raise ClientFailed(f"{TABLE} can't be read: {text}") from None
+                    cursor = conn.execute(query.encode())
+                    return cursor.fetchall() if cursor.description else []
+            except (psycopg.Error, ResilientError) as error:
+                lasting = isinstance(error, psycopg.Error) and not _passing(error)
+                if lasting or time.monotonic() > give_up_at:
+                    raise
+                if not waits:
+                    waits = True
+                    self._say(time.monotonic(), f"waiting for a server that takes writes: {query}")
                 time.sleep(0.2)
-
-    def _clean_up(self) -> None:
-        try:
-            with self._admin() as conn:
-                conn.execute(f"DROP TABLE IF EXISTS {TABLE}")
-        except psycopg.Error as error:
-            self._say(time.monotonic(), f"{TABLE} is left behind: {' '.join(str(error).split())}")
 
     def _admin(self) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(
-            self._dsn,
+            self._places.conninfo(),
             autocommit=True,
             connect_timeout=5,
             target_session_attrs="read-write",
             application_name="resilient drill",
         )
+
+
+def _passing(error: psycopg.Error) -> bool:
+    """Whether it may be another tale once somebody takes writes."""
+    return isinstance(error, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction)
 
 
 def _started(text: str) -> subprocess.Popen[bytes]:

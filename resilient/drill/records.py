@@ -60,7 +60,8 @@ class Request:
 class Snapshot:
     """The library's topology as it was from `at` on.
 
-    `writer` is the address of the published writer; `health` and `role` are by address.
+    `writer` is the address of the published writer; `health`, `role` and `zone` (of those that
+    have one) are by address.
     """
 
     at: float
@@ -68,6 +69,7 @@ class Snapshot:
     writer: str | None
     health: dict[str, str] = field(default_factory=dict)
     role: dict[str, str] = field(default_factory=dict)
+    zone: dict[str, str] = field(default_factory=dict)
 
 
 Record = Write | Read | Request | Snapshot

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from ..errors import ResilientError
 from ..lab import FaultRun, Lab
 from ..settings import from_environment
+from .about import circumstances, moment
 from .checker import DEADLINE_S, Facts, Finding, check
 from .live import Live
 from .plan import Case, Endpoint
@@ -36,6 +38,22 @@ READY_S = 15.0
 ZONE = "az2"
 #: settings of the environment that would lead the client out of the lab
 FOREIGN = ("DATABASE_READERS", "HTTP_FALLBACKS", "PATRONI_URLS", "DNS_ALLOWED_NETWORKS", "LEASE")
+
+
+def _circumstances(lab: Lab) -> dict[str, Any]:
+    ((server,),) = lab.admin(None, "SHOW server_version")
+    found = circumstances(from_environment(), sys.argv[1:], {"PostgreSQL": str(server)})
+    options = lab.options
+    # the lab's own stand in their place
+    elsewhere = {f"RESILIENT_{name}" for name in FOREIGN} | lab.env(ZONE).keys()
+    kept = {name: value for name, value in found["settings"].items() if name not in elsewhere}
+    found["settings"] = kept | {
+        "client's zone": ZONE,
+        "replication": "synchronous, any one standby" if options.sync else "asynchronous",
+        "TTL of the writer's name": f"{options.dns_ttl_s:g} s",
+    }
+    found["skipped"] = dict(lab.skipped_faults)
+    return found
 
 
 class Drill:
@@ -62,8 +80,9 @@ class Drill:
         self.timelines = [] if timelines is None else timelines
         #: acknowledged in earlier runs of this client, and still there
         self._earlier: set[int] = set()
+        self.about = _circumstances(lab)
 
-    def play(self, cases: Sequence[Case]) -> Iterator[Finding]:
+    def play(self, cases: Sequence[Case]) -> Generator[Finding]:
         """Run after run; a finding each."""
         done = False
         try:
@@ -98,7 +117,16 @@ class Drill:
         self._earlier = (self._earlier | acked) & set(present)
         finding = replace(finding, stuck=stuck, trouble=trouble)
         events = run.events if run is not None else ()
-        self.timelines.append(of_run(finding, self._trace, events, from_environment().window_s))
+        self.timelines.append(
+            of_run(
+                finding,
+                self._trace,
+                events,
+                from_environment().window_s,
+                at=moment(facts.fault_at).timestamp(),
+                about=self.about,
+            )
+        )
         if stuck or trouble:
             self._stop(kill=True)
         self._repair(case)

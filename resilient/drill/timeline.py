@@ -8,16 +8,17 @@ All moments are seconds since the fault (or, in a recording, since the writer wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
 from .checker import Finding
 from .plan import EXEC
 from .records import Outcome, Read, Request, Snapshot, Trace, Write
+from .words import milliseconds, plural, seconds
 
-__all__ = ["Bar", "Dot", "Mark", "Phase", "Timeline", "endpoint_bars", "of_run"]
+__all__ = ["Bar", "Dot", "Mark", "Phase", "Timeline", "endpoint_bars", "of_run", "zones_of"]
 
 #: before the fault, this much is shown
 BEFORE_S = 0.6
@@ -30,6 +31,8 @@ MEANINGS = {
 }
 #: of good answers that follow each other by less than `GAP_S` one in `DENSE_S` is shown, seconds
 GAP_S, DENSE_S = 0.03, 0.02
+#: a call that took so long has waited for something, seconds
+SLOW_S = 0.1
 FORMAT = "resilient-timeline-1"
 
 
@@ -55,11 +58,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A caller was told: `ok`, `unknown`, or `error`."""
+    """A caller was told: `ok`, `unknown`, or `error`.  `took_s`: seconds since its call."""
 
     lane: str
     at_s: float
     outcome: str
+    took_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,12 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`verdict`: the limits that were broken, empty: none.  `facts`: what is worth a line."""
+    """`verdict`: the limits that were broken, empty: none.  `facts`: what is worth a line.
+
+    `kind`: `drill` (it is judged by limits) or `flight` (a recording).  `at`: seconds since the
+    epoch of what `at_s` counts from, where that is known.  `zones`: of lanes that are endpoints.
+    `about`: see `about.circumstances`.
+    """
 
     title: str
     begins_s: float
@@ -86,6 +95,10 @@ class Timeline:
     phases: tuple[Phase, ...] = ()
     facts: tuple[str, ...] = ()
     verdict: tuple[str, ...] = ()
+    kind: str = "drill"
+    at: float | None = None
+    zones: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` is the inverse."""
@@ -103,8 +116,10 @@ class Timeline:
                 values[name] = tuple(kind(**each) for each in values.get(name, ()))
             for name in ("lanes", "facts", "verdict"):
                 values[name] = tuple(values.get(name, ()))
+            for name in ("zones", "about"):
+                values[name] = dict(values.get(name, {}))
             return cls(**values)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"not a timeline: {error}") from None
 
 
@@ -138,9 +153,13 @@ def of_run(
     trace: Trace,
     events: Sequence[tuple[float, str]],
     window_s: float,
+    *,
+    at: float | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Timeline:
     """The timeline of a drill's run.  `events`: what the lab did, `window_s`: the detection
-    window.  The verdict is added when all runs are there: medians count."""
+    window, `at`: the fault's moment, seconds since the epoch.  The verdict is added when all
+    runs are there: medians count."""
     facts, case = finding.facts, finding.case
     zero = facts.fault_at
     last = [write.ended_at for write in trace.writes] + [at for at, _ in events]
@@ -164,7 +183,18 @@ def of_run(
         dots,
         tuple(_phases(finding, window_s)),
         tuple(_facts(finding)),
+        at=at,
+        zones=zones_of(trace.snapshots),
+        about=dict(about or {}),
     )
+
+
+def zones_of(snapshots: Iterable[Snapshot]) -> dict[str, str]:
+    """Of each address the zone that the client knew last."""
+    found: dict[str, str] = {}
+    for seen in snapshots:
+        found |= seen.zone
+    return found
 
 
 def _clipped(bar: Bar, ends_s: float) -> Bar:
@@ -192,18 +222,21 @@ def _dots(trace: Trace, zero: float) -> Iterator[Dot]:
     by_lane: dict[str, list[Dot]] = {}
     for lane, record, outcome in told:
         if record.ended_at > zero - BEFORE_S:
-            name = f"{lane}, {record.shell}"
-            by_lane.setdefault(name, []).append(Dot(name, record.ended_at - zero, outcome))
+            name, took_s = f"{lane}, {record.shell}", record.ended_at - record.began_at
+            dot = Dot(name, round(record.ended_at - zero, 5), outcome, round(took_s, 5))
+            by_lane.setdefault(name, []).append(dot)
     for dots in by_lane.values():
         yield from _thinned(sorted(dots, key=lambda dot: dot.at_s))
 
 
 def _thinned(dots: Sequence[Dot]) -> Iterator[Dot]:
-    """Without the good ones among many good ones: gaps keep their edges, and failures stay."""
+    """Without the good ones among many good ones: gaps keep their edges; failures stay, and who
+    waited."""
     kept_s = float("-inf")
     for dot, following in zip(dots, (*dots[1:], None), strict=True):
         edge = following is None or following.at_s - dot.at_s >= GAP_S
-        if edge or dot.outcome != "ok" or dot.at_s - kept_s >= DENSE_S:
+        slow = dot.took_s is not None and dot.took_s >= SLOW_S
+        if edge or slow or dot.outcome != "ok" or dot.at_s - kept_s >= DENSE_S:
             kept_s = dot.at_s
             yield dot
 
@@ -233,12 +266,13 @@ def _phases(finding: Finding, window_s: float) -> Iterator[Phase]:
 
 
 def _facts(finding: Finding) -> Iterator[str]:
-    yield f"{finding.acked} writes acknowledged"
+    yield f"{plural(finding.acked, 'write')} acknowledged"
     yield f"{finding.lost} lost, {finding.duplicated} duplicated"
-    yield f"{finding.ghosts_run + finding.ghosts_plain} ghosts, {finding.unknown} unknown outcomes"
+    yield plural(finding.ghosts_run + finding.ghosts_plain, "ghost")
+    yield plural(finding.unknown, "unknown outcome")
     if finding.requests:
-        yield f"{finding.requests} requests, {finding.errors_http} failed"
+        yield f"{plural(finding.requests, 'request')}, {finding.errors_http} failed"
     if finding.outage_s is not None:
-        yield f"longest outage {finding.outage_s:.2f} s"
+        yield f"longest outage {seconds(finding.outage_s, 2)} s"
     if finding.after_writable_s is not None:
-        yield f"good again {finding.after_writable_s * 1e3:.0f} ms after writable"
+        yield f"good again {milliseconds(finding.after_writable_s)} ms after writable"

@@ -8,6 +8,7 @@ from statistics import median
 
 from .checker import Finding
 from .limits import BY_NAME, LIMITS, PROMPT, SILENT, Limits
+from .plan import EXEC
 
 __all__ = ["as_json", "beyond", "broken", "judge"]
 
@@ -112,6 +113,9 @@ def as_json(finding: Finding, verdict: Sequence[str]) -> dict[str, object]:
         "run": case.number,
         "runs": case.of,
         "promote_after_s": case.promote_after_s if case.is_failover else None,
+        "dns_after_s": case.dns_after_s if case.fault != EXEC else None,
+        "old_primary": finding.facts.old_primary,
+        "new_primary": finding.facts.new_primary,
         "writable_s": _ms(finding.writable_s),
         "outage_s": _ms(finding.outage_s),
         "after_writable_s": _ms(finding.after_writable_s),
@@ -134,6 +138,8 @@ def as_json(finding: Finding, verdict: Sequence[str]) -> dict[str, object]:
         "slowest_request_s": _ms(finding.slowest_request_s),
         "phases": {name: _ms(value) for name, value in asdict(finding.phases).items()},
         "synchronous": finding.facts.synchronous,
+        "stuck": list(finding.stuck),
+        "trouble": finding.trouble or None,
         "ok": not verdict,
         "broken": list(verdict),
     }

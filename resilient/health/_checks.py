@@ -46,7 +46,8 @@ def database(
     """A connection of the pool can be taken and answers a query.
 
     `pool`: one of this library's or of psycopg_pool's, threads or asyncio, or a `.reader`;
-    `read_only`: a replica will do (this library's pools).
+    `read_only`: a replica will do (this library's pools).  `query`: what is asked.  Fails after
+    `timeout_s` seconds.
     """
     asked: dict[str, Any] = {"timeout": timeout_s, **({"read_only": True} if read_only else {})}
 
@@ -63,7 +64,8 @@ def database(
 
 def dns(name: str, *, resolver: Any = None, timeout_s: float = TIMEOUT_S) -> Check:
     """The name has an address.  `resolver`: a `Resolver` or an `AsyncResolver` of
-    `resilient.dns`; without one, one is made at the first check."""
+    `resilient.dns`; without one, one is made at the first check.  Fails after `timeout_s`
+    seconds."""
     made: list[Any] = [] if resolver is None else [resolver]
 
     def call() -> None:
@@ -83,6 +85,7 @@ def dns(name: str, *, resolver: Any = None, timeout_s: float = TIMEOUT_S) -> Che
 def http(url: str, *, client: Any = None, timeout_s: float = TIMEOUT_S) -> Check:
     """`GET url` is answered with a status below 400.  `client`: httpx2's, httpx's or this
     library's, either shell; without one, one of this library's is made at the first check.
+    Fails after `timeout_s` seconds.
 
     Give what the other service calls *live*: a ready that asks for others' ready goes out with
     the last of the chain.

@@ -41,6 +41,8 @@ class _Run:
 class Readiness:
     """Named checks: pools, URLs, names in DNS, functions, or `Check`s.  Thread-safe.
 
+    `checks`: by name; `named`: further ones as keyword arguments.
+
     `ConfigError` for what can't be checked, and without any check: that would be a ping, which
     says that all is well while nothing is.
     """
@@ -168,12 +170,13 @@ def _report(results: Mapping[str, str], began_at: float) -> Report:
 
 
 def ready(checks: Mapping[str, Any] | None = None, /, **named: Any) -> Report:
-    """Check once.  Who asks again and again keeps a `Readiness`, which starts no check twice."""
+    """Check once; `checks` and `named` as in `Readiness`.  Who asks again and again keeps a
+    `Readiness`, which starts no check twice."""
     return Readiness(checks, **named).check()
 
 
 async def ready_async(checks: Mapping[str, Any] | None = None, /, **named: Any) -> Report:
-    """The same from a task."""
+    """The same from a task; `checks` and `named` as in `Readiness`."""
     return await Readiness(checks, **named).check_async()
 
 

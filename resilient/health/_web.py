@@ -23,8 +23,12 @@ Headers = list[tuple[str, str]]
 
 
 def asgi_app(checks: Readiness | Mapping[str, Any] | None = None, /, **named: Any) -> Asgi:
-    """`GET /health/live` and `GET /health/ready` (ASGI 3).  The checks are `Readiness`'s, or
-    one of those."""
+    """`GET /health/live` and `GET /health/ready` (ASGI 3).
+
+    `checks` and `named` are those of `Readiness`, or `checks` is one.  Answers 200 or 503 with
+    JSON, 404 and 405.  The application raises `ValueError` for scopes other than `http` and
+    `lifespan`.
+    """
     readiness = _readiness(checks, named)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +52,10 @@ def asgi_app(checks: Readiness | Mapping[str, Any] | None = None, /, **named: An
 
 
 def wsgi_app(checks: Readiness | Mapping[str, Any] | None = None, /, **named: Any) -> Wsgi:
-    """The same for WSGI (PEP 3333).  `ConfigError` for coroutine functions and asyncio's pools."""
+    """The same for WSGI (PEP 3333); `checks` and `named` as in `asgi_app`.
+
+    Raises `ConfigError` for coroutine functions and asyncio's pools.
+    """
     readiness = _readiness(checks, named)
     readiness.refuse_coroutines()
 

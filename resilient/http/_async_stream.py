@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from . import _dial
+from . import _dial, _offline
 from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, clock
 from ._library import Library
 from ._readable import Readable
@@ -183,6 +183,7 @@ class AsyncBackend:
             stream = await self._own.connect_tcp(endpoint.address, endpoint.port, timeout)
             return AsyncStream(self._library, stream, slot, self._tls_names)
         if attempt is None:
+            _offline.check(self._library, host)
             return await self._own.connect_tcp(host, port, timeout, local_address, socket_options)
         attempt.call.waited(attempt, clock())
         # Closing takes a turn or two of the loop: what had to go is gone by then.

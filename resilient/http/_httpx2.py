@@ -57,7 +57,11 @@ DEFAULT: Any = httpx2.USE_CLIENT_DEFAULT
 
 
 class Transport(httpx2.HTTPTransport):
-    """`httpx2.HTTPTransport` that knows its endpoints.  `settings`: the environment's."""
+    """`httpx2.HTTPTransport` that knows its endpoints.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx2's; `limits` holds over all endpoints.
+    """
 
     def __init__(  # noqa: PLR0917  # the library's signature
         self,
@@ -84,6 +88,10 @@ class Transport(httpx2.HTTPTransport):
             self._pool = self._engine.pool
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it to an endpoint; elsewhere and again where that is right (docs/http.md).
+
+        Raises the library's errors, and those of `resilient.http.errors`.
+        """
         engine, send = self._engine, super().handle_request
         if engine is None or not _real():
             return send(request)
@@ -91,6 +99,7 @@ class Transport(httpx2.HTTPTransport):
         return send(request) if response is None else response
 
     def close(self) -> None:
+        """End its connections, and what watches its endpoints."""
         if self._engine is not None:
             self._engine.close()
         super().close()
@@ -107,7 +116,11 @@ class Transport(httpx2.HTTPTransport):
 
 
 class AsyncTransport(httpx2.AsyncHTTPTransport):
-    """`httpx2.AsyncHTTPTransport` that knows its endpoints.  `settings`: the environment's."""
+    """`httpx2.AsyncHTTPTransport` that knows its endpoints.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx2's; `limits` holds over all endpoints.
+    """
 
     def __init__(  # noqa: PLR0917  # the library's signature
         self,
@@ -134,6 +147,10 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
             self._pool = self._engine.pool
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send it to an endpoint; elsewhere and again where that is right (docs/http.md).
+
+        Raises the library's errors, and those of `resilient.http.errors`.
+        """
         engine, send = self._engine, super().handle_async_request
         answer = None if engine is None or not _async_real() else engine.handle(request, send)
         if answer is None:
@@ -142,6 +159,7 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
         return response
 
     async def aclose(self) -> None:
+        """End its connections, and what watches its endpoints."""
         if self._engine is not None:
             await self._engine.aclose()
         await super().aclose()
@@ -158,7 +176,12 @@ class AsyncTransport(httpx2.AsyncHTTPTransport):
 
 
 class Client(httpx2.Client):
-    """`httpx2.Client` over a `Transport`.  `settings`: the environment's."""
+    """`httpx2.Client` over a `Transport`.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx2's; times in seconds.  A request takes `extensions={"resilient": {...}}` (docs/http.md).
+    Raises the library's errors, and those of `resilient.http.errors`.
+    """
 
     def __init__(  # long: the library's signature
         self,
@@ -234,7 +257,12 @@ class Client(httpx2.Client):
 
 
 class AsyncClient(httpx2.AsyncClient):
-    """`httpx2.AsyncClient` over an `AsyncTransport`.  `settings`: the environment's."""
+    """`httpx2.AsyncClient` over an `AsyncTransport`.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx2's; times in seconds.  A request takes `extensions={"resilient": {...}}` (docs/http.md).
+    Raises the library's errors, and those of `resilient.http.errors`.
+    """
 
     def __init__(  # long: the library's signature
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._dataclass import dataclass
+from . import _offline
 
 
 class Untouched(dict[str, float | None]):
@@ -54,6 +55,8 @@ def network_is_real(*places: tuple[Any, str]) -> Callable[[], bool]:
     known = tuple((owner, name, getattr(owner, name)) for owner, name in places)
 
     def real() -> bool:
+        if _offline.is_on():
+            return False
         for owner, name, own in known:
             method = getattr(owner, name)
             if method is not own and not _only_watched(method, own):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any
 
-from . import _dial
+from . import _dial, _offline
 from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
 from ._library import Library
 from ._readable import Readable
@@ -248,6 +248,7 @@ class SyncBackend:
     ) -> Any:
         attempt = CURRENT.get()
         if attempt is None:
+            _offline.check(self._library, host)
             return self._own.connect_tcp(host, port, timeout, local_address, socket_options)
         attempt.call.waited(attempt, clock())
         self.settle()

@@ -60,7 +60,11 @@ DEFAULT: Any = httpx.USE_CLIENT_DEFAULT
 
 
 class Transport(httpx.HTTPTransport):
-    """`httpx.HTTPTransport` that knows its endpoints.  `settings`: the environment's."""
+    """`httpx.HTTPTransport` that knows its endpoints.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx's; `limits` holds over all endpoints.
+    """
 
     def __init__(  # noqa: PLR0917  # the library's signature
         self,
@@ -87,6 +91,10 @@ class Transport(httpx.HTTPTransport):
             self._pool = self._engine.pool
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it to an endpoint; elsewhere and again where that is right (docs/http.md).
+
+        Raises the library's errors, and those of `resilient.http.errors`.
+        """
         engine, send = self._engine, super().handle_request
         if engine is None or not _real():
             return send(request)
@@ -94,6 +102,7 @@ class Transport(httpx.HTTPTransport):
         return send(request) if response is None else response
 
     def close(self) -> None:
+        """End its connections, and what watches its endpoints."""
         if self._engine is not None:
             self._engine.close()
         super().close()
@@ -110,7 +119,11 @@ class Transport(httpx.HTTPTransport):
 
 
 class AsyncTransport(httpx.AsyncHTTPTransport):
-    """`httpx.AsyncHTTPTransport` that knows its endpoints.  `settings`: the environment's."""
+    """`httpx.AsyncHTTPTransport` that knows its endpoints.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx's; `limits` holds over all endpoints.
+    """
 
     def __init__(  # noqa: PLR0917  # the library's signature
         self,
@@ -137,6 +150,10 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
             self._pool = self._engine.pool
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it to an endpoint; elsewhere and again where that is right (docs/http.md).
+
+        Raises the library's errors, and those of `resilient.http.errors`.
+        """
         engine, send = self._engine, super().handle_async_request
         answer = None if engine is None or not _async_real() else engine.handle(request, send)
         if answer is None:
@@ -145,6 +162,7 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
         return response
 
     async def aclose(self) -> None:
+        """End its connections, and what watches its endpoints."""
         if self._engine is not None:
             await self._engine.aclose()
         await super().aclose()
@@ -161,7 +179,12 @@ class AsyncTransport(httpx.AsyncHTTPTransport):
 
 
 class Client(httpx.Client):
-    """`httpx.Client` over a `Transport`.  `settings`: the environment's."""
+    """`httpx.Client` over a `Transport`.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx's; times in seconds.  A request takes `extensions={"resilient": {...}}` (docs/http.md).
+    Raises the library's errors, and those of `resilient.http.errors`.
+    """
 
     def __init__(  # long: the library's signature
         self,
@@ -237,7 +260,12 @@ class Client(httpx.Client):
 
 
 class AsyncClient(httpx.AsyncClient):
-    """`httpx.AsyncClient` over an `AsyncTransport`.  `settings`: the environment's."""
+    """`httpx.AsyncClient` over an `AsyncTransport`.
+
+    `settings`: a `resilient.Settings`, default the environment.  All other arguments are
+    httpx's; times in seconds.  A request takes `extensions={"resilient": {...}}` (docs/http.md).
+    Raises the library's errors, and those of `resilient.http.errors`.
+    """
 
     def __init__(  # long: the library's signature
         self,

@@ -1,4 +1,4 @@
-"""Fixtures for tests that need the lab.
+"""Fixtures for this project's own tests that need the lab; others' are in `resilient.testing`.
 
 from resilient.lab.pytest_plugin import lab, session_lab  # in a conftest.py
 """
@@ -6,6 +6,7 @@ from resilient.lab.pytest_plugin import lab, session_lab  # in a conftest.py
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,18 +14,25 @@ from .binaries import find_binaries
 from .embedded import Lab
 from .options import FAULTS, LabError, LabOptions
 
-__all__ = ["lab", "session_lab", "skip_unless"]
+__all__ = ["lab", "running", "session_lab", "skip_unless"]
 
 
-@pytest.fixture(scope="session")
-def session_lab() -> Iterator[Lab]:
-    """One lab for the whole session.  Where there is no PostgreSQL the tests are skipped."""
+@contextmanager
+def running(options: LabOptions) -> Iterator[Lab]:
+    """A lab.  Where there is no PostgreSQL whoever asks is skipped."""
     try:
         find_binaries()
     except LabError as error:
         pytest.skip(str(error))
-    with Lab(LabOptions()) as running:
-        yield running
+    with Lab(options) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def session_lab() -> Iterator[Lab]:
+    """One lab for the whole session."""
+    with running(LabOptions()) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from .. import telemetry
 from .._logs import Line
 from ..core import failover, schedule
 from ..core import topology as core
-from ..core.drain import Fate, fate
+from ..core.drain import Fate, Phase, fate
 from ..core.health import ProbeConfig
 from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
@@ -96,7 +96,7 @@ class Cluster(Asking):
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
-        self._names = NameWatch(names, settings, self._apply)
+        self._names = NameWatch(names, settings, self._apply, self._clients)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
         self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
@@ -105,6 +105,10 @@ class Cluster(Asking):
         self.topology = self._state.topology
         self._lease.topology_changed(self.topology)
         self._monitor.call(self._start)
+
+    def _clients(self) -> int:
+        """Clients of the servers, as far as these tell; the most of any."""
+        return max((known.clients for _, known in self._state.known), default=0)
 
     # -- any thread
 
@@ -188,10 +192,11 @@ class Cluster(Asking):
         self._monitor.call(self._wakers.discard, waker)
 
     def at(self, when_s: float, link: Link, why: str) -> None:
-        """Abort the link at a monotonic time, unless it has connected by then."""
+        """Abort the link at a monotonic time, unless there is something to lose with it by then:
+        it has connected, and isn't expendable."""
 
         def expire() -> None:
-            if link.connecting:
+            if link.connecting or link.expendable:
                 link.abort(why)
 
         self._monitor.call(self._monitor.loop.call_at, when_s, expire)
@@ -238,11 +243,15 @@ class Cluster(Asking):
             with self._story_lock:
                 self._refusals = self._refusals.over(endpoint, secret, connected)
 
-    def log_in_refused(self, endpoint: Endpoint, secret: Hashable) -> None:
-        """Its credentials were refused."""
+    def log_in_refused(self, endpoint: Endpoint, secret: Hashable, words: str) -> None:
+        """Its credentials were refused, with these words."""
         now, draw = time.monotonic(), self._rng.random()
         with self._story_lock:
-            self._refusals = self._refusals.refused(endpoint, secret, now, draw)
+            self._refusals = self._refusals.refused(endpoint, secret, now, draw, words)
+
+    def refusal(self, endpoint: Endpoint) -> str:
+        """What the server said as it refused credentials last."""
+        return self._refusals.words(endpoint)
 
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is
@@ -359,7 +368,7 @@ class Cluster(Asking):
             end = fate(
                 *(old, new, where, link.generation),
                 connecting=link.connecting or link.expendable,
-                held=link.held,
+                held=link.phase is Phase.HELD,
                 seen=link.observed,
             )
             link.doubtful = view is not None and view.health is not Health.UP
@@ -371,13 +380,12 @@ class Cluster(Asking):
             ) or f"no longer the one to use (version {new.version})"
             if end is Fate.ABORT and new.foreign(where) and link.committing():
                 # Alive, and just another cluster's: what was sent before, it answers.
-                link.condemned = why
+                link.condemn(why)
                 self._monitor.loop.call_later(COMMITTING_S, self._condemn_again)
             elif end is Fate.ABORT:
                 link.abort(why)
             else:
-                link.condemned = why
-                link.held = end is Fate.HOLD
+                link.condemn(why, end)
                 self._dying.setdefault(where, until)
 
     def _condemn_again(self) -> None:

@@ -2,8 +2,8 @@
 
 A name is followed through `resilient.dns`: the resolver refreshes it ahead of expiry, wakes
 us when its answer changed, and says how a change is to be read (`strict`, `rotating`).  While
-nobody may write, or the writer is under suspicion, every name is asked again each `TROUBLED_S`
-past the cache: the record may move before its TTL ends.
+nobody may write, or the writer is under suspicion, every name is asked again past the cache, as
+often as `core.dns_pace` says: the record may move before its TTL ends.
 
 What a failure to resolve means for endpoints that are known:
 
@@ -18,12 +18,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import field
 
 from .._dataclass import dataclass
 from .._logs import Line
+from ..core import dns_pace
 from ..core.dns_names import address_of
 from ..core.model import Endpoint, Health, Topology
 from ..core.topology import Resolved
@@ -35,13 +37,13 @@ from .resolvers import SharedResolver
 
 logger = logging.getLogger("resilient.monitor")
 
-TROUBLED_S = 0.25
-#: troubled names are asked at that pace for so long, then at this one
-TROUBLED_FOR_S = 30.0
-LONG_TROUBLED_S = 0.5
 RETRY_S = 1.0
 #: the shortest pause between two looks that nobody asked for
 PAUSE_S = 0.05
+#: several clusters that follow one name ask for it no oftener together; a change wakes them all
+EVERY_S = 0.9 * dns_pace.BUSY_S
+#: the resolver refreshes names by itself no oftener than this
+WATCHED_S = 1.0
 
 Place = tuple[str, int]
 
@@ -91,8 +93,12 @@ class NameWatch:
         names: tuple[ConfiguredName, ...],
         settings: Settings,
         apply: Callable[[Resolved], None],
+        clients: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`clients`: how many the cluster has, this one included; 0: not known."""
         self.errors: dict[str, str] = {}
+        self._clients = clients
+        self._rng = random.Random()
         self._names = names
         self._settings = settings
         self._apply = apply
@@ -101,6 +107,9 @@ class NameWatch:
         self._tasks: list[asyncio.Task[None]] = []
         self._health: dict[str, Health] = {}
         self._troubled_at: float | None = None
+        #: whether names are asked past the cache: in a crowd a while after the trouble began
+        self._asking = False
+        self._first: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in self._names:
@@ -113,6 +122,7 @@ class NameWatch:
             self._tasks.append(loop.create_task(self._follow(followed, self._resolver)))
 
     async def close(self) -> None:
+        self._calm()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -128,38 +138,78 @@ class NameWatch:
             if dead and address and self._resolver is not None:
                 self._resolver.report_dead(address)
         if new.calm and not (new.writer is not None and new.writer.retired):
-            self._troubled_at = None
+            self._calm()
         elif self._troubled_at is None and any(
             # Nobody has answered yet, nor failed to: a name that was just resolved is fine.
             view.health is not Health.UNKNOWN
             for view in new.endpoints
         ):
-            self._troubled_at = time.monotonic()
-            for followed in self._followed:
-                followed.wake.set()
+            self._trouble()
+
+    def _trouble(self) -> None:
+        """From here on names are asked past the cache; all at once only if they are few."""
+        self._troubled_at = time.monotonic()
+        first_s = dns_pace.first_s(self._clients(), self._rng.random())
+        if first_s:
+            self._spare(first_s)
+            self._first = asyncio.get_running_loop().call_later(first_s, self._ask)
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asking = True
+        for followed in self._followed:
+            followed.wake.set()
+
+    def _calm(self) -> None:
+        if self._troubled_at is not None:
+            self._troubled_at, self._asking = None, False
+            self._spare(0.0)
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
+
+    def _spare(self, least_s: float) -> None:
+        """Refresh no name oftener than that, whatever its TTL; 0: as the TTLs say."""
+        for followed in self._followed:
+            for host, _ in followed.targets:
+                if self._resolver is not None:
+                    self._resolver.spare(host, "any", least_s)
 
     # -- one configured name
 
     async def _follow(self, followed: _Followed, resolver: SharedResolver) -> None:
         while True:
             followed.wake.clear()
+            began_at = time.monotonic()
             try:
                 pause_s = await self._look(followed, resolver)
             except Exception:
                 logger.exception("%s", Line(event="name.failed", name=followed.name.host))
                 pause_s = RETRY_S
             try:
-                async with asyncio.timeout(self._pace(pause_s)):
+                async with asyncio.timeout(self._pace(followed, resolver, pause_s, began_at)):
                     await followed.wake.wait()
             except TimeoutError:
                 continue
 
-    def _pace(self, seconds: float) -> float:
-        """How long to sleep on an answer: less while in trouble."""
+    def _pace(
+        self, followed: _Followed, resolver: SharedResolver, seconds: float, began_at: float
+    ) -> float:
+        """How long to sleep on an answer: while in trouble, as long as who gave it allows,
+        from one question to the next."""
+        now = time.monotonic()
         if self._troubled_at is None:
             return max(PAUSE_S, seconds)
-        long = time.monotonic() - self._troubled_at > TROUBLED_FOR_S
-        return LONG_TROUBLED_S if long else TROUBLED_S
+        if not self._asking:  # the first question is yet to come, and wakes us
+            return max(PAUSE_S, seconds, dns_pace.crowd_s(self._clients()))
+        clients, draw = self._clients(), self._rng.random()
+        heard = [resolver.heard(host, "any") for host, _ in followed.targets] or [None]
+        troubled_s = now - self._troubled_at
+        pause_s = min(dns_pace.pause_s(h, now, troubled_s, clients, draw) for h in heard)
+        if pause_s > WATCHED_S:
+            self._spare(2 * pause_s)
+        return max(pause_s / 2, began_at + pause_s - now)
 
     async def _look(self, followed: _Followed, resolver: SharedResolver) -> float:
         """Resolve all there is to it; seconds until the first answer expires."""
@@ -181,12 +231,13 @@ class NameWatch:
         if failures and not self._health:
             # Nobody is known at all, as when a pool is opened before its name is there.
             self._troubled_at = self._troubled_at or time.monotonic()
+            self._asking = True
         return RETRY_S if failures else until - time.monotonic()
 
     async def _list_places(self, followed: _Followed, resolver: SharedResolver) -> float:
         """The targets of a service, and until when that holds."""
         name = followed.name.host
-        services = await resolver.resolve_srv(name, fresh=self._troubled_at is not None)
+        services = await resolver.resolve_srv(name, fresh=self._asking)
         places = tuple((service.host, service.port) for service in services)
         old, followed.places = followed.places, places
         if sorted(old) != sorted(places):
@@ -217,7 +268,7 @@ class NameWatch:
         """Take in the answer for one target; when it expires."""
         host, port = place
         target = self._target(followed, place, resolver)
-        answer = await resolver.resolve(host, "any", fresh=self._troubled_at is not None)
+        answer = await resolver.resolve(host, "any", fresh=self._asking, every_s=EVERY_S)
         last, target.answer = target.answer, answer
         if last is not None and _content(answer) == _content(last) and not _newer(answer, last):
             return answer.expires_at

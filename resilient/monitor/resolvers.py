@@ -14,6 +14,7 @@ from dataclasses import field
 
 from .._dataclass import dataclass
 from ..core.dns_change import BypassLimiter
+from ..core.dns_pace import Heard
 from ..dns import Answer, AsyncResolver, Change, Family, Mode, Service
 from ..settings import Settings
 
@@ -100,8 +101,21 @@ class SharedResolver:
         self._watches: list[tuple[Name, Callback]] = []
         self._closed = False
 
-    async def resolve(self, name: str, family: Family = 4, *, fresh: bool = False) -> Answer:
-        return await self._resolver.resolve(name, family, fresh=fresh)
+    async def resolve(
+        self,
+        name: str,
+        family: Family = 4,
+        *,
+        fresh: bool = False,
+        every_s: float | None = None,
+    ) -> Answer:
+        return await self._resolver.resolve(name, family, fresh=fresh, every_s=every_s)
+
+    def heard(self, name: str, family: Family = 4) -> Heard | None:
+        return self._resolver.heard(name, family)
+
+    def spare(self, name: str, family: Family, least_s: float) -> None:
+        self._resolver.spare(name, family, least_s)
 
     async def resolve_early(self, name: str, *, fresh: bool = False) -> tuple[Answer, bool]:
         return await self._resolver.resolve_early(name, fresh=fresh)

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
+from ..core.drain import Fate, Phase
 from ..core.model import Endpoint, Observation
 
 #: where `tcpi_last_data_recv`, milliseconds in 4 bytes, stands in Linux's struct tcp_info
@@ -35,25 +36,24 @@ def _never() -> bool:
 class Link:
     """What ties a connection (or one that is still connecting) to its endpoint.
 
-    `condemned` is why the connection must not be used any more, empty while it may.
+    Its state is `phase` (`core.drain`); `condemned` says why it must not be used any more, and is
+    empty while it may.
     """
 
     __slots__ = (
         "__weakref__",
-        "_aborted",
         "_fd",
         "_inode",
         "begun_at",
         "committing",
         "condemned",
-        "connecting",
         "doubtful",
         "endpoint",
         "expendable",
         "generation",
-        "held",
         "looked_at",
         "observed",
+        "phase",
         "promoted",
         "questions",
         "readable",
@@ -64,16 +64,14 @@ class Link:
         self.endpoint = endpoint
         self.generation = generation
         self.begun_at = time.monotonic()
+        self.phase = Phase.CONNECTING
         self.condemned = ""
-        self.connecting = True
         #: its endpoint is under suspicion
         self.doubtful = False
-        #: nothing is lost with it (a ROLLBACK is under way)
+        #: nothing is lost with it: a ROLLBACK is under way, or what only confirms another
         self.expendable = False
         #: asked whether a COMMIT is under way on it
         self.committing: Callable[[], bool] = _never
-        #: its endpoint is dead and there is nowhere else to go
-        self.held = False
         #: when its socket was last looked at for a farewell
         self.looked_at = 0.0
         #: the monitor was told that its server takes writes now
@@ -84,7 +82,6 @@ class Link:
         self.witness: object = None
         #: what the probes have prepared in its session; likewise
         self.questions: object = None
-        self._aborted = False
         #: `readable(0)`: events on the socket, none when it is silent and open
         self.readable: Callable[[int], list[tuple[int, int]]] = _nothing
         self._fd = -1
@@ -93,7 +90,12 @@ class Link:
     @property
     def pending(self) -> bool:
         """Condemned, and whoever waits on it still waits."""
-        return bool(self.condemned) and not self._aborted
+        return self.phase is Phase.HELD or self.phase is Phase.DRAINING
+
+    @property
+    def connecting(self) -> bool:
+        """Its dial is under way."""
+        return self.phase is Phase.CONNECTING
 
     @property
     def pooled(self) -> bool:
@@ -103,7 +105,16 @@ class Link:
     @property
     def aborted(self) -> bool:
         """Its socket was shut down: what comes from it now is no acknowledgement."""
-        return self._aborted
+        return self.phase is Phase.ABORTED
+
+    def made(self) -> None:
+        """It is connected, and its server admitted."""
+        self.phase = self.phase.made()
+
+    def condemn(self, why: str, end: Fate = Fate.DRAIN) -> None:
+        """Not to be used any more; who uses it may finish."""
+        self.condemned = why
+        self.phase = self.phase.under(end)
 
     def bind(self, fd: int) -> None:
         """The link's socket is this descriptor from now on."""
@@ -124,8 +135,7 @@ class Link:
 
     def abort(self, why: str) -> bool:
         """Condemn, and wake whoever waits.  False when the socket is gone already."""
-        self.condemned = why
-        self._aborted = True
+        self.condemn(why, Fate.ABORT)
         sock = self._socket()
         if sock is None:
             return False

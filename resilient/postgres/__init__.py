@@ -6,11 +6,14 @@ from .errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
     FencedPrimary,
+    LockLost,
     NoEndpointAvailable,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
 )
 from .pool.listening import Gap
+from .pool.lock import Lock
+from .pool.lock_async import AsyncLock
 from .pool.public import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
@@ -20,12 +23,15 @@ from .pool.public import (
 
 __all__ = [
     "AsyncConnectionPool",
+    "AsyncLock",
     "AsyncNullConnectionPool",
     "CommitOutcomeUnknown",
     "ConnectionPool",
     "DeadlineExceeded",
     "FencedPrimary",
     "Gap",
+    "Lock",
+    "LockLost",
     "NoEndpointAvailable",
     "NullConnectionPool",
     "RetryBudgetExhausted",

@@ -11,6 +11,7 @@ __all__ = [
     "CommitOutcomeUnknown",
     "DeadlineExceeded",
     "FencedPrimary",
+    "LockLost",
     "NoEndpointAvailable",
     "RetryBudgetExhausted",
     "TransactionReplayMismatch",
@@ -43,6 +44,10 @@ class TransactionReplayMismatch(errors.TransactionReplayMismatch, psycopg.Operat
     """
 
     sqlstate = "40001"
+
+
+class LockLost(errors.LockLost, psycopg.OperationalError):
+    """The session that held an advisory lock is gone, and with it the lock."""
 
 
 class FencedPrimary(errors.FencedPrimary, psycopg.OperationalError):

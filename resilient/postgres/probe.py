@@ -129,9 +129,9 @@ class PgProber(Prober):
         self._census = _Census()
         #: of pools that keep no connection to ride on: how many sessions they have
         self._beside: dict[Endpoint, int] = {}
-        #: of all who would log in; and what was said where it was refused, until when that holds
+        #: of all who would log in; and until when who refused it counts as alive
         self.gate: Gate | None = None
-        self._rejected: dict[Endpoint, tuple[float, str]] = {}
+        self._rejected: dict[Endpoint, float] = {}
         #: those that are made on threads
         self._logins: defaultdict[Endpoint, list[bounded.Login]] = defaultdict(list)
         #: those whose new sessions write nothing by default; replaced, never changed: any thread
@@ -263,14 +263,14 @@ class PgProber(Prober):
                 self._refused.add(endpoint)
             refused = not unproved and credentials_refused(exc.sqlstate, text)
             if refused:
-                self._rejected[endpoint] = (time.monotonic() + GREETED_S, text)
+                self._rejected[endpoint] = time.monotonic() + GREETED_S
+                if self.gate is not None:
+                    self.gate.log_in_refused(endpoint, secret, text)
             raise ProbeError(kind, text) from exc
         except OSError as exc:
             raise ProbeError(connect_failure(None, str(exc)), str(exc)) from exc
         finally:
-            if self.gate is not None and refused:
-                self.gate.log_in_refused(endpoint, secret)
-            elif self.gate is not None:
+            if self.gate is not None and not refused:
                 self.gate.logged_in(endpoint, secret, pgconn is not None)
 
     async def _wait_for_leave(
@@ -281,11 +281,10 @@ class PgProber(Prober):
             if wait_s < NOT_NOW:
                 await asyncio.sleep(wait_s)
                 continue
-            until, text = self._rejected.get(endpoint, (0.0, "credentials were refused just now"))
-            if endpoint.address and time.monotonic() > until:
+            if endpoint.address and time.monotonic() > self._rejected.get(endpoint, 0.0):
                 await self._greet(endpoint)
-                self._rejected[endpoint] = (time.monotonic() + GREETED_S, text)
-            raise ProbeError(FailureKind.REJECTED, text)
+                self._rejected[endpoint] = time.monotonic() + GREETED_S
+            raise ProbeError(FailureKind.REJECTED, self.gate.refusal(endpoint))
 
     async def _greet(self, endpoint: Endpoint) -> None:
         """Does it answer the question for encryption?  That comes before any credentials."""
@@ -416,7 +415,7 @@ class PgProber(Prober):
         self._slow &= keep
         self._open &= keep
         self._refused &= keep
-        self._rejected = {one: said for one, said in self._rejected.items() if one in keep}
+        self._rejected = {one: at for one, at in self._rejected.items() if one in keep}
         for endpoint in [known for known in self._logins if known not in keep]:
             del self._logins[endpoint]
         self._read_only &= keep

@@ -30,6 +30,7 @@ class Dialect(stock.PGDialect_psycopg):
 
     @classmethod
     def get_pool_class(cls, url: Any) -> Any:
+        """The engine's pool is ours."""
         return Pool
 
     @classmethod
@@ -62,6 +63,8 @@ class Dialect(stock.PGDialect_psycopg):
             engine.raw_connection = partial(raw_connection, engine, bool(opts["read_only"]))
 
     def set_connection_execution_options(self, connection: Any, opts: Mapping[str, Any]) -> None:
+        """`read_only` takes another connection.  Raises `InvalidRequestError` within a
+        transaction."""
         super().set_connection_execution_options(connection, opts)
         if "read_only" in opts:
             if connection.in_transaction():

@@ -265,9 +265,11 @@ class Pool(pool.Pool):
         return self._most
 
     def checkedin(self) -> int:
+        """Connections that are idle."""
         return self._stats().get("pool_available", 0)
 
     def checkedout(self) -> int:
+        """Connections that are in use."""
         stats = self._stats()
         return stats.get("pool_size", 0) - stats.get("pool_available", 0)
 

@@ -21,12 +21,17 @@ URL = "postgresql+resilient://"
 
 
 def create_engine(url: Any = URL, *, settings: Settings | None = None, **kwargs: Any) -> Any:
-    """SQLAlchemy's `create_engine`, for this dialect whichever of PostgreSQL's the URL names."""
+    """SQLAlchemy's `create_engine`, for this dialect whichever of PostgreSQL's the `url` names.
+
+    Without a `url` the environment's (`RESILIENT_DATABASE_URL`).  `settings`: a
+    `resilient.Settings`, default the environment.  Raises `ArgumentError` for other databases.
+    """
     return sqlalchemy.create_engine(_ours(url), resilient_settings=settings, **kwargs)
 
 
 def create_async_engine(url: Any = URL, *, settings: Settings | None = None, **kwargs: Any) -> Any:
-    """SQLAlchemy's `create_async_engine` for this dialect."""
+    """SQLAlchemy's `create_async_engine` for this dialect; `url` and `settings` as in
+    `create_engine`."""
     return sqlalchemy.ext.asyncio.create_async_engine(
         _ours(url), resilient_settings=settings, **kwargs
     )

@@ -48,15 +48,16 @@ class Record:
 
     @classmethod
     def of(cls, failover_id: str, failover: Failover, labels: Mapping[str, str]) -> Record:
-        """One that begins."""
+        """One that begins.  `failover_id`: hexadecimal; `labels`: pool and database."""
         return cls(failover_id, dict(labels), failover, time.time() - time.monotonic())
 
     def end(self, result: str, at_s: float) -> None:
-        """It is over, so or so; monotonic seconds."""
+        """It is over, so or so, at `at_s` (monotonic seconds)."""
         self.result, self.ended_at = result, at_s + self.offset_s
 
     @property
     def started_at(self) -> float:
+        """When it was first suspected, seconds since the epoch."""
         return self.failover.started_at + self.offset_s
 
     @property

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from resilient.core.drain import Fate, fate
-from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+from resilient.core import drain
+from resilient.core.drain import Fate, Phase, fate
+from resilient.core.model import Endpoint, EndpointView, Health, Observation, Role, Topology
 
 A, B = Endpoint("a", "192.0.2.1", 5432), Endpoint("b", "192.0.2.2", 5432)
 PRIMARY = EndpointView(A, role=Role.PRIMARY, health=Health.UP, epoch=1)
@@ -71,3 +72,24 @@ def test_a_call_held_on_a_dead_server_is_cut_when_there_is_somewhere_to_go() -> 
     assert fate(dead, moved, A, 0) is Fate.HOLD
     replaced = _after(PROMOTED, writer=PROMOTED, epoch=2)
     assert fate(moved, replaced, A, 0, held=True) is Fate.ABORT
+
+
+def test_behind_one_address_an_outlived_primary_is_cut_with_whom_nothing_is_lost() -> None:
+    """Sessions that may be cut at any time (`connecting`) are judged by their own server too."""
+    group = replace(PRIMARY, group=True, epoch=2)
+    after = _after(group, writer=group, epoch=2)
+    old = Observation(Role.PRIMARY, timeline=1)
+    for connecting in (False, True):
+        assert fate(BEFORE, after, A, 0, connecting=connecting, seen=old) is Fate.ABORT
+        assert fate(BEFORE, after, A, 0, connecting=connecting) is Fate.KEEP
+
+
+def test_the_phases_are_as_the_header_says() -> None:
+    header = (drain.__doc__ or "").partition("phase ")[2].partition("\n\n")[0].splitlines()
+    columns = header[0].split()
+    for line in header[1:]:
+        name, *there = line.split()
+        here = Phase(name)
+        ends = {"made": here.made()} | {end.name.lower(): here.under(end) for end in Fate}
+        assert [ends[column].value for column in columns] == there
+    assert {line.split()[0] for line in header[1:]} == {phase.value for phase in Phase}

@@ -103,3 +103,30 @@ async def test_pools_follow_a_failover(real: tuple[Knot, Unbound]) -> None:
             await asyncio.gather(one.arrives(B, 5), other.arrives(B, 5))
             # unbound may keep the old record for its TTL; from then on TTL + 300 ms
             assert time.monotonic() - flipped_at <= 1 + 1 + 0.3
+
+
+async def test_a_cache_is_asked_when_its_record_is_over(real: tuple[Knot, Unbound]) -> None:
+    """Not before, but for a look a second; and then at once."""
+    knot, unbound = real
+    with Servers([A, B]) as servers:
+        knot.flip("kept.db.test", "a.db.test", 4)
+        dsn = f"host=kept.db.test port={servers.port} user=postgres dbname=postgres"
+        async with Pool("sync", dsn, settings(unbound)) as pool:
+            assert await pool.where() == A
+            await asyncio.sleep(5)  # it has been refreshed: the TTL was seen to fall
+            servers.members[0].kill()
+            knot.flip("kept.db.test", "b.db.test", 4)
+            told_at = 0.0
+
+            async def told() -> None:
+                nonlocal told_at
+                while inspect("kept.db.test", settings(unbound)).addresses != (B,):
+                    await asyncio.sleep(0.01)
+                told_at = time.monotonic()
+
+            async def arrived() -> float:
+                await pool.arrives(B, 8)
+                return time.monotonic()
+
+            _, arrived_at = await asyncio.gather(told(), arrived())
+            assert arrived_at - told_at <= 0.06 + 0.15  # and a connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,11 +27,16 @@ DRILL = [sys.executable, "-m", "resilient.cli", "drill", "--json"]
 
 
 def force(
-    lab: Lab, tmp_path: Path, strike: Callable[[], None], *argv: str, command: str = "touch {}"
+    lab: Lab,
+    tmp_path: Path,
+    strike: Callable[[], None],
+    *argv: str,
+    command: str = "touch {}",
+    dsn: str = "",
 ) -> tuple[int, list[dict[str, Any]], str]:
     """Run the drill; `strike` happens when its command does."""
     flag = tmp_path / "now"
-    argv = (*DRILL, "--dsn", lab.dsn, "--exec", command.format(flag), *argv)
+    argv = (*DRILL, "--dsn", dsn or lab.dsn, "--exec", command.format(flag), *argv)
     environment = {**os.environ, **lab.env("az2"), "RESILIENT_DATABASE_URL": ""}
     errors = tmp_path / "errors"
     with errors.open("w") as stderr:
@@ -95,7 +101,10 @@ def test_a_restart_in_place_is_one_too(lab: Lab, tmp_path: Path) -> None:
         lab.primary.stop("immediate")
         lab.primary.start()
 
-    code, (told,), err = force(lab, tmp_path, strike, "--rto", "20")
+    # by a name that only the lab's name server knows, not this machine's resolver
+    code, (told,), err = force(lab, tmp_path, strike, "--rto", "20", dsn=lab.writer_dsn)
+    assert told["endpoint"] == "cname", err
+    assert told["limits"] == {"outage_s": 20.0}
     assert (told["lost"], told["duplicated"], told["late_acks"]) == (0, 0, 0), err
     assert told["outage_s"] is not None
     assert code == (0 if told["ok"] else 1)
@@ -140,13 +149,60 @@ def test_tries_that_hang_leave_room_for_others(lab: Lab, monkeypatch: pytest.Mon
             conn.execute(f"drop table {TABLE}")
 
 
+@pytest.mark.lab
+def test_an_interrupt_in_the_middle_waits_for_a_server_that_drops_the_table(
+    lab: Lab, tmp_path: Path
+) -> None:
+    flag, html = tmp_path / "now", tmp_path / "drill.html"
+    argv = (*DRILL, "--dsn", lab.dsn, "--exec", f"touch {flag}", "--html", str(html))
+    environment = {**os.environ, **lab.env("az2"), "RESILIENT_DATABASE_URL": ""}
+    with subprocess.Popen(
+        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            until(flag.exists, 60)
+            run = lab.inject("crash", promote_after_s=1.5)
+            run.wait_struck()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    run.wait_done()
+    assert (process.returncode, out) == (1, ""), err
+    assert "waiting for a server that takes writes: DROP TABLE" in err
+    assert "interrupted" in err
+    assert "Nothing was measured" in err
+    assert table(lab) is None
+    assert not html.exists()  # a page about nothing would say that every limit held
+
+
+@pytest.mark.lab
+def test_a_preview_touches_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in lab.env("az2").items():
+        monkeypatch.setenv(name, value)
+    files = sorted(str(path) for path in Path.cwd().iterdir())
+    command = f"touch {Path.cwd() / 'ran'}"
+    dsn = f"{lab.writer_dsn} password=secret"
+    argv = ["drill", "--dry-run", "--json", "--exec", command, "--runs", "1", "--dsn", dsn]
+    done = CliRunner().invoke(app, argv)
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["ok"], told["problems"]) == (0, True, [])
+    (server,) = [text for text in told["touches"] if text.startswith("server ")]
+    assert f"{lab.primary.address}:{lab.port} (writer.db.test): primary" in server
+    assert any("public.resilient_drill: made anew" in text for text in told["touches"])
+    assert any(command in text for text in told["touches"])
+    assert "secret" not in done.stdout
+    assert table(lab) is None
+    assert sorted(str(path) for path in Path.cwd().iterdir()) == files
+
+
 def waiting(lab: Lab) -> int:
     query = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
     return int(str(lab.primary.execute(query)[0][0]))
 
 
-def until(reached: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + 15
+def until(reached: Callable[[], object], patience_s: float = 15.0) -> None:
+    give_up_at = time.monotonic() + patience_s
     while not reached():
         assert time.monotonic() < give_up_at
         time.sleep(0.02)
@@ -158,6 +214,27 @@ def test_a_system_that_cant_be_used(lab: Lab, tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "public.resilient_drill can't be made" in done.stderr
+    assert "user=…" in done.stderr  # what to change
+
+
+@pytest.mark.lab
+def test_a_name_that_nobody_knows_is_an_error_that_says_what_to_set(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESILIENT_DNS_NAMESERVERS", lab.dns_address)
+    record, html = tmp_path / "drill.jsonl", tmp_path / "drill.html"
+    argv = ["drill", "--dsn", "host=nobody.db.test user=app", "--exec", "true"]
+    argv += ["--record", str(record), "--html", str(html)]
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == 1
+    assert "nobody.db.test" in done.stderr
+    assert f"set RESILIENT_DNS_NAMESERVERS (now {lab.dns_address}) to name servers" in done.stderr
+    assert not record.exists()
+    assert not html.exists()
+    done = CliRunner().invoke(app, [*argv, "--dry-run", "--json"])
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["ok"]) == (1, False)
+    assert any("RESILIENT_DNS_NAMESERVERS" in problem for problem in told["problems"])
 
 
 @pytest.mark.parametrize(

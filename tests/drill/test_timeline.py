@@ -126,6 +126,7 @@ RECORDING = [
     step(500.1, "lost endpoint=a detail='x'"),
     version(500.1, 4, None, a="dead", b="up"),
     step(500.5, "promoted endpoint=b detail='timeline 2'"),
+    {"at": 500.5, "event": "endpoint", "endpoint": "b", "role": "primary", "version": 5},
     version(500.5, 5, "b", a="dead", b="up"),
     step(500.6, "over old=a new=b total_s=0.612 detect_s=0.100 promote_s=0.400 reconnect_s=0.112"),
     step(900, "lost endpoint=b detail='y'"),

@@ -30,8 +30,8 @@ HEAD = """\
 # Faults, and the tests that show what a client does in each
 
 Generated: `python -m tests.faults.table --write`. A test stands in a row because its docstring
-names the row; several cases of one test are one line, with the worst result of them. All of them
-need real servers but those that say *in virtual time*; what isn't installed is skipped, and
+names the row. Several cases of one test are one line, with the worst result of them. All of them
+need real servers but those that say *in virtual time*. What isn't installed is skipped, and
 *not run* says that nobody has run it for this page yet.
 
 | row | fault | test | result |

@@ -6,6 +6,8 @@ import asyncio
 import os
 
 from resilient import Settings
+from resilient.core.dns import Change
+from resilient.dns._watchers import Key, notify
 from resilient.monitor import resolvers
 
 ONE = Settings(dns_nameservers="127.0.0.1:1", dns_mode="a.test=strict", zone="az1")
@@ -31,15 +33,18 @@ async def test_a_watch_ends_with_its_user() -> None:
     told: list[str] = []
     first.watch("localhost", lambda _: told.append("first"), "any")
     end = second.watch("localhost", lambda _: told.append("second"), "any")
-    (tell,) = first._resolver._engine.watchers["localhost", "any"]
-    tell(None)  # type: ignore[arg-type]
+    key: Key = ("localhost", "any")
+    moved = await first.resolve(*key)
+    change = Change("localhost", None, moved, "strict", frozenset(), frozenset())
+    watched = first._resolver._engine.watched
+    notify(watched.calls([(key, change)]))
     assert told == ["first", "second"]
     await first.close()
-    tell(None)  # type: ignore[arg-type]
+    notify(watched.calls([(key, change)]))
     assert told == ["first", "second", "second"]
     end()
     end()
-    assert not second._resolver._engine.watchers
+    assert key not in watched
     await second.close()
 
 

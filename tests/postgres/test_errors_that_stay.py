@@ -51,6 +51,25 @@ def test_one_warning_at_once_and_an_error_that_says_what_to_change(
     assert "pool=orders" in line
 
 
+@pytest.mark.parametrize("statement", ["select 1", "wat"])
+def test_a_configure_that_fails_is_told_once_by_psycopg_pool(
+    lab: Lab, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    """In its own words, under its own logger; our connection was made."""
+
+    def configure(conn: Any) -> None:
+        conn.execute(statement)
+
+    with (
+        ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=2, configure=configure) as pool,
+        pytest.raises(psycopg_pool.PoolTimeout),
+    ):
+        pool.wait(1.3)
+    (line,) = (r for r in caplog.records if r.levelno >= logging.WARNING)
+    assert line.name == "psycopg.pool"
+    assert ("INTRANS" if statement == "select 1" else "wat") in line.getMessage()
+
+
 async def test_a_name_that_is_not_there(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     dsn = f"host=nowhere.example port={lab.port} user=app dbname=app"
     settings = settings_of(lab, database_url=dsn)

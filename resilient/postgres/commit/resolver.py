@@ -259,10 +259,10 @@ class Resolver:
         fresh.wire.sync_rep_warned = False
         link = fresh.wire.link
         assert link is not None
-        link.connecting = True  # nothing is lost with it: the deadline may cut it
+        link.expendable = True  # the deadline may cut it
         self.judge.pool.cut_at(deadline_at, link, "the deadline for an acknowledgement passed")
         result = yield from self._said_durably(fresh)
-        link.connecting = False
+        link.expendable = False
         if result.status not in (_TUPLES, pq.ExecStatus.COMMAND_OK):
             raise e.error_from_result(result)
         if fresh.wire.sync_rep_warned:

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
-from weakref import WeakSet
 
 import psycopg
 import psycopg_pool
@@ -24,9 +23,9 @@ from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
 from .._psycopg import ACT
+from .apart import AsyncApart
 from .attempts import Attempts
 from .base import remaining
-from .listening import Gap, listen_async, over
 from .proof import proves
 from .reader import AsyncReader, reader_of
 from .shell import deadline_in
@@ -37,15 +36,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class AsyncResilientPool(AsyncShell[ACT]):
+class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
     """What both public pools add: routing, `run`, `reader`, and their own errors."""
 
     #: of a pool that reads by default: the one for its explicit writes, once there was one
     _writing: Any = None
-
-    @cached_property
-    def _listening(self) -> WeakSet[Any]:
-        return WeakSet()
 
     @cached_property
     def _arranging(self) -> asyncio.Lock:
@@ -75,7 +70,7 @@ class AsyncResilientPool(AsyncShell[ACT]):
         was_open = not self._closed
         await super().close(timeout)
         if was_open:
-            over(self)
+            await self._end_apart()
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
@@ -114,9 +109,9 @@ class AsyncResilientPool(AsyncShell[ACT]):
         Without it the connection string says which (`target_session_attrs`), and where that
         doesn't either it is for writing, unless all that is configured are replicas.  An
         explicit write waits for a primary, and for one that takes writes by default.
-        `max_staleness_s` bounds a replica's lag; `after`, a token of `causal_token`, makes
-        the read see that commit.  Raises `PoolTimeout`; its subclass `NoEndpointAvailable`
-        when no endpoint fits.  Pair with `putconn`.
+        `timeout`: seconds, default the pool's.  `max_staleness_s` bounds a replica's lag; `after`,
+        a token of `causal_token`, makes the read see that commit.  Raises `PoolTimeout`; its
+        subclass `NoEndpointAvailable` when no endpoint fits.  Pair with `putconn`.
         """
         began_s = time.monotonic()
         try:
@@ -271,7 +266,8 @@ class AsyncResilientPool(AsyncShell[ACT]):
     ) -> AsyncIterator[ACT]:
         """A connection for a `with` block: committed at its end, rolled back on an error.
 
-        The arguments are those of `getconn`.
+        `timeout` (seconds), `read_only`, `max_staleness_s` and `after` are those of `getconn`, and
+        so are the errors.
         """
         conn = await self.getconn(
             timeout, read_only=read_only, max_staleness_s=max_staleness_s, after=after
@@ -297,14 +293,6 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """This pool for code that only reads: a pool of the same class, whose every checkout goes
         to a replica.  Closing it leaves this one open."""
         return cast(Self, reader_of(self, AsyncReader))
-
-    def listen(self, *channels: str) -> AsyncIterator[psycopg.Notify | Gap]:
-        """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
-        missing, after it listens again.  It has a session of its own, to the writer, for as long
-        as it is iterated; it ends when the pool is closed.  Raises psycopg's errors but those of
-        a session that ends or can't be had, which it goes on from.
-        """
-        return listen_async(self, channels)
 
     @overload
     async def run(
@@ -345,9 +333,10 @@ class AsyncResilientPool(AsyncShell[ACT]):
         """`fn(conn, *args, **kwargs)` in a transaction, rerun as a whole on a failover, a
         serialization failure (40001) or a deadlock (40P01).
 
-        `timeout`: seconds for everything but a statement that makes progress, default
-        `DEADLINE_S`.  Raises what `fn` raises; `CommitOutcomeUnknown` when the reply to the
-        COMMIT was lost, and then never runs it again by guess.
+        `read_only`: on a replica, and on another one after a conflict with recovery.  `timeout`:
+        seconds for everything but a statement that makes progress, default `DEADLINE_S`.  Raises
+        what `fn` raises; `CommitOutcomeUnknown` when the reply to the COMMIT was lost, and then
+        never runs it again by guess.
         """
         attempts = Attempts(self._core, timeout)
         try:

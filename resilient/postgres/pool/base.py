@@ -367,18 +367,23 @@ class PoolCore(Telling, ClusterListener):
     def dial_failed(self, dial: Dial, exc: BaseException) -> None:
         """Remember why, and tell the monitor what that says of the endpoint."""
         self.last_failure = exc
-        self.complaints.failed(self, dial.endpoint, exc)
+        if not dial.made:
+            self.complaints.failed(self, dial.endpoint, exc)
+        else:
+            self.complaints.unfit(self, dial.endpoint, exc)
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
         if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
-            self.cluster.log_in_refused(dial.endpoint, self._secret)
+            self.cluster.log_in_refused(dial.endpoint, self._secret, brief(exc))
         else:
             self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
-        if not dial.link.connecting:
-            return  # it had connected: what failed is the user's `configure`
-        dial.link.connecting = False  # the link outlives its dial in the error's traceback
+        if dial.made:
+            return  # what failed is the user's `configure`
+        condemned = dial.link.condemned
+        if not condemned:  # the link outlives its dial in the error's traceback
+            dial.link.condemn("the dial failed")
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
-            if kind is not FailureKind.SILENT and not dial.link.condemned:
+            if kind is not FailureKind.SILENT and not condemned:
                 self.cluster.report(dial.link, kind, brief(exc))
 
     def connected(self, conn: BaseConnection[Any], dial: Dial) -> None:
@@ -392,7 +397,7 @@ class PoolCore(Telling, ClusterListener):
         if keeper.link is None:
             keeper.wire.attach(dial.link)
             dial.link.bind(conn.pgconn.socket)
-            dial.link.connecting = False
+            dial.admitted()
         keeper.belongs(self)
         self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
         self.cluster.reconnected(dial.endpoint)

@@ -7,8 +7,10 @@ its line doesn't repeat; the attempts after the first are DEBUG lines of ours.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from ..._logs import Line
 from ...core.model import Endpoint, FailureKind
@@ -51,10 +53,16 @@ def name_advice(source: str) -> str:
     return _REFUSED_NAME.format(source)
 
 
+_numbers = itertools.count()
+_ALL: WeakValueDictionary[int, Complaints] = WeakValueDictionary()
+
+
 class Complaints:
     """Of one pool and its replicas'.  Written by any worker; a race repeats a line, at worst."""
 
     def __init__(self) -> None:
+        self._number = next(_numbers)
+        _ALL[self._number] = self
         #: what was said, of whom, and not taken back since
         self._said: dict[str, set[object]] = {}
         #: the last warning that there was nobody to dial, which has the reasons
@@ -84,6 +92,22 @@ class Complaints:
         again = logging.DEBUG if endpoint in where else logging.INFO
         where.add(endpoint)
         logger.log(logging.WARNING if loud else again, "%s", line)
+
+    def unfit(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
+        """A session was made, and the user's `configure` failed on it: psycopg_pool says so,
+        of the first that comes to it."""
+        text = brief(exc)
+        line = Line(event="connect.unfit", endpoint=endpoint.place, reason=text, **_labels(core))
+        logger.debug("%s", line)
+
+        exc._resilient_unfit = (self._number, text)  # type: ignore[attr-defined]
+
+    def told_unfit(self, text: str) -> bool:
+        """Was that said before?  It is now."""
+        told = self._said.setdefault(f"unfit {text}", set())
+        before = bool(told)
+        told.add("")
+        return before
 
     def nobody(self, core: PoolCore, exc: BaseException, intent: str) -> None:
         """There was nobody to dial."""
@@ -123,15 +147,22 @@ def _mark(exc: BaseException) -> None:
     exc._resilient_told = True  # type: ignore[attr-defined]
 
 
+def _was_told(arg: object) -> bool:
+    if isinstance(arg, BaseException):
+        number, text = getattr(arg, "_resilient_unfit", (-1, ""))  # it may be pickled: plain values
+        complaints = _ALL.get(number)
+        return getattr(arg, "_resilient_told", False) or (
+            complaints is not None and complaints.told_unfit(text)
+        )
+    return bool(getattr(link_of(arg), "condemned", ""))
+
+
 class _Repeats(logging.Filter):
     """Of psycopg_pool's lines, those whose matter was told."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         args: Any = record.args if isinstance(record.args, tuple) else ()
-        return not any(
-            getattr(arg, "_resilient_told", False) or bool(getattr(link_of(arg), "condemned", ""))
-            for arg in args
-        )
+        return not any(map(_was_told, args))
 
 
 logging.getLogger("psycopg.pool").addFilter(_Repeats())

@@ -52,7 +52,8 @@ def _empty(pool: Any) -> None:
     pool._growing = False
     pool._pool_full_event = None
     pool.__dict__.pop("_arranging", None)  # a thread that isn't here may hold it
-    pool.__dict__.pop("_listening", None)  # the parent's sessions
+    for name in ("_listening", "_locks"):  # the parent's sessions
+        pool.__dict__.pop(name, None)
     pool._nconns = pool._min_size
     pool._closed, pool._opened = True, False
     pool._fresh_lock()

@@ -21,6 +21,8 @@ from .loans import close
 
 #: pause before another try where dialling fails at once, in seconds
 PAUSE_S = 0.1
+#: the reason of a gap at the start
+BEGINS = "it has begun to listen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +40,26 @@ def _command(channel: str) -> sql.Composed:
     return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
 
 
-def over(pool: Any) -> None:
-    """The pool is closed: its listeners end."""
-    for conn in list(pool._listening):
-        link = link_of(conn)
-        if link is not None:
-            link.abort("the pool was closed")
+def _met(pool: Any, conn: Any) -> None:
+    """Its session was made.  It is cut where its server is no longer the one to use, also if that
+    lets others finish: nothing is lost with it."""
+    pool._listening.add(conn)
+    link = link_of(conn)
+    if link is not None:
+        link.expendable = True
 
 
-def listen(pool: Any, channels: tuple[str, ...]) -> Iterator[Notify | Gap]:
+def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[Notify | Gap]:
     """For a thread pool."""
-    ended: tuple[str, float] | None = None
+    if pool._core.reopen:  # in a forked child
+        pool._core.reopen = False
+        pool.open()
+    ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
             conn = pool._connect(pool._core.settings.deadline_s)
-            pool._listening.add(conn)
+            _met(pool, conn)
             conn.autocommit = True
             for channel in channels:
                 conn.execute(_command(channel))
@@ -71,14 +77,19 @@ def listen(pool: Any, channels: tuple[str, ...]) -> Iterator[Notify | Gap]:
                 close(conn)
 
 
-async def listen_async(pool: Any, channels: tuple[str, ...]) -> AsyncIterator[Notify | Gap]:
+async def listen_async(
+    pool: Any, channels: tuple[str, ...], gap_first: bool
+) -> AsyncIterator[Notify | Gap]:
     """For an asyncio pool."""
-    ended: tuple[str, float] | None = None
+    if pool._core.reopen:  # in a forked child
+        pool._core.reopen = False
+        await pool.open()
+    ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
             conn = await pool._connect(pool._core.settings.deadline_s)
-            pool._listening.add(conn)
+            _met(pool, conn)
             await conn.set_autocommit(True)
             for channel in channels:
                 await conn.execute(_command(channel))

@@ -83,7 +83,7 @@ def idle(core: Lender, endpoint: Endpoint) -> int:
     """How many idle connections to the endpoint the pool seems to have; one that was lent and is
     on its way back to an asyncio pool will be there first."""
     pool = core.lender()
-    if pool is None or not pool.serves(endpoint):
+    if pool is None or not pool._serves(endpoint):
         return 0
     return len(pool._pool) + len(core.lent)
 
@@ -91,13 +91,13 @@ def idle(core: Lender, endpoint: Endpoint) -> int:
 def sessions(core: Lender, endpoint: Endpoint) -> int:
     """How many sessions of the endpoint the pool has, or is about to have."""
     pool = core.lender()
-    return pool._nconns if pool is not None and pool.serves(endpoint) else 0
+    return pool._nconns if pool is not None and pool._serves(endpoint) else 0
 
 
 def keeps(core: Lender, endpoint: Endpoint) -> bool:
     """Does the pool keep connections to the endpoint, so that one can be idle?"""
     pool = core.lender()
-    return pool is not None and pool.serves(endpoint) and pool._keeps_idle
+    return pool is not None and pool._serves(endpoint) and pool._keeps_idle
 
 
 def unread(core: Lender) -> bool:
@@ -140,7 +140,7 @@ def _asked(core: Lender, endpoint: Endpoint, answer: Future[Conn | None]) -> boo
         answer.set_result(None)
         return True
     try:
-        return bool(pool.lend(endpoint, answer))
+        return bool(pool._try_lend(endpoint, answer))
     except RuntimeError:  # its loop is closed
         answer.set_result(None)
         return True
@@ -155,7 +155,7 @@ def _regained(core: Lender, conn: Conn) -> bool:
     pool = core.lender()
     if pool is not None and not pool.closed:
         try:
-            return bool(pool.regain(conn))
+            return bool(pool._try_regain(conn))
         except RuntimeError:  # its loop is closed
             pass
     core.lent.discard(conn)
@@ -191,7 +191,7 @@ class Loan:
         """It may take long: from here on it is out of the pool as a checkout is."""
         pool = self._core.lender()
         with suppress(RuntimeError):  # its loop is closed
-            if pool is not None and not pool.closed and not pool.miss(self.conn):
+            if pool is not None and not pool.closed and not pool._try_miss(self.conn):
                 asyncio.get_running_loop().call_later(RETRY_S, self.late)
 
     async def settle(self) -> None:

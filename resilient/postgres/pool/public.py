@@ -40,7 +40,13 @@ else:
 
 
 class ConnectionPool(ResilientPool[CT], Generic[CT]):
-    """psycopg_pool's `ConnectionPool`, living through failovers."""
+    """psycopg_pool's `ConnectionPool`, living through failovers.
+
+    `conninfo`: default the environment's (`RESILIENT_DATABASE_URL`).  `settings`: a
+    `resilient.Settings`, default the environment.  All other arguments are psycopg_pool's, times
+    in seconds.  Sizes are of the writer's connections; `docs/sizing.md` says what replicas have.
+    Raises `ConfigError` for settings that can't be used.
+    """
 
     def __init__(
         self,
@@ -89,7 +95,13 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
 
 
 class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
-    """psycopg_pool's `NullConnectionPool`, living through failovers."""
+    """psycopg_pool's `NullConnectionPool`, living through failovers.
+
+    `conninfo`: default the environment's (`RESILIENT_DATABASE_URL`).  `settings`: a
+    `resilient.Settings`, default the environment.  All other arguments are psycopg_pool's, times
+    in seconds.  Sizes are of the writer's connections; `docs/sizing.md` says what replicas have.
+    Raises `ConfigError` for settings that can't be used.
+    """
 
     def __init__(
         self,
@@ -138,7 +150,13 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
 
 
 class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
-    """psycopg_pool's `AsyncConnectionPool`, living through failovers."""
+    """psycopg_pool's `AsyncConnectionPool`, living through failovers.
+
+    `conninfo`: default the environment's (`RESILIENT_DATABASE_URL`).  `settings`: a
+    `resilient.Settings`, default the environment.  All other arguments are psycopg_pool's, times
+    in seconds.  Sizes are of the writer's connections; `docs/sizing.md` says what replicas have.
+    Raises `ConfigError` for settings that can't be used.
+    """
 
     def __init__(
         self,
@@ -187,7 +205,13 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
 
 
 class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
-    """psycopg_pool's `AsyncNullConnectionPool`, living through failovers."""
+    """psycopg_pool's `AsyncNullConnectionPool`, living through failovers.
+
+    `conninfo`: default the environment's (`RESILIENT_DATABASE_URL`).  `settings`: a
+    `resilient.Settings`, default the environment.  All other arguments are psycopg_pool's, times
+    in seconds.  Sizes are of the writer's connections; `docs/sizing.md` says what replicas have.
+    Raises `ConfigError` for settings that can't be used.
+    """
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ class Shell:
             pgconn.consume_input()
             pgconn.consume_input()
         except OperationalError as exc:
-            link.condemned = "the server closed the connection"
+            link.condemn("the server closed the connection")
             self._stats["connections_lost"] += 1
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
@@ -235,7 +235,7 @@ class Shell:
         if self._bound is None and new.writer is not None and not self._core.reads:
             replica = self._core.replicas.get(new.writer.endpoint)
             if replica is not None:
-                self._core.stock.extend(replica.release())
+                self._core.stock.extend(replica._release_idle())
         if self._possible(new):
             for task in list(self._core.parked):
                 self.run_task(task)
@@ -243,7 +243,7 @@ class Shell:
         if arranges and self._core.wanted_replicas() != set(self._core.replicas):
             self.run_task(self._arrange_task(self))
 
-    def release(self) -> list[Conn]:
+    def _release_idle(self) -> list[Conn]:
         """The idle connections that no caller has had, taken out for good (a replica's pool, on
         promotion).  The others are closed: what their sessions hold is nobody else's."""
         taken = list(self._pool)
@@ -260,7 +260,7 @@ class Shell:
 
     # -- probes on idle connections: under the pool's lock, or on its loop
 
-    def serves(self, endpoint: Endpoint) -> bool:
+    def _serves(self, endpoint: Endpoint) -> bool:
         """Do this pool's connections go to the endpoint?"""
         if self._bound is not None:
             return self._bound == endpoint

@@ -143,7 +143,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
                 self._core.dialled(dial, connected)
         return conn
 
-    async def renewed(self, conn: ACT, timeout: float, at: Endpoint | None = None) -> ACT:
+    async def _renewed(self, conn: ACT, timeout: float, at: Endpoint | None = None) -> ACT:
         """A new connection for a checkout whose own was lost, as fit for it as another checkout's:
         configured and checked.  With `at`, to this endpoint and no other."""
         deadline_at = deadline_in(timeout)
@@ -216,15 +216,15 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     # -- probes on idle connections, from the monitor's thread
 
-    def lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
+    def _try_lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
         """Answer with an idle connection or None, from the pool's own loop."""
         return self._on_loop(self._lend, endpoint, answer)
 
-    def miss(self, conn: ACT) -> bool:
+    def _try_miss(self, conn: ACT) -> bool:
         """A lent connection is overdue."""
         return self._on_loop(self._miss, conn)
 
-    def regain(self, conn: ACT) -> bool:
+    def _try_regain(self, conn: ACT) -> bool:
         """A lent connection comes back."""
         return self._on_loop(self._regain, conn)
 

@@ -148,7 +148,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
                 self._core.dialled(dial, connected)
         return conn
 
-    def renewed(self, conn: CT, timeout: float, at: Endpoint | None = None) -> CT:
+    def _renewed(self, conn: CT, timeout: float, at: Endpoint | None = None) -> CT:
         """A new connection for a checkout whose own was lost, as fit for it as another checkout's:
         configured and checked.  With `at`, to this endpoint and no other."""
         deadline_at = deadline_in(timeout)
@@ -204,21 +204,21 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             stale = self._take_stale()
         self._apply(old, new, stale)
 
-    def release(self) -> list[Any]:
+    def _release_idle(self) -> list[Any]:
         with self._lock:
-            return super().release()
+            return super()._release_idle()
 
     # -- probes on idle connections, on the monitor's thread: it waits for no lock
 
-    def lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
+    def _try_lend(self, endpoint: Endpoint, answer: Future[Any]) -> bool:
         """Answer with an idle connection or None.  False: not now."""
         return self._tried(partial(self._lend, endpoint, answer))
 
-    def miss(self, conn: CT) -> bool:
+    def _try_miss(self, conn: CT) -> bool:
         """A lent connection is overdue.  False: not now."""
         return self._tried(partial(self._miss, conn))
 
-    def regain(self, conn: CT) -> bool:
+    def _try_regain(self, conn: CT) -> bool:
         """A lent connection comes back.  False: not now."""
         if not self._lock.acquire(blocking=False):
             return False

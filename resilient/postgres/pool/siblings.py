@@ -15,13 +15,17 @@ WRITER = Wanted(Target.READ_WRITE)
 def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
     """The constructor's arguments of a replica's pool, from those of the pool it is for; without
     an endpoint those of the pool for its explicit writes, which keeps none warm."""
-    warm = pool._core.settings.standby_min_size if endpoint else 0
+    settings = pool._core.settings
+    warm = settings.standby_min_size if endpoint else 0
+    most = max(pool._max_size, 1) + warm
+    if endpoint and settings.replica_max_size is not None:
+        most = max(settings.replica_max_size, warm)
     suffix = (endpoint.address or endpoint.name) if endpoint else "writer"
     return {
         "connection_class": pool.connection_class,
         "kwargs": pool.kwargs,
         "min_size": warm,
-        "max_size": max(pool._max_size, 1) + warm,
+        "max_size": most,
         "configure": pool._configure,
         "check": pool._check,
         "reset": pool._reset,

@@ -160,6 +160,8 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
+            if self._closed:  # by its user: there is nothing to find out
+                raise
             fd, steps = -1, first_step(keeper.judge, gen, exc)
         while True:
             try:
@@ -253,6 +255,8 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
+            if self._closed:  # by its user: there is nothing to find out
+                raise
             fd, steps = -1, first_step(keeper.judge, gen, exc)
         while True:
             try:

@@ -31,7 +31,17 @@ class Dial:
     `judge` is given what the server said of itself; it raises to refuse the connection.
     """
 
-    __slots__ = ("began_at", "deadline_at", "endpoint", "judge", "link", "seen", "watch", "watched")
+    __slots__ = (
+        "began_at",
+        "deadline_at",
+        "endpoint",
+        "judge",
+        "link",
+        "made",
+        "seen",
+        "watch",
+        "watched",
+    )
 
     def __init__(
         self,
@@ -46,7 +56,7 @@ class Dial:
         self.deadline_at = deadline_at
         self.judge = judge
         self.watch = watch
-        self.watched = False
+        self.watched = self.made = False
         self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
@@ -99,7 +109,12 @@ class Dial:
                 raise e.OperationalError(str(exc)) from exc
             self.seen = Observation(Role.UNKNOWN)
         self.judge(self.seen)
-        self.link.connecting = False
+        self.admitted()
+
+    def admitted(self) -> None:
+        """There is a connection; what fails from here on is no dial's failure."""
+        self.made = True
+        self.link.made()
 
 
 current_dial: ContextVar[Dial | None] = ContextVar("resilient_dial", default=None)

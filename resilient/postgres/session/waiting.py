@@ -122,7 +122,7 @@ def abandon(keeper: Keeper, gen: Gen) -> None:
 class Renewing(Protocol):
     """A pool that makes another connection for one that was lost."""
 
-    def renewed(
+    def _renewed(
         self, conn: Connection[Any], timeout: float, at: Endpoint | None
     ) -> Connection[Any]: ...
 
@@ -130,7 +130,7 @@ class Renewing(Protocol):
 class AsyncRenewing(Protocol):
     """The same, for asyncio."""
 
-    async def renewed(
+    async def _renewed(
         self, conn: AsyncConnection[Any], timeout: float, at: Endpoint | None
     ) -> AsyncConnection[Any]: ...
 
@@ -150,7 +150,7 @@ def take(conn: Connection[Any], detour: Detour, fd: int) -> int:
     pool = cast("Renewing", conn._pool)
     try:
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-        return _came(detour, pool.renewed(conn, left_s, detour.at))
+        return _came(detour, pool._renewed(conn, left_s, detour.at))
     except Exception as exc:
         detour.failure = exc
         return fd
@@ -164,7 +164,7 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
     pool = cast("AsyncRenewing", conn._pool)
     try:
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
-        return _came(detour, await pool.renewed(conn, left_s, detour.at))
+        return _came(detour, await pool._renewed(conn, left_s, detour.at))
     except Exception as exc:
         detour.failure = exc
         return fd

@@ -1,0 +1,52 @@
+"""How many sessions a server has at most, by what was configured."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from resilient.lab import Lab
+from resilient.lab.postgres import Member
+
+from .conftest import Face, settings_of
+
+
+def sessions(lab: Lab, member: Member, name: str) -> int:
+    """Sessions of the program of this name."""
+    where = f"select count(*) from pg_stat_activity where application_name = '{name}'"
+    return int(lab.admin(member.zone, where)[0][0])
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("most", "warm"), [(None, 1), (1, 2)])
+async def test_readers_have_so_many_sessions_on_each_replica(
+    lab: Lab, face: Face, most: int | None, warm: int
+) -> None:
+    """`replica_max_size` bounds them, `standby_min_size` is the least; without it they are the
+    pool's `max_size` and the warm ones.  Who finds no place is served elsewhere.  A process has
+    one more while the monitor finds none of them idle, as at the start."""
+    near = lab.standbys[0]
+    name = f"sizes-{face.is_async}-{most}"
+    settings = settings_of(
+        lab, zone=near.zone, replica_max_size=most, standby_min_size=warm, probe_timeout_s=0.2
+    )
+    await face.open(f"{lab.dsn} application_name={name}", settings, min_size=1, max_size=3)
+    try:
+        await face.wait()
+        while len(face.pool._core.replicas) < 2:
+            await face.where()
+        expected = 3 + warm if most is None else max(most, warm)
+        assert {pool.max_size for pool in face.pool._core.replicas.values()} == {expected}
+        taken = [await face._call(face.pool.getconn, 5, read_only=True) for _ in range(5)]
+        try:
+            for member in lab.standbys:
+                assert sessions(lab, member, name) <= expected + 1
+            assert sessions(lab, lab.primary, name) <= 3 + 1
+        finally:
+            for conn in taken:
+                await face._call(face.pool.putconn, conn)
+    finally:
+        await face.close()
+    while any(sessions(lab, member, name) for member in lab.standbys):
+        await asyncio.sleep(0.01)
