@@ -46,6 +46,14 @@ SHIM = """\
 void begin(void) { CALLGRIND_START_INSTRUMENTATION; }
 void mark(void) { CALLGRIND_DUMP_STATS; }
 """
+NOTES = """\
+`python -m benchmarks.overhead.instructions --out benchmarks/results`: instructions of the client's
+calling thread for a call, psycopg_pool's, ours (`lsn`, replay on), and ours with
+`RESILIENT_REPLAY=off` and `RESILIENT_COMMIT_RESOLVER=off`. Worst first. `run` is beside the bare
+`transaction()`; of `executemany`, *rows* are those that are sent. Cells that weren't counted are
+left out; the same command goes on with them.
+
+"""
 _TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.M)
 HEAD = (
     "| mode | pattern | statements | given | rows | does | shell | psycopg_pool | ours | ratio"
@@ -132,7 +140,7 @@ def main(argv: Sequence[str]) -> int:
         _count(options, rows)
     found = rows.read()
     text = table(found)
-    (options.out / "instructions.md").write_text(text)
+    (options.out / "instructions.md").write_text(NOTES + text)
     print(json.dumps(found, ensure_ascii=False) if options.json else text)
     return 0
 
