@@ -4,17 +4,19 @@
 SHELL := /bin/sh
 VENV := .venv
 LOWEST := .venv-lowest
+APPS := .venv-apps
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 #: which Python makes .venv; the newest that is found, unless it is given: make PYTHON=…
 PYTHON ?=
 PSYCOPG ?=
 ARGS ?=
+APPS_OF ?=
 PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor_raw cursor_server \
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test lowest differential soak bench-failover bench-continuity bench-orm bench-http bench-scale \
+.PHONY: help drill test lowest differential soak peer-apps bench-failover bench-continuity bench-orm bench-http bench-scale \
   bench-idle bench-overhead docs generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
@@ -88,8 +90,11 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	  "$$PY" -m pytest -p plugin -p recorded -p no:asyncio -o cache_dir="$$cache" \
 	    -m "not slow" $(PEER_FILES) $(ARGS)
 
+peer-apps: $(APPS)/.dev  ## frameworks' own tests, stock and ours (APPS_OF='django=<checkout> procrastinate=<checkout>')
+	@$(PY) -m resilient.lab.namespace -- $(APPS)/bin/python -m tests.peer.apps $(APPS_OF)
+
 clean:  ## remove .venv and what tools leave behind
-	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(APPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per set of extras: made again when pyproject.toml is newer.
@@ -119,4 +124,12 @@ $(LOWEST)/.dev: pyproject.toml tools/lowest.py
 	@$(LOWEST)/bin/python tools/lowest.py > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
+	@touch $@
+
+# And one with what other people's tests need.
+$(APPS)/.dev: $(VENV)/.dev tests/peer/apps-requirements.txt
+	@sh .ci/venv "$(APPS)" "$(PYTHON)"
+	@echo "setting up $(APPS) with what the frameworks' tests need"
+	@$(APPS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -e '.[dev]' -r tests/peer/apps-requirements.txt
 	@touch $@

@@ -367,7 +367,7 @@ class Cluster(Asking):
             where, view = link.endpoint, new.find(link.endpoint)
             end = fate(
                 *(old, new, where, link.generation),
-                connecting=link.connecting or link.expendable,
+                connecting=link.connecting or link.expendable or link.follows,
                 held=link.phase is Phase.HELD,
                 seen=link.observed,
             )

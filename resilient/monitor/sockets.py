@@ -50,6 +50,7 @@ class Link:
         "doubtful",
         "endpoint",
         "expendable",
+        "follows",
         "generation",
         "looked_at",
         "observed",
@@ -70,6 +71,9 @@ class Link:
         self.doubtful = False
         #: nothing is lost with it: a ROLLBACK is under way, or what only confirms another
         self.expendable = False
+        #: it goes where the writer goes (a listener, a lock): a server that is no longer the one to
+        #: use isn't left to let it finish
+        self.follows = False
         #: asked whether a COMMIT is under way on it
         self.committing: Callable[[], bool] = _never
         #: when its socket was last looked at for a farewell

@@ -21,6 +21,8 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from ..postgres import AsyncConnectionPool, CommitOutcomeUnknown, ConnectionPool, Gap
 from .unknown import settled
 
+#: how the names of its channels for workers begin
+CHANNELS = "procrastinate_"
 #: what a worker is told after a gap: look for jobs
 LOOK = '{"type": "job_inserted", "job_id": 0}'
 Row = dict[str, Any]
@@ -119,12 +121,13 @@ class PsycopgConnector(stock.PsycopgConnector):
             await super().listen_notify(on_notification, channels)
             return
         names = tuple(channels)
+        workers = all(name.startswith(CHANNELS) for name in names)
         with wrap_exceptions():
-            async for event in pool.listen(*names, gap_first=True):
-                if isinstance(event, Gap):
-                    await on_notification(channel=names[0], payload=LOOK)
-                else:
+            async for event in pool.listen(*names, gap_first=workers):
+                if not isinstance(event, Gap):
                     await on_notification(channel=event.channel, payload=event.payload)
+                elif workers:
+                    await on_notification(channel=names[0], payload=LOOK)
 
 
 class SyncPsycopgConnector(StockSync):

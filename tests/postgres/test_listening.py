@@ -84,3 +84,18 @@ def notify(lab: Lab) -> None:
         ):
             pass
         conn.execute("select pg_notify('orders', 'now')")
+
+
+def test_a_listener_outlives_the_time_that_its_dial_had(lab: Lab) -> None:
+    """It isn't cut when its deadline for connecting passes, long after it has connected."""
+    settings = settings_of(lab, deadline_s=0.3)
+    with ConnectionPool(lab.dsn, settings=settings, min_size=1) as pool:
+        events = pool.listen("orders", gap_first=True)
+        assert isinstance(next(events), Gap)
+        with pool.lock("orders", timeout=0.3) as lock:
+            threading.Event().wait(0.6)
+            lock.check()
+        with pool.connection() as conn:
+            conn.execute("select pg_notify('orders', 'still')")
+        assert told(next(events)) == "orders: still"
+        events.close()  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def _met(pool: Any, conn: Any) -> None:
     pool._listening.add(conn)
     link = link_of(conn)
     if link is not None:
-        link.expendable = True
+        link.follows = True
 
 
 def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[Notify | Gap]:

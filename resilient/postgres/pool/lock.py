@@ -104,7 +104,7 @@ class Held:
         self._waiting = conn
         link = link_of(conn)
         if link is not None:
-            link.expendable = True
+            link.follows = True
         if self._pool.closed:
             raise psycopg_pool.PoolClosed("the pool was closed")
 

@@ -1,0 +1,195 @@
+"""Other people's suites with their own pools and with ours: `make peer-apps`.
+
+    python -m tests.peer.apps django=<checkout> procrastinate=<checkout>
+
+Each suite runs twice on a server of its own.  Told are both counts, and the tests that pass with
+stock and don't with ours; `apps.txt` lists those that are left out of that, with reasons.  Exit
+code 1: there are others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from .plugin import start_server
+
+HERE = Path(__file__).parent
+#: a suite may take so long, in seconds
+LIMIT_S = 3600.0
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+Results = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """`command`: arguments of Python, in the checkout; `{report}` is a file for the results,
+    `{ours}` what makes it ours, empty for stock.  `prepare`: SQL for its database."""
+
+    command: Sequence[str]
+    read: Callable[[str, Path], Results]
+    prepare: Sequence[str] = ()
+    ours: Sequence[str] = ()
+    stock: Sequence[str] = ()
+
+
+def read_junit(output: str, report: Path) -> Results:
+    """pytest's."""
+    if not report.exists():
+        raise SystemExit(f"the suite didn't run:\n{output[-3000:]}")
+    results = {}
+    for case in ET.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        kinds = {child.tag for child in case}
+        failed = kinds & {"failure", "error"}
+        results[name] = FAILED if failed else SKIPPED if "skipped" in kinds else PASSED
+    return results
+
+
+def read_unittest(output: str, report: Path) -> Results:
+    """unittest's, of verbosity 2."""
+    results = {}
+    pattern = r"^(\w+) \(([\w.]+)\)(?:.*\n)*?.*?\.\.\. (ok|skipped|FAIL|ERROR|expected failure)"
+    for name, where, told in re.findall(pattern, output, re.MULTILINE):
+        kind = {"ok": PASSED, "expected failure": PASSED, "skipped": SKIPPED}.get(told, FAILED)
+        results[where if where.endswith(name) else f"{where}.{name}"] = kind
+    if not results:
+        raise SystemExit(f"the suite didn't run:\n{output[-3000:]}")
+    return results
+
+
+#: a test that hangs is one that failed
+PYTEST = ("-m", "pytest", "-q", "--junitxml={report}", "-p", "no:cacheprovider", "--timeout=30")
+DJANGO = ("backends", "transactions", "transaction_hooks", "select_for_update", "postgres_tests")
+SUITES = {
+    "procrastinate": Suite(
+        (*PYTEST, "{ours}", "tests/integration"),
+        read_junit,
+        ours=("-p", "apps_plugin"),
+    ),
+    "sqlalchemy": Suite(  # prepared, and not run to its end yet
+        (
+            *(*PYTEST, "-p", "no:asyncio", "-p", "no:django", "{ours}", "--dburi={uri}"),
+            *("test/dialect/postgresql", "test/engine"),
+        ),
+        read_junit,
+        (
+            "CREATE SCHEMA test_schema",
+            "CREATE SCHEMA test_schema_2",
+            "CREATE EXTENSION hstore",
+            "CREATE EXTENSION citext",
+            "ALTER DATABASE peer SET default_text_search_config = 'pg_catalog.english'",
+        ),
+        ours=("-p", "apps_plugin"),
+    ),
+    "django": Suite(
+        (
+            *("tests/runtests.py", "--settings={settings}", "--parallel=1", "-v2", "--noinput"),
+            *DJANGO,
+        ),
+        read_unittest,
+        ours=("django_ours",),
+        stock=("django_stock",),
+    ),
+}
+
+
+def run(suite: Suite, checkout: Path, ours: bool) -> Results:
+    """Its tests by what became of them, on a new server."""
+    with ExitStack() as stack:
+        dsn = conninfo_to_dict(start_server(stack))
+        host, port, user, name = (str(dsn[key]) for key in ("host", "port", "user", "dbname"))
+        with psycopg.connect(**dsn, autocommit=True) as conn:  # type: ignore[arg-type]
+            for statement in suite.prepare:
+                conn.execute(statement.encode())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        report = folder / "report.xml"
+        words: Mapping[str, str] = {
+            "report": str(report),
+            "uri": f"postgresql+psycopg://{user}@{host}:{port}/{name}",
+            "settings": "".join(suite.ours if ours else suite.stock),
+        }
+        extra = suite.ours if ours else suite.stock
+        command = [sys.executable]
+        for word in suite.command:
+            command += extra if word == "{ours}" else [word.format(**words)]
+        env = {
+            **os.environ,
+            "PGHOST": host,
+            "PGPORT": port,
+            "PGUSER": user,
+            "PGDATABASE": name,
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parents[1]))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        done = subprocess.run(
+            command, cwd=checkout, env=env, timeout=LIMIT_S, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        return suite.read(done.stdout, report)
+
+
+def left_out(name: str) -> dict[str, str]:
+    """`suite  test  reason`, one a line: test → reason; a test may end in `*`."""
+    lines = (HERE / "apps.txt").read_text().splitlines()
+    rows = (line.split(maxsplit=2) for line in lines if line.strip() and line[0] != "#")
+    return {test: reason for suite, test, reason in rows if suite == name}
+
+
+def reason(test: str, reasons: Mapping[str, str]) -> str:
+    """Why it is left out; empty: it isn't."""
+    for each, why in reasons.items():
+        if test == each or (each.endswith("*") and test.startswith(each[:-1])):
+            return why
+    return ""
+
+
+def counts(results: Results) -> str:
+    found = [f"{sum(1 for r in results.values() if r == kind)} {kind}"
+             for kind in (PASSED, FAILED, SKIPPED)]  # fmt: skip
+    return ", ".join(found)
+
+
+def main(argv: Sequence[str]) -> int:
+    """How many tests fail with ours that pass with stock, as an exit code."""
+    if not argv:
+        print(__doc__, file=sys.stderr)
+        return 2
+    worst = 0
+    for text in argv:
+        name, _, path = text.partition("=")
+        if name not in SUITES or not Path(path).is_dir():
+            print(
+                f"{text}: accepted: one of {', '.join(SUITES)}, and its checkout", file=sys.stderr
+            )
+            return 2
+        stock, ours = (run(SUITES[name], Path(path), which) for which in (False, True))
+        reasons = left_out(name)
+        worse = sorted(
+            test for test, result in stock.items()
+            if result == PASSED and ours.get(test, "missing") != PASSED
+        )  # fmt: skip
+        excused = {test: why for test in worse if (why := reason(test, reasons))}
+        print(f"{name}: stock {counts(stock)}; ours {counts(ours)}")
+        for test in worse:
+            print(f"  {ours.get(test, 'missing')} {test}  {excused.get(test, '!')}")
+        worst |= len(worse) > len(excused)
+        if kept := os.environ.get("PEER_KEEP"):
+            Path(kept, f"{name}.json").write_text(json.dumps({"stock": stock, "ours": ours}))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
