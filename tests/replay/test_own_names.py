@@ -55,3 +55,22 @@ async def test_a_write_of_its_own_is_not_sent_to_a_session_that_has_ended(
         await shell.do(conn.execute, INSERT, (act, 1))
         assert conn.info.backend_pid != pid
     assert sorted(numbers(lab, act)) == [0, 1]
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+async def test_an_executemany_in_a_block_asks_behind_its_last_row(
+    tables: Lab, lab: Lab, shell: Shell, autocommit: bool
+) -> None:
+    """COMMIT needs no round trip of its own for it."""
+    act = next(_names)
+    async with shell.opened(lab) as pool, shell.within(pool.connection()) as conn:
+        journal = conn._resilient.judge.journal
+        await shell.do(conn.set_autocommit, autocommit)
+        async with shell.within(conn.transaction()):
+            rows = [(act, number) for number in range(40)]
+            await shell.do(conn.cursor().executemany, INSERT, rows)
+            assert journal.mark is not None
+            assert not journal.blind
+            assert journal.marked == len(journal.entries) - 1
+        await shell.do(conn.set_autocommit, False)
+    assert sorted(numbers(lab, act)) == list(range(40))

@@ -200,7 +200,7 @@ class Committer:
                 result = yield from self._answer()
         finally:
             wire.committing = False
-        if why := self._void():
+        if (link := wire.link) is not None and link.aborted and (why := self._void()):
             raise e.OperationalError(why)
         if wire.sync_rep_warned:
             raise self.judge.unconfirmed()

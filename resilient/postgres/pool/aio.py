@@ -133,15 +133,16 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
             self._core.reopen = False
             await self.open()
         core = self._core
-        reads = core.reads
-        if read_only is None and reads and core.bounded(max_staleness_s, after):
-            read_only = True
-        if read_only and (after is None or core.replicas_may_have(after)):
-            return await self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
-        if reads and (read_only is False or after is not None):
-            return await self._getconn_writer(timeout, bool(read_only))
-        if not read_only and core.barred() and (read_only is False or core.wanted.strict):
-            timeout = await self._until_writable(timeout)
+        if not (read_only is None and core.plain):
+            reads = core.reads
+            if read_only is None and reads and core.bounded(max_staleness_s, after):
+                read_only = True
+            if read_only and (after is None or core.replicas_may_have(after)):
+                return await self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
+            if reads and (read_only is False or after is not None):
+                return await self._getconn_writer(timeout, bool(read_only))
+            if not read_only and core.barred() and (read_only is False or core.wanted.strict):
+                timeout = await self._until_writable(timeout)
         try:
             conn = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
@@ -242,13 +243,17 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
     async def putconn(self, conn: ACT) -> None:
         self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
-        replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
-        if home is not None and home is not self and (replica or home is self._writing):
+        if home is not self and home is not None and self._is_ours(home):
             await home.putconn(conn)
         else:
             if self._on_checkin(conn):
                 await self._untell(conn)
             await super().putconn(conn)
+
+    def _is_ours(self, home: object) -> bool:
+        """Is it one of the pools beside this one?"""
+        replica = isinstance(home, AsyncReplicaPool) and home.owner() is self
+        return replica or home is self._writing
 
     @asynccontextmanager
     async def connection(

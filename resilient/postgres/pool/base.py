@@ -100,6 +100,8 @@ class PoolCore(Telling, ClusterListener):
         self._changed = changed
         #: its own connections have gone to replicas
         self.read_from = False
+        #: see `plain`: for which topology it was asked last
+        self._plain: tuple[Topology | None, bool] = (None, False)
         #: instead of what the connection string says of roles
         self.purpose: Wanted | None = None
         #: in a forked child: the pool was open in its parent
@@ -168,6 +170,7 @@ class PoolCore(Telling, ClusterListener):
             return
         old, self.shared = self.shared, clusters.attach(wanted, self.settings)
         self._target = wanted
+        self._plain = (None, False)
         if old is not None:
             clusters.detach(old)
         self._said, self._stories = None, self.shared.cluster.stories
@@ -253,6 +256,16 @@ class PoolCore(Telling, ClusterListener):
         if self.purpose is not None or self._target is None:
             return False
         return self._target.wanted.reads(self.topology)
+
+    @property
+    def plain(self) -> bool:
+        """Does a checkout that says nothing go to the writer, and wait for nothing else?  Asked
+        once for each topology: every checkout does."""
+        topology = self.topology
+        known = self._plain
+        if known[0] is not topology:
+            known = self._plain = (topology, not (self.reads or self.barred()))
+        return known[1]
 
     def serves(self, endpoint: Endpoint) -> bool:
         """Do the pool's own connections go there?"""

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any, TypeVar
 
 from psycopg import OperationalError, pq
@@ -146,7 +147,7 @@ class Shell:
             return True
         if link.condemned:
             return False
-        now = time.monotonic()
+        now = monotonic()
         if now - link.looked_at < LOOK_S:
             return True
         link.looked_at = now
@@ -330,11 +331,15 @@ class Shell:
         keeper = keeper_of(conn)
         if keeper is None:
             return
-        keeper.end_reading()
-        link, bound = keeper.link, self._bound
+        if keeper.for_reading:
+            keeper.end_reading()
+        link, bound = keeper.wire.link, self._bound
         if link is None:
             return
-        away = bound != link.endpoint if bound is not None else self._core.misplaced(conn)
+        if bound is None:
+            away = self._core.read_from and self._core.misplaced(conn)
+        else:
+            away = bound != link.endpoint
         if link.condemned or away:
             conn._expire_at = 0.0
 

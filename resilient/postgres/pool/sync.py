@@ -139,15 +139,16 @@ class ResilientPool(Apart, SyncShell[CT]):
             self._core.reopen = False
             self.open()
         core = self._core
-        reads = core.reads
-        if read_only is None and reads and core.bounded(max_staleness_s, after):
-            read_only = True
-        if read_only and (after is None or core.replicas_may_have(after)):
-            return self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
-        if reads and (read_only is False or after is not None):
-            return self._getconn_writer(timeout, bool(read_only))
-        if not read_only and core.barred() and (read_only is False or core.wanted.strict):
-            timeout = self._until_writable(timeout)
+        if not (read_only is None and core.plain):
+            reads = core.reads
+            if read_only is None and reads and core.bounded(max_staleness_s, after):
+                read_only = True
+            if read_only and (after is None or core.replicas_may_have(after)):
+                return self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
+            if reads and (read_only is False or after is not None):
+                return self._getconn_writer(timeout, bool(read_only))
+            if not read_only and core.barred() and (read_only is False or core.wanted.strict):
+                timeout = self._until_writable(timeout)
         try:
             conn = super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
@@ -248,13 +249,17 @@ class ResilientPool(Apart, SyncShell[CT]):
     def putconn(self, conn: CT) -> None:
         self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
-        replica = isinstance(home, ReplicaPool) and home.owner() is self
-        if home is not None and home is not self and (replica or home is self._writing):
+        if home is not self and home is not None and self._is_ours(home):
             home.putconn(conn)
         else:
             if self._on_checkin(conn):
                 self._untell(conn)
             super().putconn(conn)
+
+    def _is_ours(self, home: object) -> bool:
+        """Is it one of the pools beside this one?"""
+        replica = isinstance(home, ReplicaPool) and home.owner() is self
+        return replica or home is self._writing
 
     @contextmanager
     def connection(

@@ -17,10 +17,10 @@ from ...core.model import Endpoint, EndpointView, Role, Topology
 from ...telemetry import instruments, names
 from ...telemetry.names import Metric
 from ...telemetry.records import Record
-from ..session.keeper import keeper_of
 
 if TYPE_CHECKING:
     from ...core.budget import RetryBudget
+    from ..session.keeper import Keeper
     from ..target import Target
     from . import clusters
 
@@ -119,13 +119,14 @@ class Telling:
     def handed_out(self, conn: Any, began_s: float) -> None:
         """A checkout that was begun then has this connection."""
         now = time.monotonic()
-        keeper = keeper_of(conn)
+        waited_s = now - began_s
+        keeper: Keeper | None = getattr(conn, "_resilient", None)
         if keeper is not None:
             keeper.out_since_s = now
-        instruments.record(names.WAIT_TIME, now - began_s, self._said or self.said)
-        if now - began_s > WAITED_S and (stories := self.stories) is not None:
+        instruments.record(names.WAIT_TIME, waited_s, self._said or self.said)
+        if waited_s > WAITED_S and (stories := self.stories) is not None:
             stories.tell()
-            stories.waited(began_s, names.WAITED, seconds=now - began_s)
+            stories.waited(began_s, names.WAITED, seconds=waited_s)
 
     def gave_up(self, began_s: float) -> None:
         """It got none."""
@@ -136,9 +137,8 @@ class Telling:
 
     def came_back(self, conn: Any) -> None:
         """A checkout is over."""
-        keeper = keeper_of(conn)
-        since_s = keeper.out_since_s if keeper is not None else 0.0
-        if keeper is not None and since_s:
+        keeper: Keeper | None = getattr(conn, "_resilient", None)
+        if keeper is not None and (since_s := keeper.out_since_s):
             keeper.out_since_s = 0.0
             said = self._said or self.said
             instruments.record(names.USE_TIME, time.monotonic() - since_s, said)

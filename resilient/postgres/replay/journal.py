@@ -6,6 +6,7 @@ held.  What is recorded costs no more for a million rows than for some thousand.
 with few rows are held to the bounds when somebody asks, or when there are more.
 """
 
+# long: what is kept of a transaction, and its bounds, in one piece
 from __future__ import annotations
 
 import re
@@ -19,13 +20,13 @@ from psycopg.pq.abc import PGresult
 from ...core.outcome import Mark
 from ..commit.facts import Written, mark_of
 from .catalogue import Asked
-from .results import digest, estimate
+from .results import EMPTY_BYTES, digest, estimate
 from .statements import Traits, traits
 
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
 DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024
 #: results with so few rows aren't looked at before there are so many statements
-FEW_ROWS, AT_ONCE = 64, 8
+FEW_ROWS, AT_ONCE = 64, 16
 #: a block that has written is fresh for so long, in seconds
 FRESH_S = 0.05
 #: a statement's text in an error is cut to this many characters
@@ -50,7 +51,10 @@ _TEXT = pq.Format.TEXT
 def kept(params: Any) -> Any:
     """The parameters as bytes that nobody changes: a caller may fill its buffer again, and a
     dumper's may be one (C: bytearray)."""
-    return [p if p is None or type(p) is bytes else bytes(p) for p in params]
+    try:
+        return list(map(bytes, params))
+    except TypeError:  # there is a NULL
+        return [None if p is None else bytes(p) for p in params]
 
 
 class Entry:
@@ -288,14 +292,47 @@ class Journal:
         if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
             self.measure()
 
-    def measure(self) -> None:
-        """Hold to the bounds what was added since this was last done."""
-        entries, start = self.entries, self.measured
-        self.measured = len(entries)
+    def add_all(self, entries: list[Entry], answers: list[list[PGresult]]) -> None:
+        """Rows of one statement were answered, each by itself."""
+        if entries:
+            self.rule_out(traits(entries[0].query).hazard)
+        if self.hazard:
+            for entry, results in zip(entries, answers, strict=False):
+                self.add(entry, results)
+            return
+        self.measure()
+        for entry, results in zip(entries, answers, strict=False):
+            entry.results = results
+        self.entries += entries
+        if any(results[0].ntuples for results in answers):
+            self.measure()
+            return
+        # No rows in any of them: all that is held is what was sent.
+        self.measured = len(self.entries)
         self.due = self.measured + AT_ONCE
-        for entry in entries[start:]:
+        for entry in entries:
+            self.size += len(entry.query) + EMPTY_BYTES
+            if entry.params:
+                self.size += sum(map(len, filter(None, entry.params)))
+        if self.size > self.max_bytes:
+            self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
+        elif self.measured > self.max_statements:
+            self.over_statements()
+
+    def measure(self) -> None:
+        """Hold to the bounds what was added since this was last done, up to the first that is in
+        a pipeline yet."""
+        entries, start = self.entries, self.measured
+        for number in range(start, len(entries)):
+            entry = entries[number]
+            if entry.waiting:
+                break
+            self.measured = number + 1
             if entry.results is not None:
                 self._hold(entry, entry.results)
+                if self.hazard:
+                    return
+        self.due = self.measured + AT_ONCE
         if len(self.entries) > self.max_statements:
             self.over_statements()
 
@@ -304,9 +341,8 @@ class Journal:
         for result in results:
             size += estimate(result)
         if entry.params:
-            size += sum(len(value) for value in entry.params if value is not None)
-        cells = sum(result.ntuples * result.nfields for result in results)
-        if DIGEST_BYTES < size <= DIGEST_MOST and cells <= DIGEST_CELLS:
+            size += sum(map(len, filter(None, entry.params)))
+        if DIGEST_BYTES < size <= DIGEST_MOST and _cells(results) <= DIGEST_CELLS:
             entry.results, entry.digest = None, digest(results)
             size = len(entry.query) + len(entry.digest)
         else:
@@ -318,8 +354,9 @@ class Journal:
     def queued(self, entry: Entry) -> None:
         """A statement was put into a pipeline."""
         what = traits(entry.query)
-        self.sets |= what.session
-        self.hazard = self.hazard or what.hazard
+        if what.special:
+            self.sets |= what.session
+            self.hazard = self.hazard or what.hazard
         self.blind = True
         if not self.hazard:
             self.entries.append(entry)
@@ -329,9 +366,11 @@ class Journal:
     def answered(self, entry: Entry, results: list[PGresult]) -> None:
         """The answer to a queued statement came."""
         entry.waiting = False
-        self.measure()  # it isn't the last one
-        if not self.hazard:
-            self._hold(entry, results)
+        if self.hazard:
+            return
+        entry.results = results
+        if len(self.entries) >= self.due or results[0].ntuples > FEW_ROWS:
+            self.measure()
 
     def over_statements(self) -> None:
         self._forget(f"more than {self.max_statements} statements", "REPLAY_MAX_STATEMENTS")
@@ -385,6 +424,10 @@ class Session:
     def clear(self) -> None:
         self.settings.clear()
         self.hazard = ""
+
+
+def _cells(results: list[PGresult]) -> int:
+    return sum(result.ntuples * result.nfields for result in results)
 
 
 def _folded(name: bytes) -> bytes:

@@ -32,6 +32,7 @@ _BAD = pq.ConnStatus.BAD
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _COMMAND = pq.ExecStatus.COMMAND_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
+_DONE = frozenset((_COMMAND, _TUPLES))
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
 
 
@@ -61,7 +62,7 @@ class Sender:
         return FLUSHED
 
     # long: every block passes here, a call saved is a microsecond
-    def send(  # noqa: PLR0912
+    def send(  # noqa: PLR0912, PLR0915
         self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, rider: bytes
     ) -> Gen:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
@@ -71,21 +72,27 @@ class Sender:
         new = cur._query_cls is not PostgresQuery and issubclass(
             cur._query_cls, PostgresClientQuery
         )
+        query = entry.query
         prep, name = self.host.prepare(entry, False if new else prepare)
         pgconn.enter_pipeline_mode()
         try:
             if begin:
                 pgconn.send_query_params(begin, None)
+            before = 1 if begin else 0
             if prep is Prepare.NO:
                 entry.send_params(pgconn)
             else:
                 if prep is Prepare.SHOULD:
-                    pgconn.send_prepare(name, entry.query, param_types=entry.types)
+                    pgconn.send_prepare(name, query, param_types=entry.types)
+                    before += 1
                 pgconn.send_query_prepared(
                     name, entry.params, param_formats=entry.formats, result_format=entry.fmt
                 )
-            before = (1 if begin else 0) + (prep is Prepare.SHOULD)
-            prepares = self._send_rider(rider, entry.query, new) if rider else b""
+            prepares = b""
+            if rider is RIDER and query in wire.names:
+                pgconn.send_query_prepared(wire.names[query], None)
+            elif rider:
+                prepares = self._send_rider(rider, query, new)
             pgconn.pipeline_sync()
         except e.Error:
             yield from self._leave()
@@ -110,12 +117,18 @@ class Sender:
                 raise
         results = answers[before]
         if rider:
-            self._heard_rider(answers[before + 1 :], prepares, entry.query)
-        self.host.prepared(entry, prep, name, results)
+            whole = not prepares and len(answers) == before + 2
+            if whole and (answer := answers[-1][0]).status == _TUPLES:
+                self.committer.read_rider(answer)
+            else:
+                self._heard_rider(answers[before + 1 :], prepares, query)
+        if prep is not Prepare.YES:
+            self.host.prepared(entry, prep, name, results)
         if error is not None:
             wire.unbegun = bool(begin) and error is answers[0][0]
             raise wire.error(error)
-        cur._check_results(results)
+        if len(results) != 1 or results[0].status not in _DONE:
+            cur._check_results(results)
         cur._set_results(results)
         if spoilt is not None and pgconn.status != _BAD:
             # Ours has failed behind it, and with it the transaction: nobody's business.

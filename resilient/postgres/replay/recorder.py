@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from time import monotonic
 from typing import Any
 
 from psycopg import errors as e
@@ -30,7 +31,7 @@ from ..session.host import Gen
 from ..session.wire import ended
 from .catalogue import Asked
 from .journal import Entry, kept
-from .message import Sender
+from .message import FLUSH_ASK_S, Sender
 from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
@@ -217,9 +218,16 @@ class Recorder:
                         elif what.calls or not what.reads:
                             status = self._status_heard()
                 if begin or status != _IDLE or what.session:
-                    entry = entry_of(cur, pgq, fmt)
-                    if what.rides and wire.ride and not host.read_only:
-                        rider = self.sender.late_rider() if journal.written else wire.ride
+                    entry = (
+                        Entry(pgq.query, pgq.params, pgq.types, pgq.formats, fmt)
+                        if pgq.__class__ is PostgresQuery
+                        else entry_of(cur, pgq, fmt)
+                    )
+                    if what.rides and wire.ride:
+                        if journal.written is None:
+                            rider = b"" if host.read_only else wire.ride
+                        elif monotonic() - journal.marked_at >= FLUSH_ASK_S:
+                            rider = b"" if host.read_only else self.sender.late_rider()
                 if entry is not None and (begin or rider):
                     yield from self.sender.send(cur, entry, prepare, begin, rider)
                 else:
@@ -265,7 +273,7 @@ class Recorder:
             else:
                 journal.add(entry, cur._results, not rider and what.writes)
             if self.sender.spoilt is not None:
-                yield from self._without_rider()
+                yield from self.without_rider()
             break
         else:
             yield from self._commit_by_hand(cur)
@@ -274,7 +282,7 @@ class Recorder:
         cur._last_query = query
         yield from host.tidy()
 
-    def _without_rider(self) -> Gen:
+    def without_rider(self) -> Gen:
         """The query of ours has failed, which a transaction doesn't survive: it is done again."""
         exc, self.sender.spoilt = self.sender.spoilt, None
         assert exc is not None

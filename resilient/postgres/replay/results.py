@@ -9,6 +9,8 @@ from psycopg.pq.abc import PGresult
 
 #: rows that are measured to estimate a result's size
 SAMPLE_ROWS = 8
+#: what one without rows takes
+EMPTY_BYTES = 64
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
@@ -18,15 +20,19 @@ def estimate(result: PGresult) -> int:
     """A result's size in bytes, from a few of its rows."""
     rows = result.ntuples
     if not rows:
-        return 64
+        return EMPTY_BYTES
     columns, get, cells = result.nfields, result.get_value, 0
+    if rows == 1:
+        for col in range(columns):
+            cells += len(get(0, col) or b"")
+        return EMPTY_BYTES + cells + columns * 8
     sampled = range(0, rows, rows // SAMPLE_ROWS or 1)
     for row in sampled:
         for col in range(columns):
             value = get(row, col)
             if value is not None:
                 cells += len(value)
-    return 64 + (cells * rows) // len(sampled) + rows * columns * 8
+    return EMPTY_BYTES + (cells * rows) // len(sampled) + rows * columns * 8
 
 
 def digest(results: list[PGresult]) -> bytes:

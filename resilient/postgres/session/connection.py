@@ -144,7 +144,13 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
     if not TYPE_CHECKING:
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
-            return recorded(self._resilient, _cursor(self, *args, **kwargs))
+            cur = _cursor(self, *args, **kwargs)
+            known = self._resilient.cursors.get(cur.__class__)
+            if known is None:
+                return recorded(self._resilient, cur)
+            if known is not cur.__class__:
+                cur.__class__ = known
+            return cur
 
     def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
@@ -233,7 +239,13 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
     if not TYPE_CHECKING:
 
         def cursor(self, *args: Any, **kwargs: Any) -> Any:
-            return recorded(self._resilient, _async_cursor(self, *args, **kwargs))
+            cur = _async_cursor(self, *args, **kwargs)
+            known = self._resilient.cursors.get(cur.__class__)
+            if known is None:
+                return recorded(self._resilient, cur)
+            if known is not cur.__class__:
+                cur.__class__ = known
+            return cur
 
     async def wait(
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None

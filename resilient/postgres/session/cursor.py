@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as e
 from psycopg import pq, sql
+from psycopg.adapt import Transformer
+from psycopg.generators import execute
 
-from .._psycopg import BaseCursor, ServerCursorMixin
+from .._psycopg import BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
 from ..replay.journal import kept
 from ..replay.recorder import Recorder, entry_of
 from .classes import beneath, made_once
 from .host import Gen
 from .keeper import Keeper
-from .many import Batch, many
-from .pipeline import RecordingPipeline
+from .many import many
+from .pipeline import DONE, RecordingPipeline
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
 #: so many kinds of cursors a connection remembers
 MOST_CLASSES = 8
 
 _FATAL = pq.ExecStatus.FATAL_ERROR
+_IDLE = pq.TransactionStatus.IDLE
+_FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 
 if TYPE_CHECKING:
     CursorBase = BaseCursor[Any, Any]
@@ -57,6 +63,12 @@ def recorder_of(cur: Any) -> Recorder | None:
     return found
 
 
+# What `super()` finds: it would look it up anew for every statement.
+_check_results: Any = BaseCursor._check_results
+#: and what begins a transaction, where that needs no recorder
+_start_query: Any = BaseConnection._start_query
+
+
 class NotingCursor(CursorBase):
     """Mixed into a server-side cursor class: what it declares is known, not recorded."""
 
@@ -80,14 +92,7 @@ class RecordingCursor(CursorBase):
     __slots__ = ()
 
     if not TYPE_CHECKING:
-
-        @property
-        def _pgconn(self) -> Any:
-            return self._conn.pgconn
-
-        @_pgconn.setter
-        def _pgconn(self, value: Any) -> None:
-            pass
+        _pgconn = property(attrgetter("_conn.pgconn"), lambda cur, value: None)
 
     def _execute_gen(
         self,
@@ -101,10 +106,49 @@ class RecordingCursor(CursorBase):
         keeper = conn._resilient
         recorder: Recorder | None = keeper.recorder
         if recorder is None or conn._pipeline is not None:
-            if recorder is None and forgets(query):
-                keeper.wire.forget_names()  # a `reset=`, perhaps
+            if recorder is None:
+                if forgets(query):
+                    keeper.wire.forget_names()  # a `reset=`, perhaps
+            elif isinstance(conn._pipeline, RecordingPipeline):
+                return self._in_pipeline(query, params, prepare, binary)
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         return recorder.perform(self, query, params, prepare, binary)
+
+    def _in_pipeline(
+        self, query: Any, params: Any, prepare: bool | None, binary: bool | None
+    ) -> Gen:
+        """psycopg's `_execute_gen` inside of a pipeline: recorded when it is queued."""
+        if self._closed:
+            raise e.InterfaceError("the cursor is closed")
+        conn: Any = self._conn
+        pipeline, manager = conn._pipeline, conn._prepared
+        self._reset()
+        if not self._last_query or self._last_query is not query:
+            self._last_query = None
+            self._tx = Transformer(self)
+        if not conn._autocommit and conn.pgconn.transaction_status == _IDLE:
+            yield from _start_query(conn)
+        pgq: Any = self._convert_query(query, params)
+        if pgq.params:
+            pgq.params = kept(pgq.params)
+        fmt = self.format if binary is None else _FORMATS[binary]
+        pipeline.remember(entry_of(self, pgq, fmt))
+        name = None
+        asked = (pgq.query, pgq.types)
+        if prepare is not False and manager.prepare_threshold is not None:
+            name = manager._names.get(asked) if pgq.__class__ is PostgresQuery else None
+        if name is None:
+            yield from self._by_psycopg(pgq, prepare=prepare, binary=binary)
+        else:
+            manager._names.move_to_end(asked)
+            send: Any = conn.pgconn.send_query_prepared
+            send = partial(send, name, pgq.params, param_formats=pgq.formats, result_format=fmt)
+            pipeline.command_queue.append(send)
+            pipeline.result_queue.append((self, None))
+        yield from pipeline._communicate_gen()
+        self._last_query = query
+        if manager._to_flush:
+            yield from manager.maintain_gen(conn)
 
     def _start_query(self, query: Any = None) -> Gen:
         recorder = recorder_of(self)
@@ -134,7 +178,7 @@ class RecordingCursor(CursorBase):
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
         batch = self._conn._pipeline
-        if batch is not None and isinstance(batch, Batch | RecordingPipeline):
+        if batch is not None and isinstance(batch, RecordingPipeline):
             fmt = self.format if binary is None else pq.Format(int(binary))
             if pgq.params:
                 pgq.params = kept(pgq.params)
@@ -145,12 +189,32 @@ class RecordingCursor(CursorBase):
         if len(results) > 1 and (recorder := recorder_of(self)) is not None:
             # Its session may have ended behind the statement's own answer.
             recorder.answered_before = results[0].status != _FATAL
-        super()._check_results(results)
+        _check_results(self, results)
+
+    def _resilient(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
+        """One statement as psycopg sends it; what is prepared goes there without its detours."""
+        if pgq.__class__ is PostgresQuery and prepare is not False and binary is not None:
+            conn: Any = self._conn
+            manager = conn._prepared
+            asked = (pgq.query, pgq.types)
+            name = manager._names.get(asked)
+            if name is not None and manager.prepare_threshold is not None and not conn._pipeline:
+                manager._names.move_to_end(asked)
+                return self._send_known(name, pgq, _FORMATS[binary])
+        return self._by_psycopg(pgq, prepare=prepare, binary=binary)
+
+    def _send_known(self, name: bytes, pgq: Any, fmt: pq.Format) -> Gen:
+        pgconn = self._conn.pgconn
+        pgconn.send_query_prepared(name, pgq.params, param_formats=pgq.formats, result_format=fmt)
+        results = yield from execute(pgconn)
+        if len(results) != 1 or results[0].status not in DONE:
+            self._check_results(results)
+        self._set_results(results)
 
     if TYPE_CHECKING:
 
-        def _resilient(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
-            """One statement, by psycopg alone: the base class's own `_maybe_prepare_gen`."""
+        def _by_psycopg(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
+            """The base class's own `_maybe_prepare_gen`."""
             raise NotImplementedError
 
 
@@ -221,4 +285,4 @@ def _recording(base: type[Any]) -> type[Any]:
     else:
         return base
     # `super()` would look it up along the classes
-    return beneath(base, hooks, _resilient=base._maybe_prepare_gen)
+    return beneath(base, hooks, _by_psycopg=base._maybe_prepare_gen)

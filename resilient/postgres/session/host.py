@@ -17,10 +17,9 @@ from psycopg.pq.abc import PGresult
 from ...core.model import Endpoint
 from ...monitor.sockets import Link
 from ...settings import Settings
-from .._psycopg import BaseConnection
+from .._psycopg import BaseConnection, Prepare
 
 if TYPE_CHECKING:
-    from .._psycopg import Prepare
     from ..commit.facts import Witness
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
@@ -65,7 +64,8 @@ class Host(Protocol):
         """Is this statement prepared, or to be prepared now, and by which name?"""
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
-        """It was sent so, and answered."""
+        """It was sent so, and answered.  Of one that was prepared before there is nothing to
+        note."""
 
     def tidy(self) -> Iterable[Any]:
         """Have the server drop what was prepared and isn't used any more."""
@@ -132,13 +132,17 @@ class PsycopgHost:
         assert conn is not None
         return conn
 
+    # What each statement asks is without further calls.
+
     @property
     def autocommit(self) -> bool:
-        return self.conn._autocommit
+        conn: Any = self._conn()
+        return bool(conn._autocommit)
 
     @property
     def read_only(self) -> bool:
-        return bool(self.conn._read_only)
+        conn: Any = self._conn()
+        return bool(conn._read_only)
 
     @property
     def serializable(self) -> bool:
@@ -153,10 +157,11 @@ class PsycopgHost:
         return self.conn._prepared.prepare_threshold is not None
 
     def begin(self) -> bytes:
-        conn = self.conn
+        conn: Any = self._conn()
         if conn._autocommit or conn.pgconn.transaction_status != _IDLE:
             return b""
-        return conn._begin_statement or conn._get_tx_start_command()
+        found: bytes = conn._begin_statement or conn._get_tx_start_command()
+        return found
 
     def command(self, command: bytes) -> Gen:
         return BaseConnection._exec_command(self.conn, command)
@@ -195,7 +200,16 @@ class PsycopgHost:
 
     def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare, bytes]:
         query: Any = entry  # it has what psycopg's query has
-        return self.conn._prepared.get(query, wanted)
+        conn: Any = self._conn()
+        manager = conn._prepared
+        if wanted is not False and manager.prepare_threshold is not None:
+            asked = (entry.query, entry.types)
+            name = manager._names.get(asked)
+            if name is not None:
+                manager._names.move_to_end(asked)
+                return Prepare.YES, name
+        found: tuple[Prepare, bytes] = manager.get(query, wanted)
+        return found
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
         query: Any = entry

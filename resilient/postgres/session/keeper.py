@@ -81,7 +81,9 @@ class Keeper:
         judge, settings = self.judge, pool.settings
         judge.core = pool
         judge.struck = {}
-        judge.session.clear()  # the one before may have left it differently: nobody relies on it
+        session = judge.session
+        if session.settings or session.hazard:
+            session.clear()  # the one before may have left it differently: nobody relies on it
         judge.journal.earlier.clear()
         recorder = self._recorder
         if recorder is None:
@@ -152,8 +154,8 @@ class Keeper:
 
 def keeper_of(conn: object) -> Keeper | None:
     """What stands beside a connection; None where something else has made it."""
-    found = getattr(conn, ATTRIBUTE, None)
-    return found if isinstance(found, Keeper) else None
+    found = getattr(conn, "_resilient", None)  # its name is `ATTRIBUTE`: every checkout is here
+    return found if found.__class__ is Keeper else None
 
 
 def link_of(conn: object) -> Link | None:

@@ -1,56 +1,82 @@
 """A whole `executemany`: in a pipeline of its own, done again as a whole.
 
 Its rows are taken one by one, as psycopg takes them; those that were sent are kept as they were.
+A row whose statement is prepared goes straight to libpq, and every `TOGETHER` rows the socket is
+looked at: psycopg does both for each row, by way of a queue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from psycopg import errors as e
+from psycopg import pq
+from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Sent
-from .._psycopg import BasePipeline
-from ..replay.journal import Entry
-from ..replay.recorder import Recorder
+from .._psycopg import BasePipeline, PostgresClientQuery
+from ..replay.journal import Entry, kept
+from ..replay.message import tagged
+from ..replay.recorder import Recorder, entry_of
 from ..replay.statements import traits
 from .host import Gen
-from .pipeline import keep_farewell
+from .pipeline import DONE, keep_farewell
 from .wire import ended
+
+#: so many rows are sent before the socket is looked at again
+TOGETHER = 16
+
+_TUPLES = pq.ExecStatus.TUPLES_OK
+_FATAL = pq.ExecStatus.FATAL_ERROR
+#: in the queue of results: our own question's
+_RIDER = object()
 
 
 class Batch(BasePipeline):
     """The pipeline of one `executemany`, which remembers the statements and their answers in their
-    order, up to `limit` of them."""
+    order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `rider`: the
+    answer to our question behind them."""
 
-    def __init__(self, conn: Any, limit: int, again: list[Entry]) -> None:
+    def __init__(self, conn: Any, recorder: Recorder, again: list[Entry]) -> None:
         super().__init__(conn)
-        self.limit = limit
+        self.recorder = recorder
+        self.limit = recorder.journal.max_statements
+        self.over = False
         #: sent before, in another session
         self.again = again
         self.entries: list[Entry] = []
-        self.answers: list[Any] = []
-
-    @property
-    def over(self) -> bool:
-        return len(self.entries) > self.limit
+        self.answers: list[list[PGresult]] = []
+        self.rider: PGresult | None = None
+        self.inside = False
 
     def _process_results(self, queued: Any, results: Any) -> None:
-        try:
-            super()._process_results(queued, results)
-        except e.Error as exc:
-            conn: Any = self._conn
-            keep_farewell(conn._resilient.wire, exc)
-            raise
+        if queued is _RIDER:
+            self.rider = results[0]
+            return
+        if queued is None or queued[1] or len(results) != 1 or results[0].status not in DONE:
+            try:
+                super()._process_results(queued, results)
+            except e.Error as exc:
+                keep_farewell(self.recorder.wire, exc)
+                raise
+        else:
+            queued[0]._set_results(results)
         if queued is not None and not self.over:
             self.answers.append(results)
 
     def remember(self, entry: Entry) -> None:
-        if not self.over:
-            self.entries.append(entry)
-        elif self.answers:
-            self.answers.clear()
+        if self.over:
+            return
+        self.entries.append(entry)
+        if len(self.entries) > self.limit:
+            self.end()
+
+    def end(self) -> None:
+        """There are more than can be remembered."""
+        self.over = True
+        self.answers.clear()
 
 
 def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returning: bool) -> Gen:
@@ -63,7 +89,8 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
         if begin:
             yield from recorder.step(begin)
         inside = not recorder.host.autocommit or wire.in_block
-        batch = Batch(cur._conn, journal.max_statements, again)
+        batch = Batch(cur._conn, recorder, again)
+        batch.inside = inside
         try:
             steps = _rows(cur, batch, query, rows, returning)
             yield from _send(cur, recorder, batch, steps)
@@ -84,6 +111,8 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
                 raise exc from None
             continue
         _answered(recorder, batch, None)
+        if recorder.sender.spoilt is not None:
+            yield from recorder.without_rider()
         return
 
 
@@ -118,27 +147,72 @@ def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bo
     if not returning:
         cur._rowcount = 0
     cur._execmany_returning = returning
+    pgq: Any = yield from _before(cur, batch)
+    fresh, names, fmt = True, _prepared(cur), cur.format
+    send, queue, entries = batch.pgconn.send_query_prepared, batch.result_queue, batch.entries
+    for number, params in enumerate(rows):
+        if fresh:
+            pgq = cur._convert_query(query, params)
+            cur._query, fresh = pgq, False
+        else:
+            pgq.dump(params)
+        if pgq.params:
+            pgq.params = kept(pgq.params)
+        asked = (pgq.query, pgq.types)
+        name = names.get(asked)
+        if name is None:
+            batch.remember(entry_of(cur, pgq, fmt))
+            yield from cur._by_psycopg(pgq, prepare=True)
+            yield from batch._communicate_gen()
+            continue
+        if not batch.over:
+            entries.append(Entry(pgq.query, pgq.params, pgq.types, pgq.formats, fmt))
+            if len(entries) > batch.limit:
+                batch.end()
+        names.move_to_end(asked)
+        send(name, pgq.params, param_formats=pgq.formats, result_format=fmt)
+        queue.append((cur, None))
+        if not number % TOGETHER:
+            yield from batch._communicate_gen()
+    cur._last_query = query
+    if pgq is not None:
+        _ask(batch, pgq.query)
+    if returning:
+        yield from batch._fetch_gen(flush=True)
+    yield from conn._prepared.maintain_gen(conn)
+
+
+def _before(cur: Any, batch: Batch) -> Gen:
+    """Once more what was sent in another session; the query that it was, if any."""
     pgq: Any = None
     for entry in batch.again:
         if pgq is None:
             pgq = cur._query_cls(cur._tx)
         pgq.query, pgq.params = entry.query, entry.params
         pgq.types, pgq.formats = entry.types, entry.formats
-        yield from cur._maybe_prepare_gen(pgq, prepare=True)
+        batch.remember(entry_of(cur, pgq, cur.format))
+        yield from cur._by_psycopg(pgq, prepare=True)
         yield from batch._communicate_gen()
-    fresh = True
-    for params in rows:
-        if fresh:
-            pgq = cur._convert_query(query, params)
-            cur._query, fresh = pgq, False
-        else:
-            pgq.dump(params)
-        yield from cur._maybe_prepare_gen(pgq, prepare=True)
-        yield from batch._communicate_gen()
-    cur._last_query = query
-    if returning:
-        yield from batch._fetch_gen(flush=True)
-    yield from conn._prepared.maintain_gen(conn)
+    return pgq
+
+
+def _prepared(cur: Any) -> Any:
+    """The names of what is prepared, for texts that don't have their parameters in them."""
+    manager = cur._conn._prepared
+    if manager.prepare_threshold is None or issubclass(cur._query_cls, PostgresClientQuery):
+        return {}
+    return manager._names
+
+
+def _ask(batch: Batch, query: bytes) -> None:
+    """Our question of a block, behind its last row."""
+    recorder, wire = batch.recorder, batch.recorder.wire
+    known = recorder.journal.written is not None or not wire.ride or recorder.host.read_only
+    if known or not batch.inside or not traits(query).rides:
+        return
+    ask = partial(batch.pgconn.send_query_params, tagged(wire.ride, query), None)
+    batch.command_queue.append(ask)
+    batch.result_queue.append(_RIDER)  # type: ignore[arg-type]
 
 
 def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
@@ -148,10 +222,15 @@ def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
         return
     if batch.over:
         journal.over_statements()
-    for entry, results in zip(batch.entries, batch.answers, strict=False):
-        journal.rule_out(traits(entry.query).hazard)
-        journal.add(entry, results)
     done = len(batch.answers)
+    journal.add_all(batch.entries[:done], batch.answers)
     if exc is not None and exc.pgresult is not None and done < len(batch.entries):
         journal.add(batch.entries[done], [exc.pgresult])
+    rider = batch.rider
+    if rider is not None and rider.status == _TUPLES and journal.written is None:
+        recorder.committer.read_rider(rider)
+        journal.marked = len(journal.entries) - 1
+        return
     journal.unanswered()
+    if exc is None and rider is not None and rider.status == _FATAL:
+        recorder.sender.spoilt = recorder.wire.error(rider)

@@ -29,6 +29,8 @@ else:
 
 
 _BAD = pq.ConnStatus.BAD
+#: a result that is no error
+DONE = frozenset((pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
 
 
 class RecordingPipeline(Base):
@@ -54,6 +56,16 @@ class RecordingPipeline(Base):
         unanswered = self._unanswered
         entry = unanswered.popleft() if queued is not None and unanswered else None
         recorder = self._resilient.recorder
+        if (
+            entry is not None
+            and recorder is not None
+            and not queued[1]
+            and len(results) == 1
+            and results[0].status in DONE
+        ):  # as psycopg would, without its further calls
+            queued[0]._set_results(results)
+            recorder.journal.answered(entry, results)
+            return
         try:
             super()._process_results(queued, results)
         except e.Error as exc:
@@ -73,23 +85,27 @@ class RecordingPipeline(Base):
         return over and not said(exc)
 
     def _communicate_gen(self) -> Gen:
-        return self._surviving(super()._communicate_gen())
+        try:
+            yield from super()._communicate_gen()
+        except e.Error as exc:
+            yield from self._survive(exc)
 
     def _fetch_gen(self, *, flush: bool) -> Gen:
-        return self._surviving(super()._fetch_gen(flush=flush))
-
-    def _surviving(self, gen: Gen) -> Gen:
         try:
-            yield from gen
+            yield from super()._fetch_gen(flush=flush)
         except e.Error as exc:
-            keeper = self._resilient
-            recorder, wire = keeper.recorder, keeper.wire
-            heard = keeper.judge.heard(exc)
-            if ended(heard):
-                wire.pgconn.finish()  # its end may be on its way yet, and nothing leaves it clean
-            if recorder is None or not wire.lost or said(exc):
-                raise
-            yield from self._revive(recorder, heard)
+            yield from self._survive(exc)
+
+    def _survive(self, exc: e.Error) -> Gen:
+        """Go on behind the failure; raises it where that can't be."""
+        keeper = self._resilient
+        recorder, wire = keeper.recorder, keeper.wire
+        heard = keeper.judge.heard(exc)
+        if ended(heard):
+            wire.pgconn.finish()  # its end may be on its way yet, and nothing leaves it clean
+        if recorder is None or not wire.lost or said(exc):
+            raise exc
+        yield from self._revive(recorder, heard)
 
     def _revive(self, recorder: Recorder, exc: e.Error) -> Gen:
         """The block again on a new session, and the answers to whom they are due."""
@@ -115,6 +131,7 @@ class RecordingPipeline(Base):
         self._unanswered.clear()
         self.pgconn.enter_pipeline_mode()
         for entry, (cursor, _) in zip(entries, waiting, strict=True):
+            entry.waiting = False  # its caller has it now
             cursor._check_results(entry.results or [])
             cursor._set_results(entry.results or [])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,14 +16,7 @@ class Surviving:
     """Mixed in front of psycopg's transaction classes: the session is the connection's."""
 
     if not TYPE_CHECKING:
-
-        @property
-        def pgconn(self) -> Any:
-            return self._conn.pgconn
-
-        @pgconn.setter
-        def pgconn(self, value: Any) -> None:
-            pass
+        pgconn = property(attrgetter("_conn.pgconn"), lambda tx, value: None)
 
 
 # psycopg leaves a block in silence when its connection is broken.  But the last statement may
