@@ -199,6 +199,7 @@ def _recorded(number: int, record: Mapping[str, Any], zone_of: ZoneOf) -> Timeli
     ]
     if over and ended_at is not None and not any(mark.text.startswith(result) for mark in marks):
         marks.append(Mark("steps", float(ended_at) - zero, result))
+    over_s = float(ended_at) - zero if over and ended_at is not None else None
     measured = {name.removesuffix("_s"): float(s) for name, s in record["phases"].items()}
     named = _Named(zone_of)
     # no lanes but the writer's: a record has no snapshots of the others
@@ -214,7 +215,7 @@ def _recorded(number: int, record: Mapping[str, Any], zone_of: ZoneOf) -> Timeli
         tuple(marks),
         dots,
         phases=_phases(measured, over or not database),
-        facts=tuple(_said(record, float(ended_at) - zero if over else None, named)),
+        facts=tuple(_said(record, over_s, named)),
         verdict=() if over else (f"it isn't over in this recording ({result})",),
         kind="flight",
         at=zero,
@@ -241,7 +242,8 @@ def _calls(events: Iterable[Mapping[str, Any]], zero: float) -> Iterator[Dot]:
     """Those that waited or were done again: when they went on, and how long that took."""
     for event in events:
         if event["name"] in _MET:
-            told = dict(pair.partition("=")[::2] for pair in str(event["detail"]).split())
+            pairs = (pair.partition("=") for pair in str(event["detail"]).split())
+            told = {name: value for name, _, value in pairs}
             outcome = "unknown" if told.get("outcome") == "unknown" else "ok"
             outcome = "error" if "error" in told else outcome
             took_s = float(told["seconds"]) if "seconds" in told else None
