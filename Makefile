@@ -16,7 +16,7 @@ PEER_FILES = $(foreach name,connection cursor cursor_common cursor_client cursor
   copy transaction pipeline prepared tpc notify,tests/test_$(name).py tests/test_$(name)_async.py)
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help drill test lowest differential soak peer-apps bench-failover bench-continuity bench-orm bench-http bench-scale \
+.PHONY: help drill test test-more lowest differential soak peer-apps bench-failover bench-continuity bench-orm bench-http bench-scale \
   bench-idle bench-overhead docs generate lint types peer-tests clean
 .DEFAULT_GOAL := help
 
@@ -28,6 +28,9 @@ drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='-
 
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 	@$(PY) -m tests.side_by_side $(ARGS)
+
+test-more: $(VENV)/.dev  ## the tests of what is built on it: frameworks, examples, benchmarks
+	@$(PY) -m tests.side_by_side tests/apps tests/benchmarks $(ARGS)
 
 lowest: $(LOWEST)/.dev  ## the tests once more, with the lowest versions that pyproject.toml allows (ARGS=tests/replay)
 	@$(LOWEST)/bin/python -m tests.side_by_side $(ARGS)

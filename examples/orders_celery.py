@@ -4,7 +4,7 @@
     RESILIENT_DATABASE_URL=postgresql://… python examples/orders_celery.py [SECONDS]
 
 The second one starts such a worker itself, sends it orders, and says how many were taken. The
-broker is a folder here (BROKER_DIR), so nothing else has to run.
+broker is a database in a folder here (BROKER_DIR), so nothing else has to run.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from pathlib import Path
 import celery
 import psycopg
 from celery.signals import worker_process_shutdown
+from kombu.transport.sqlalchemy import Transport
 
 from resilient.postgres import CommitOutcomeUnknown, ConnectionPool
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders_celery (number int PRIMARY KEY)"
 INSERT = "INSERT INTO orders_celery VALUES (%s) ON CONFLICT DO NOTHING"
 
-app = celery.Celery("orders_celery", broker="filesystem://")
+Transport.polling_interval = 0.05  # seconds; how often such a broker is looked at
+app = celery.Celery("orders_celery")
 app.conf.task_acks_late = True  # a worker that dies gives its order back
 app.conf.worker_prefetch_multiplier = 1
 
 
 def use(folder: str) -> None:
-    """This folder is the broker."""
-    names = ("data_folder_in", "data_folder_out", "control_folder")
-    app.conf.broker_transport_options = dict.fromkeys(names, folder) | {"polling_interval": 0.05}
+    """A database in this folder is the broker."""
+    app.conf.broker_url = f"sqla+sqlite:///{folder}/broker.sqlite?timeout=30"
 
 
 use(os.environ.get("BROKER_DIR") or tempfile.gettempdir())

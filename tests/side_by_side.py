@@ -24,8 +24,10 @@ from resilient.lab.namespace import inside
 
 RUN = (sys.executable, "-m", "resilient.lab.namespace", "--")
 PYTEST = (sys.executable, "-m", "pytest")
-#: runs at a time
+#: runs at a time; two processors could take four, but then what has a time limit misses it
 SIDE_BY_SIDE = 3
+#: what takes long is told, so that it is known what the time goes for
+SLOWEST = ("--durations=6", "--durations-min=4")
 #: these take longest, so they begin first, in as many runs
 LONGEST = {
     "tests/postgres": 3,
@@ -36,8 +38,8 @@ LONGEST = {
     "tests/drill": 1,
     "tests/replay": 1,
 }
-#: a suite of its own: make differential
-APART = ("tests/differential",)
+#: suites of their own: make differential, make test-more
+APART = ("tests/differential", "tests/apps", "tests/benchmarks")
 #: pytest's exit code for a run that was interrupted
 INTERRUPTED = 2
 #: pytest's exit code for a folder whose tests are all of another suite
@@ -100,7 +102,7 @@ def _shares(name: str, runs: int) -> list[tuple[str, Sequence[str]]]:
 def _begin(name: str, paths: Sequence[str]) -> _Run:
     output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been shown
     process = subprocess.Popen(
-        [*RUN, *PYTEST, "-p", "no:cacheprovider", *paths],
+        [*RUN, *PYTEST, "-p", "no:cacheprovider", *SLOWEST, *paths],
         stdout=output,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,

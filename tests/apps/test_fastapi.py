@@ -188,7 +188,10 @@ class Balancer:
             while len(self.ready) != count:
                 await asyncio.sleep(0.02)
 
-    def choose(self) -> str:
+    async def choose(self) -> str:
+        """Who is ready; a request waits while nobody is."""
+        while not self.ready:
+            await asyncio.sleep(0.01)
         return self.ready[next(self._turn) % len(self.ready)]
 
 
@@ -209,7 +212,7 @@ async def test_no_request_fails_while_a_primary_dies_and_a_server_stops(lab: Lab
                         return
                     item = f"{session}-{number}"
                     try:
-                        url = f"{balancer.choose()}/orders"
+                        url = f"{await balancer.choose()}/orders"
                         answer = await client.post(url, params={"item": item})
                         answer.raise_for_status()
                         taken[answer.json()["number"]] = item

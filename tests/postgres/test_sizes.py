@@ -38,7 +38,7 @@ async def test_readers_have_so_many_sessions_on_each_replica(
             await face.where()
         expected = 3 + warm if most is None else max(most, warm)
         assert {pool.max_size for pool in face.pool._core.replicas.values()} == {expected}
-        taken = [await face._call(face.pool.getconn, 5, read_only=True) for _ in range(5)]
+        taken = [await face._call(face.pool.getconn, 15, read_only=True) for _ in range(5)]
         try:
             for member in lab.standbys:
                 assert sessions(lab, member, name) <= expected + 1
