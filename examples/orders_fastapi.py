@@ -16,10 +16,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from psycopg import AsyncConnection
 
 from resilient.fastapi import Database
+from resilient.postgres import CommitOutcomeUnknown
 
 TABLE = "CREATE TABLE IF NOT EXISTS orders (number bigserial PRIMARY KEY, item text NOT NULL)"
 
@@ -38,6 +40,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 db.install(app)
+
+
+@app.exception_handler(CommitOutcomeUnknown)
+async def unknown(request: Request, exc: Exception) -> JSONResponse:
+    """Its reply to COMMIT was lost, and no fact tells what became of it: look before a second try."""
+    return JSONResponse({"detail": "the order may have been taken"}, status_code=504)
+
 
 Writes = Annotated[AsyncConnection, db.connection]
 Reads = Annotated[AsyncConnection, db.reader]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -13,6 +14,7 @@ from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
 
 from .conftest import settings_of
+from .riding import backends, until
 
 pytestmark = pytest.mark.lab
 
@@ -66,6 +68,7 @@ def test_a_configure_that_fails_is_told_once_by_psycopg_pool(
     ):
         pool.wait(1.3)
     (line,) = (r for r in caplog.records if r.levelno >= logging.WARNING)
+    asyncio.run(until(lambda: backends(lab) == [0, 0, 0], 5))  # none is left behind
     assert line.name == "psycopg.pool"
     assert ("INTRANS" if statement == "select 1" else "wat") in line.getMessage()
 

@@ -376,8 +376,10 @@ class PoolCore(Telling, ClusterListener):
             self.cluster.log_in_refused(dial.endpoint, self._secret, brief(exc))
         else:
             self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
-        if dial.made:
-            return  # what failed is the user's `configure`
+        if dial.made:  # what failed is the user's `configure`
+            if dial.session is not None:  # which the error's traceback would keep open
+                dial.session.finish()
+            return
         condemned = dial.link.condemned
         if not condemned:  # the link outlives its dial in the error's traceback
             dial.link.condemn("the dial failed")

@@ -61,6 +61,7 @@ class Hooks(BaseConnection[Any]):
         if dial is None:
             return (yield from gen)
         conn = yield from dial.guard(gen)
+        dial.session = conn.pgconn
         try:
             yield from dial.admit(conn.pgconn)
         except BaseException:

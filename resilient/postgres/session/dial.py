@@ -39,6 +39,7 @@ class Dial:
         "link",
         "made",
         "seen",
+        "session",
         "watch",
         "watched",
     )
@@ -57,6 +58,7 @@ class Dial:
         self.judge = judge
         self.watch = watch
         self.watched = self.made = False
+        self.session: pq.abc.PGconn | None = None
         self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
