@@ -44,7 +44,7 @@ db.install(app)
 
 @app.exception_handler(CommitOutcomeUnknown)
 async def unknown(request: Request, exc: Exception) -> JSONResponse:
-    """Its reply to COMMIT was lost, and no fact tells what became of it: look before a second try."""
+    """Its reply to COMMIT was lost, and no fact tells what became of it: look, then try again."""
     return JSONResponse({"detail": "the order may have been taken"}, status_code=504)
 
 
