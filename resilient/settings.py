@@ -217,8 +217,8 @@ class Settings:
         None,
         WHOLE_1,
         RARE,
-        "connections of a pool to each replica at most, STANDBY_MIN_SIZE at least (default: the "
-        "pool's max_size and STANDBY_MIN_SIZE)",
+        "connections of a pool to each replica at most, STANDBY_MIN_SIZE and one for readers at "
+        "least (default: the pool's max_size and STANDBY_MIN_SIZE)",
     )
     retry_budget_floor: float = _field(
         10.0, NOT_NEGATIVE, RARE, "retries per second that are always allowed"

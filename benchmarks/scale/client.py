@@ -81,7 +81,7 @@ class Client:
         #: since when nobody may write
         self._troubled_at: float | None = None
         self._crowd = 0
-        self._asked_at = -math.inf
+        self._first_at = self._asked_at = -math.inf
         self._name_timer = 0
         world.at(world.now + self.rng.random(), self._begin)
 
@@ -263,17 +263,21 @@ class Client:
         troubled = writer is None or writer.health is not Health.UP
         if troubled and self._troubled_at is None and self._named is not None:
             self._troubled_at = self.world.now
-            self._crowd = 0
-            ago_s = self.world.now - self._asked_at
-            self._ask_name_in(dns_pace.first_s(self._clients(), self.rng.random(), ago_s))
-        elif not troubled:
-            self._troubled_at = None
+            now = self.world.now
+            if self._first_at <= now:  # else it was calm for a moment
+                draw, ago_s = self.rng.random(), now - self._asked_at
+                self._first_at = now + dns_pace.first_s(self._clients(), draw, ago_s)
+            self._ask_name_in(self._first_at - now)
+        elif not troubled and self._troubled_at is not None:
+            self._troubled_at, self._crowd = None, self._told_clients() or self._crowd
 
     def _clients(self) -> int:
         """Remembered while in trouble: who comes anew tells nothing at first."""
-        told = max((known.clients for _, known in self.state.known), default=0)
-        self._crowd = max(self._crowd, told)
+        self._crowd = max(self._crowd, self._told_clients())
         return self._crowd
+
+    def _told_clients(self) -> int:
+        return max((known.clients for _, known in self.state.known), default=0)
 
     # -- the pool's workers
 

@@ -108,12 +108,12 @@ class NameWatch:
         self._tasks: list[asyncio.Task[None]] = []
         self._health: dict[str, Health] = {}
         self._troubled_at: float | None = None
-        #: clients while in trouble: an endpoint that comes anew tells none at first
+        #: clients, the most that were told of since all was well: who comes anew tells none
         self._crowd = 0
         #: whether names are asked past the cache: in a crowd a while after the trouble began
         self._asking = False
         self._first: asyncio.TimerHandle | None = None
-        self._asked_at = -math.inf
+        self._first_at = self._asked_at = -math.inf
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in self._names:
@@ -153,9 +153,11 @@ class NameWatch:
     def _trouble(self) -> None:
         """From here on names are asked past the cache; all at once only if they are few."""
         self._troubled_at = time.monotonic()
-        self._crowd = 0
-        asked_ago_s = self._troubled_at - self._asked_at
-        first_s = dns_pace.first_s(self._count(), self._rng.random(), asked_ago_s)
+        first_s = max(0.0, self._first_at - self._troubled_at)
+        if not first_s:  # else it was calm for a moment: who draws again would come sooner
+            asked_ago_s = self._troubled_at - self._asked_at
+            first_s = dns_pace.first_s(self._count(), self._rng.random(), asked_ago_s)
+            self._first_at = self._troubled_at + first_s
         if first_s:
             self._spare(first_s)
             self._first = asyncio.get_running_loop().call_later(first_s, self._ask)
@@ -174,6 +176,7 @@ class NameWatch:
     def _calm(self) -> None:
         if self._troubled_at is not None:
             self._troubled_at, self._asking = None, False
+            self._crowd = self._clients() or self._crowd
             self._spare(0.0)
         if self._first is not None:
             self._first.cancel()

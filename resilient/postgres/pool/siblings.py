@@ -19,7 +19,7 @@ def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
     warm = settings.standby_min_size if endpoint else 0
     most = max(pool._max_size, 1) + warm
     if endpoint and settings.replica_max_size is not None:
-        most = max(settings.replica_max_size, warm)
+        most = max(settings.replica_max_size, warm + 1)  # readers have none of the warm ones
     suffix = (endpoint.address or endpoint.name) if endpoint else "writer"
     return {
         "connection_class": pool.connection_class,
