@@ -190,6 +190,37 @@ def read_request(
     return Request(Target.PREFER_STANDBY, zones, max_lag_s, exclude=exclude)
 
 
+class Search:
+    """A reader's way: each replica for `share_s` seconds, then the primary, and round again.
+
+    A replica that had no room, or no proof, may have it before the primary has room, or before
+    there is a primary.  Rounds double, so that who waits for long keeps its place in a queue.
+    `passed`: endpoints that aren't to be asked in this round; the first ones in no round.
+    """
+
+    def __init__(self, avoided: frozenset[object], share_s: float) -> None:
+        self.passed = self._avoided = avoided
+        self.share_s = share_s
+
+    def passes(self, endpoint: object) -> None:
+        """It had no room, or no proof."""
+        self.passed |= {endpoint}
+
+    @property
+    def comes_back(self) -> bool:
+        """Is there somebody to look at again?"""
+        return self.passed != self._avoided
+
+    def patience_s(self, left_s: float) -> float:
+        """How long to wait for the primary, of the seconds that are left."""
+        return min(left_s, self.share_s) if self.comes_back else left_s
+
+    def again(self) -> None:
+        """The next round."""
+        self.passed = self._avoided
+        self.share_s *= 2
+
+
 def explain(topology: Topology, request: Request) -> dict[str, str]:
     """Endpoint → why it was not taken, for an error's text."""
     reasons = {}

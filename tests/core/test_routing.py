@@ -23,6 +23,7 @@ from resilient.core.routing import (
     Balance,
     Candidate,
     Request,
+    Search,
     Target,
     choose,
     explain,
@@ -267,3 +268,16 @@ def test_an_excluded_endpoint_is_not_taken_again() -> None:
     request = read_request(None, None, frozenset({B}))
     assert take(state, request) == A
     assert explain(state.topology, request)[str(B)] == "failed in this call"
+
+
+def test_a_search_comes_back_in_rounds_that_double() -> None:
+    search = Search(frozenset({"avoided"}), 0.5)
+    assert search.patience_s(30.0) == 30.0  # nobody else to look at
+    search.passes("full")
+    assert search.passed == {"avoided", "full"}
+    assert search.patience_s(30.0) == 0.5
+    assert search.patience_s(0.1) == 0.1
+    search.again()
+    assert search.passed == {"avoided"}
+    search.passes("full")
+    assert search.patience_s(30.0) == 1.0

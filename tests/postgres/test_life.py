@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from contextvars import Context, copy_context
 from typing import Any
 
 import psycopg
@@ -61,6 +62,22 @@ async def test_closing_leaves_nothing(lab: Lab, orders: str, any_face: Face) -> 
     assert _backends(lab) == 0
     assert [name for name in _threads() if name not in threads and "asyncio" not in name] == []
     assert _sockets() <= sockets
+
+
+def test_what_was_started_while_dialling_keeps_no_session(lab: Lab, orders: str) -> None:
+    """A timer or a task has the context that it was made in."""
+    contexts: list[Context] = []
+
+    def configure(conn: Any) -> None:
+        contexts.append(copy_context())
+
+    settings = settings_of(lab, standby_min_size=0)
+    pool = ConnectionPool(lab.dsn, settings=settings, min_size=1, configure=configure, open=True)
+    pool.wait()
+    assert contexts
+    del pool
+    gc.collect()
+    _until(lambda: _backends(lab) == 0)
 
 
 def test_one_thread_of_our_own_for_many_pools(lab: Lab, orders: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
+import psycopg_pool
 import pytest
 
 from resilient.lab import Lab
@@ -55,3 +57,36 @@ async def test_readers_have_so_many_sessions_on_each_replica(
         await face.close()
     while any(sessions(lab, member, name) for member in lab.standbys):
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.lab
+async def test_a_reader_finds_the_replica_that_has_room_again(lab: Lab, face: Face) -> None:
+    """Nobody has room, the primary neither: whoever has it first serves."""
+    settings = settings_of(lab, replica_max_size=2, standby_min_size=1, probe_timeout_s=0.1)
+    dsn = f"{lab.dsn} application_name=again-{face.is_async}"
+    await face.open(dsn, settings, min_size=1, max_size=1)
+    try:
+        await face.wait()
+        while len(face.pool._core.replicas) < 2:
+            await face.where()
+        writer = await face._call(face.pool.getconn, 15)
+        replicas = list(face.pool._core.replicas.values())
+        await until(lambda: all(len(pool._pool) >= 1 for pool in replicas), 15)
+        taken = []
+        while sum(conn._pool in replicas for conn in taken) < len(replicas) * 2:
+            with contextlib.suppress(psycopg_pool.PoolTimeout):
+                taken.append(await face._call(face.pool.getconn, 1, read_only=True))
+        with pytest.raises(psycopg_pool.PoolTimeout, match=r"after 0\.30 sec"):
+            await face._call(face.pool.getconn, 0.3, read_only=True)
+        late = asyncio.create_task(face._call(face.pool.getconn, 15, read_only=True))
+        try:
+            await until(lambda: bool(face.pool._waiting), 15)  # in the primary's queue
+            home = taken[0]._pool
+            await face._call(face.pool.putconn, taken.pop(0))
+            taken.append(await late)
+            assert taken[-1]._pool is home
+        finally:
+            for conn in [*taken, writer]:
+                await face._call(face.pool.putconn, conn)
+    finally:
+        await face.close()

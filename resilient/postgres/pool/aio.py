@@ -18,7 +18,7 @@ import psycopg
 import psycopg_pool
 import tenacity
 
-from ...core import connect
+from ...core import connect, routing
 from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
@@ -31,6 +31,9 @@ from .reader import AsyncReader, reader_of
 from .shell import deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
+
+#: a replica's pool has nothing for a reader now
+_NO_ROOM = (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -185,28 +188,36 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
     ) -> ACT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
+        core = self._core
+        search = routing.Search(failed, core.settings.probe_timeout_s)
         while True:
-            view = self._core.reader(max_staleness_s, failed)
-            if view is None or view.endpoint not in self._core.replicas:
+            view = core.reader(max_staleness_s, search.passed)
+            if view is None or view.endpoint not in core.replicas:
                 # Nobody else: the primary, waited for if need be.
-                left_s = remaining(deadline_at)
-                if self._core.reads and self._core.bounded(max_staleness_s, after):
-                    return await self._getconn_writer(left_s, True)
-                self._core.read_at(None)
-                conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
+                left_s = search.patience_s(remaining(deadline_at))
+                try:
+                    if core.reads and core.bounded(max_staleness_s, after):
+                        return await self._getconn_writer(left_s, True)
+                    conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
+                except psycopg_pool.PoolTimeout as exc:
+                    if search.comes_back and remaining(deadline_at) > 0:
+                        search.again()
+                        continue
+                    raise core.told_whole(exc, limit_s) from exc.__cause__
+                core.read_at(None)
                 return self._make_read_only(conn)
-            pool = self._core.replicas[view.endpoint]
+            pool = core.replicas[view.endpoint]
             try:
-                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
+                share_s = min(remaining(deadline_at), search.share_s)
                 conn = await pool.getconn(share_s)
                 if await self._proves(conn, view, after, max_staleness_s):
-                    self._core.read_at(view)
+                    core.read_at(view)
                     self._on_checkout(conn)
                     return self._make_read_only(conn)
                 await pool.putconn(conn)
-                failed |= {view.endpoint}
-            except (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed):
-                failed |= {view.endpoint}
+                search.passes(view.endpoint)
+            except _NO_ROOM:
+                search.passes(view.endpoint)
 
     async def _proves(
         self,

@@ -377,8 +377,9 @@ class PoolCore(Telling, ClusterListener):
         else:
             self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
         if dial.made:  # what failed is the user's `configure`
-            if dial.session is not None:  # which the error's traceback would keep open
-                dial.session.finish()
+            session = dial.session() if dial.session is not None else None
+            if session is not None:  # which the error's traceback would keep open
+                session.finish()
             return
         condemned = dial.link.condemned
         if not condemned:  # the link outlives its dial in the error's traceback
@@ -456,6 +457,12 @@ class PoolCore(Telling, ClusterListener):
         if isinstance(exc, ResilientError):
             return exc
         return self.nobody(wanted, waited_s)
+
+    def told_whole(self, exc: psycopg_pool.PoolTimeout, limit_s: float) -> psycopg_pool.PoolTimeout:
+        """The timeout of a reader's last round, told of all that it has waited."""
+        if isinstance(exc, NoEndpointAvailable):
+            return self.nobody(self.wanted, limit_s)
+        return psycopg_pool.PoolTimeout(f"couldn't get a connection after {limit_s:.2f} sec")
 
     def nobody(self, wanted: Wanted, since_s: float | None = None) -> NoEndpointAvailable:
         """The error that says why, endpoint by endpoint."""

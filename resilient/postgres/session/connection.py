@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import psycopg
 from psycopg import errors as e
@@ -61,7 +62,7 @@ class Hooks(BaseConnection[Any]):
         if dial is None:
             return (yield from gen)
         conn = yield from dial.guard(gen)
-        dial.session = conn.pgconn
+        dial.session = ref(conn.pgconn)
         try:
             yield from dial.admit(conn.pgconn)
         except BaseException:

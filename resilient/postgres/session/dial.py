@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from psycopg import errors as e
 from psycopg import pq
@@ -58,7 +59,8 @@ class Dial:
         self.judge = judge
         self.watch = watch
         self.watched = self.made = False
-        self.session: pq.abc.PGconn | None = None
+        #: weakly: the context of what was started meanwhile keeps the dial
+        self.session: ref[pq.abc.PGconn] | None = None
         self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
