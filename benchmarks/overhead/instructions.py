@@ -72,6 +72,7 @@ def counts(place: Place, side: str, cells: Sequence[Cell], path: str) -> Iterato
                 *(place.conninfo(), marks),
             ],
             input="\n".join(json.dumps(asdict(cell)) for cell in cells),
+            cwd=folder,  # where it is started, Python looks for modules first
             env=environment() | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE if not os.environ.get("SHOW") else None,

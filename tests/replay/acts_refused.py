@@ -342,7 +342,7 @@ async def a_refusal_that_is_caught_inside(s: Scene) -> None:
 async def a_deadline_that_is_caught_inside(s: Scene) -> None:
     """It passed before there was a primary again; later there is one."""
     with suppress(psycopg.OperationalError):
-        async with s.block(deadline_s=0.05) as conn:
+        async with s.block(deadline_s=0.02) as conn:
             await s.insert(conn, 99)
             await s.failover()
             with pytest.raises(psycopg.OperationalError):

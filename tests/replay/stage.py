@@ -25,7 +25,7 @@ from tests.postgres.conftest import settings_of
 
 #: the statements that shall be under way when the fault strikes are sent this much before
 LEAD_S = 0.1
-PROMOTE_AFTER_S = 0.2
+PROMOTE_AFTER_S = 0.4
 ACT_TIMEOUT_S = 20.0
 ROWS = "select n from acts where act = %s order by n"
 
