@@ -11,6 +11,7 @@ import re
 
 from psycopg import errors as e
 from psycopg import generators, pq
+from psycopg.generators import execute
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Incarnation
@@ -159,7 +160,7 @@ class Committer:
         if pgconn.status == _BAD and (self.host.closed or not self.judge.recording):
             raise e.OperationalError("the connection is closed")
         pgconn.send_query(b"COMMIT")
-        results = yield from generators.execute(pgconn)
+        results = yield from execute(pgconn)
         if not results:
             raise e.InternalError("no answer to COMMIT")
         first = results[0]
@@ -181,23 +182,29 @@ class Committer:
             raise e.OperationalError("the connection was lost before COMMIT")
 
     def _send(self) -> Gen:
+        """COMMIT, and its answer, which counts."""
         wire, resolver, written = self.wire, self.resolver, self.journal.written
-        if wire.pgconn.transaction_status != _INTRANS:
+        pgconn = wire.pgconn
+        if pgconn.transaction_status != _INTRANS:
             written = None
-        wire.committing = True
-        wire.sync_rep_warned = False
+        wire.sync_rep_warned = self.told = False
         resolver.token = b""
-        self.told = False
-        resolver.backend_pid = wire.pgconn.backend_pid
+        resolver.backend_pid = pgconn.backend_pid
         try:
-            if self._writes_token(written):
+            if self.mode != "lsn" and self._writes_token(written):
                 self.told = written is None
                 resolver.token = ledger.new_token()
                 answers = yield from ledger.commit(wire, resolver.token, self.named)
                 resolver.token = b""
                 result = ledger.told(wire, answers)
-            else:
-                result = yield from self._answer()
+            else:  # as `_answer`
+                pgconn.send_query(b"COMMIT")
+                results = yield from execute(pgconn)
+                if not results:
+                    raise e.InternalError("no answer to COMMIT")
+                result = results[0]
+                if result.status != _COMMAND:
+                    raise wire.error(result)
         finally:
             wire.committing = False
         if (link := wire.link) is not None and link.aborted and (why := self._void()):

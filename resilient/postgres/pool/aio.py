@@ -117,6 +117,10 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         subclass `NoEndpointAvailable` when no endpoint fits.  Pair with `putconn`.
         """
         began_s = time.monotonic()
+        if read_only is None and self._pool and not self._lock.locked() and self._plainly(timeout):
+            conn = self._next_idle(began_s)
+            if conn is not None:
+                return self._hand_out(conn, began_s)  # type: ignore[no-any-return]
         try:
             conn = await self._checkout(timeout, read_only, max_staleness_s, after)
         except psycopg_pool.PoolTimeout:
@@ -252,6 +256,12 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
                     return CausalToken(at.timeline, at.lsn, at.system_id)
 
     async def putconn(self, conn: ACT) -> None:
+        if self._comes_plainly(conn):
+            if self._waiting or self._pool_full_event or self._lock.locked():
+                await self._add_to_pool(conn)
+            else:
+                self._pool.append(conn)
+            return
         self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         if home is not self and home is not None and self._is_ours(home):

@@ -100,8 +100,9 @@ class PoolCore(Telling, ClusterListener):
         self._changed = changed
         #: its own connections have gone to replicas
         self.read_from = False
-        #: see `plain`: for which topology it was asked last
-        self._plain: tuple[Topology | None, bool] = (None, False)
+        #: the topology for which `plain` is so, and the one for which it isn't, asked last
+        self.plain_in: Topology | None = None
+        self._not_plain_in: Topology | None = None
         #: instead of what the connection string says of roles
         self.purpose: Wanted | None = None
         #: in a forked child: the pool was open in its parent
@@ -170,7 +171,7 @@ class PoolCore(Telling, ClusterListener):
             return
         old, self.shared = self.shared, clusters.attach(wanted, self.settings)
         self._target = wanted
-        self._plain = (None, False)
+        self.plain_in = self._not_plain_in = None
         if old is not None:
             clusters.detach(old)
         self._said, self._stories = None, self.shared.cluster.stories
@@ -262,10 +263,13 @@ class PoolCore(Telling, ClusterListener):
         """Does a checkout that says nothing go to the writer, and wait for nothing else?  Asked
         once for each topology: every checkout does."""
         topology = self.topology
-        known = self._plain
-        if known[0] is not topology:
-            known = self._plain = (topology, not (self.reads or self.barred()))
-        return known[1]
+        if topology is self.plain_in:
+            return True
+        if topology is self._not_plain_in:
+            return False
+        plain = not (self.reads or self.barred())
+        self.plain_in, self._not_plain_in = (topology, None) if plain else (None, topology)
+        return plain
 
     def serves(self, endpoint: Endpoint) -> bool:
         """Do the pool's own connections go there?"""

@@ -10,6 +10,7 @@ Mixed in front of a psycopg_pool class.  It keeps three promises:
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections import Counter, deque
@@ -28,11 +29,15 @@ from ...core.routing import Target
 from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
-from ..session.keeper import keeper_of, link_of
+from ..session.keeper import Keeper, keeper_of, link_of
 from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
 from .loans import close, lendable
 from .reserve import was_lent
+
+#: psycopg_pool's
+pool_logger = logging.getLogger("psycopg.pool")
+_IDLE = pq.TransactionStatus.IDLE
 
 Conn = BaseConnection[Any]
 C = TypeVar("C", bound=BaseConnection[Any])
@@ -60,6 +65,9 @@ class Shell:
     _pool: deque[Any]
     _closed: bool
     _nconns: int
+    _nconns_min: int
+    _check: Any
+    _reset: Any
     _drained_at: float
     _waiting: deque[Any]
     _stats: Counter[str]
@@ -323,7 +331,7 @@ class Shell:
         keeper = keeper_of(conn)
         if keeper is None:
             return False
-        keeper.on_checkin(resets=self._reset is not None)  # type: ignore[attr-defined]
+        keeper.on_checkin(resets=self._reset is not None)
         return keeper.wire.told_read_only
 
     def _coming_back(self, conn: Conn) -> None:
@@ -342,6 +350,73 @@ class Shell:
             away = bound != link.endpoint
         if link.condemned or away:
             conn._expire_at = 0.0
+
+    # -- a checkout where nothing is the matter: psycopg_pool's part of it and ours in one piece,
+    # since each call pays for it
+
+    def _plainly(self, timeout: float | None) -> bool:
+        """May whoever asks for nothing special take the next idle connection?  Not where it is
+        checked first, or where somebody reads of it in the log."""
+        core = self._core
+        shared = core.shared
+        return (
+            shared is not None
+            and core.plain_in is shared.cluster.topology
+            and not (core.read_from or self._closed or self._check)
+            and (timeout is None or timeout > 0)
+            and not pool_logger.isEnabledFor(logging.INFO)
+        )
+
+    def _next_idle(self, now_s: float) -> Any:
+        """Take it, if it is fit.  Under the pool's lock, or on its loop."""
+        idle = self._pool
+        if not idle:
+            return None
+        conn = idle.popleft()
+        self._nconns_min = min(self._nconns_min, len(idle))
+        link = conn._resilient.wire.link
+        looked_at = link is not None and not link.condemned and now_s - link.looked_at < LOOK_S
+        if looked_at or self._fit(conn):
+            return conn
+        self.run_task(self._discard_task(self, [conn]))
+        return None
+
+    def _hand_out(self, conn: Any, began_s: float) -> Any:
+        """It goes to whoever began to ask then."""
+        conn._pool = self
+        self._stats["requests_num"] += 1
+        core, keeper = self._core, conn._resilient
+        keeper.on_checkout(core)
+        core.handed_at_once(keeper, began_s)
+        return conn
+
+    def _comes_plainly(self, conn: Any) -> bool:
+        """A checkout is over: is there nothing to do but to keep its connection?  Then the rest
+        is done."""
+        keeper = getattr(conn, "_resilient", None)
+        if keeper.__class__ is not Keeper or conn._pool is not self:
+            return False
+        wire = keeper.wire
+        link = wire.link
+        if (
+            link is None
+            or link.condemned
+            or wire.told_read_only
+            or keeper.for_reading
+            or conn.pgconn.transaction_status != _IDLE
+            or conn._expire_at <= monotonic()
+            or conn._created_at <= self._drained_at
+            or self._closed
+            or self._reset
+            or self._core.read_from
+            or not self._keeps_idle
+            or pool_logger.isEnabledFor(logging.INFO)
+        ):
+            return False
+        self._core.came_back(conn)
+        keeper.on_checkin(resets=False)
+        conn._pool = None
+        return True
 
     # -- read-only checkouts
 

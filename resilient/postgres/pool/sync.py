@@ -123,6 +123,11 @@ class ResilientPool(Apart, SyncShell[CT]):
         subclass `NoEndpointAvailable` when no endpoint fits.  Pair with `putconn`.
         """
         began_s = time.monotonic()
+        if read_only is None and self._pool and self._plainly(timeout):
+            with self._lock:
+                conn = self._next_idle(began_s)
+            if conn is not None:
+                return self._hand_out(conn, began_s)  # type: ignore[no-any-return]
         try:
             conn = self._checkout(timeout, read_only, max_staleness_s, after)
         except psycopg_pool.PoolTimeout:
@@ -258,6 +263,13 @@ class ResilientPool(Apart, SyncShell[CT]):
                     return CausalToken(at.timeline, at.lsn, at.system_id)
 
     def putconn(self, conn: CT) -> None:
+        if self._comes_plainly(conn):
+            with self._lock:
+                if not (self._waiting or self._pool_full_event or self._closed):
+                    self._pool.append(conn)
+                    return
+            self._add_to_pool(conn)
+            return
         self._core.came_back(conn)
         home = getattr(conn, "_pool", None)
         if home is not self and home is not None and self._is_ours(home):

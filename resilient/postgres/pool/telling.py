@@ -118,15 +118,15 @@ class Telling:
 
     def handed_out(self, conn: Any, began_s: float) -> None:
         """A checkout that was begun then has this connection."""
-        now = time.monotonic()
-        waited_s = now - began_s
-        keeper: Keeper | None = getattr(conn, "_resilient", None)
-        if keeper is not None:
-            keeper.out_since_s = now
-        instruments.record(names.WAIT_TIME, waited_s, self._said or self.said)
-        if waited_s > WAITED_S and (stories := self.stories) is not None:
+        self.handed_at_once(conn._resilient, began_s)
+
+    def handed_at_once(self, keeper: Keeper, began_s: float) -> None:
+        """`handed_out`, where it was there."""
+        keeper.out_since_s = now = time.monotonic()
+        instruments.record(names.WAIT_TIME, now - began_s, self._said or self.said)
+        if now - began_s > WAITED_S and (stories := self.stories) is not None:
             stories.tell()
-            stories.waited(began_s, names.WAITED, seconds=waited_s)
+            stories.waited(began_s, names.WAITED, seconds=now - began_s)
 
     def gave_up(self, began_s: float) -> None:
         """It got none."""
@@ -138,7 +138,7 @@ class Telling:
     def came_back(self, conn: Any) -> None:
         """A checkout is over."""
         keeper: Keeper | None = getattr(conn, "_resilient", None)
-        if keeper is not None and (since_s := keeper.out_since_s):
+        if keeper is not None and (since_s := keeper.out_since_s):  # a caller may give anything
             keeper.out_since_s = 0.0
             said = self._said or self.said
             instruments.record(names.USE_TIME, time.monotonic() - since_s, said)

@@ -158,13 +158,15 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
         keeper = self._resilient
-        steps = until_detour(keeper.judge, gen)
+        judge = keeper.judge
+        judge.dealt = False
+        steps = until_detour(judge, gen) if judge.recording else gen
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
             if self._closed:  # by its user: there is nothing to find out
                 raise
-            fd, steps = -1, first_step(keeper.judge, gen, exc)
+            fd, steps = -1, first_step(judge, gen, exc)
         while True:
             try:
                 found = waiting.wait(steps, fd, interval=interval, timeout=timeout)
@@ -181,7 +183,8 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
             except BaseException:
                 abandon(keeper, gen)
                 raise
-            steps = until_detour(keeper.judge, gen, READY)
+            judge.dealt = False
+            steps = until_detour(judge, gen, READY)
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
@@ -230,7 +233,8 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         exc_tb: TracebackType | None,
     ) -> None:
         recorder = self._resilient.recorder
-        if exc_type is None and recorder is not None and recorder.stranded:
+        broken = self.pgconn.status == _BAD
+        if broken and exc_type is None and recorder is not None and recorder.stranded:
             self.commit()
         super().__exit__(exc_type, exc_val, exc_tb)
 
@@ -253,13 +257,15 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         self, gen: PQGen[RV], interval: float = INTERVAL_S, timeout: float | None = None
     ) -> RV:
         keeper = self._resilient
-        steps = until_detour(keeper.judge, gen)
+        judge = keeper.judge
+        judge.dealt = False
+        steps = until_detour(judge, gen) if judge.recording else gen
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
             if self._closed:  # by its user: there is nothing to find out
                 raise
-            fd, steps = -1, first_step(keeper.judge, gen, exc)
+            fd, steps = -1, first_step(judge, gen, exc)
         while True:
             try:
                 found = await waiting.wait_async(steps, fd, interval=interval, timeout=timeout)
@@ -276,7 +282,8 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
             except BaseException:
                 abandon(keeper, gen)
                 raise
-            steps = until_detour(keeper.judge, gen, READY)
+            judge.dealt = False
+            steps = until_detour(judge, gen, READY)
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncPipeline]:
@@ -325,6 +332,7 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         exc_tb: TracebackType | None,
     ) -> None:
         recorder = self._resilient.recorder
-        if exc_type is None and recorder is not None and recorder.stranded:
+        broken = self.pgconn.status == _BAD
+        if broken and exc_type is None and recorder is not None and recorder.stranded:
             await self.commit()
         await super().__aexit__(exc_type, exc_val, exc_tb)

@@ -32,6 +32,7 @@ MOST_CLASSES = 8
 
 _FATAL = pq.ExecStatus.FATAL_ERROR
 _IDLE = pq.TransactionStatus.IDLE
+_BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 
 if TYPE_CHECKING:
@@ -107,12 +108,36 @@ class RecordingCursor(CursorBase):
         recorder: Recorder | None = keeper.recorder
         if recorder is None or conn._pipeline is not None:
             if recorder is None:
-                if forgets(query):
+                if keeper.wire.names and forgets(query):
                     keeper.wire.forget_names()  # a `reset=`, perhaps
+                if conn._pipeline is None:
+                    return self._unrecorded(query, params, prepare, binary)
             elif isinstance(conn._pipeline, RecordingPipeline):
                 return self._in_pipeline(query, params, prepare, binary)
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         return recorder.perform(self, query, params, prepare, binary)
+
+    def _unrecorded(
+        self, query: Any, params: Any, prepare: bool | None, binary: bool | None
+    ) -> Gen:
+        """psycopg's `_execute_gen`, outside of a pipeline."""
+        if self._closed:
+            raise e.InterfaceError("the cursor is closed")
+        conn: Any = self._conn
+        self._reset()
+        if not self._last_query or self._last_query is not query:
+            self._last_query = None
+            self._tx = Transformer(self)
+        if conn._resilient.for_reading:
+            yield from conn._start_query()
+        elif not conn._autocommit and conn.pgconn.transaction_status == _IDLE:
+            yield from _start_query(conn)
+        pgq = self._convert_query(query, params)
+        fmt = self.format if binary is None else _FORMATS[binary]
+        yield from self._resilient(pgq, prepare=prepare, binary=fmt == _BINARY)
+        self._last_query = query
+        if conn._prepared._to_flush:
+            yield from conn._prepared.maintain_gen(conn)
 
     def _in_pipeline(
         self, query: Any, params: Any, prepare: bool | None, binary: bool | None

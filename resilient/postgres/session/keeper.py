@@ -13,6 +13,7 @@ from psycopg import errors as e
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
+from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.committer import Committer
 from ..commit.resolver import Resolver
@@ -44,6 +45,7 @@ class Keeper:
         "lent",
         "out_since_s",
         "recorder",
+        "records",
         "wire",
     )
 
@@ -54,6 +56,8 @@ class Keeper:
         self.committer = Committer(Resolver(Replayer(self.judge)))
         self._recorder: Recorder | None = None
         self.recorder: Recorder | None = None
+        #: what is done with it is recorded while it is checked out
+        self.records = False
         self.hooked = hooked
         #: the classes of the cursors that it has made, and what became of them: they live as long
         self.cursors: dict[type[Any], type[Any]] = {}
@@ -76,26 +80,34 @@ class Keeper:
     def on_checkout(self, pool: PoolSide) -> None:
         """What its caller does with it is recorded from here on."""
         self.lent = True
-        if not self.hooked:
-            return
-        judge, settings = self.judge, pool.settings
+        recorder = self._recorder
+        if recorder is None:
+            if not self.hooked:
+                return
+            recorder = self._recorder = self._recorder_for(pool.settings)
+        judge = self.judge
         judge.core = pool
         judge.struck = {}
         session = judge.session
         if session.settings or session.hazard:
             session.clear()  # the one before may have left it differently: nobody relies on it
-        judge.journal.earlier.clear()
-        recorder = self._recorder
-        if recorder is None:
-            self.wire.forget_names()
-            judge.journal.bound(settings.replay_max_statements, settings.replay_max_bytes)
-            self.committer.mode = settings.commit_resolver
-            self.committer.replayer.asks = settings.commit_resolver != "off"
-            recorder = self._recorder = Recorder(self.committer)
-            recorder.wraps = settings.autocommit == "block"
-        if self.committer.replayer.asks or settings.replay == "on":
+        earlier = judge.journal.earlier
+        if earlier:
+            earlier.clear()
+        if self.records:
             judge.recording = True
             self.recorder = recorder
+
+    def _recorder_for(self, settings: Settings) -> Recorder:
+        """At the first checkout."""
+        self.wire.forget_names()
+        self.judge.journal.bound(settings.replay_max_statements, settings.replay_max_bytes)
+        self.committer.mode = settings.commit_resolver
+        asks = self.committer.replayer.asks = settings.commit_resolver != "off"
+        self.records = asks or settings.replay == "on"
+        recorder = Recorder(self.committer)
+        recorder.wraps = settings.autocommit == "block"
+        return recorder
 
     def on_checkin(self, resets: bool) -> None:
         """It is given back: what the pool does with it is not for recording.  `resets`: settings

@@ -43,7 +43,8 @@ class Transaction(Surviving, psycopg.Transaction):
     ) -> bool:
         conn: Any = self._conn
         recorder = conn._resilient.recorder
-        if exc_type is None and recorder is not None and recorder.stranded:
+        broken = conn.pgconn.status == _BAD
+        if broken and exc_type is None and recorder is not None and recorder.stranded:
             with conn.lock:
                 return bool(conn.wait(self._exit_gen(None, None, None)))
         return super().__exit__(exc_type, exc_val, exc_tb)
@@ -68,7 +69,8 @@ class AsyncTransaction(Surviving, psycopg.AsyncTransaction):
     ) -> bool:
         conn: Any = self._conn
         recorder = conn._resilient.recorder
-        if exc_type is None and recorder is not None and recorder.stranded:
+        broken = conn.pgconn.status == _BAD
+        if broken and exc_type is None and recorder is not None and recorder.stranded:
             async with conn.lock:
                 return bool(await conn.wait(self._exit_gen(None, None, None)))
         return await super().__aexit__(exc_type, exc_val, exc_tb)

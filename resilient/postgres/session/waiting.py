@@ -46,7 +46,7 @@ Steps = Generator[Any, Any, Any]
 
 def until_detour(judge: Judge, gen: Gen, ready: waiting.Ready | None = None) -> Steps:
     """A generator's steps, for psycopg's loop: returns what it returns, or its next detour."""
-    judge.driven, judge.dealt = True, False
+    judge.driven = True
     try:
         item = gen.send(ready)
         while item.__class__ is not Detour:
@@ -61,7 +61,7 @@ def until_detour(judge: Judge, gen: Gen, ready: waiting.Ready | None = None) -> 
 
 def first_step(judge: Judge, gen: Gen, exc: e.OperationalError) -> Steps:
     """Where there is no session to wait on: whoever recovers finds that out before it waits."""
-    judge.driven, judge.dealt = True, False
+    judge.driven = True
     try:
         item = gen.send(None)
     except StopIteration as stop:
