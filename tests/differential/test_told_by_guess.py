@@ -9,11 +9,16 @@ FAULTS 40.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 
+from resilient.postgres.commit.knowledge import LEARN_S, OFTEN
+from resilient.postgres.replay.catalogue import only_reading
+from resilient.postgres.replay.statements import traits
 from resilient.settings import Settings
 
 from .pg import Server, has_decoder
@@ -497,3 +502,102 @@ async def test_a_ledger_that_may_not_be_written_to_is_a_clear_error(ours: Play) 
     assert end.error is not None
     assert "resilient.commits" in str(end.error), end
     assert ours.struck() == 0
+
+
+# -- reads that no question follows, once the catalogue has shown that they can only read
+
+
+async def test_what_does_more_than_read_is_never_proved(ours: Play) -> None:
+    more = {**TELLING, **STRIKING}
+    texts = {name: text.format(n=ours.n).encode() for name, text in more.items()}
+    asked = [(text, None) for text in texts.values() if traits(text).reads]
+    # Somebody has a lower() of their own here: which one is meant, names don't tell.
+    reads = [(text.encode(), None) for text in READS.values() if "lower" not in text]
+    async with ours.pool() as pool, both(pool.connection()) as conn:
+        assert asked
+        assert await call(conn.wait(only_reading(conn.pgconn, asked))) == []
+        assert await call(conn.wait(only_reading(conn.pgconn, reads))) == reads
+
+
+async def warm(play: Play, pool: Any, *texts: str, times: int = OFTEN + 1) -> None:
+    """They are executed in blocks, as often as it takes to be looked up."""
+    for _ in range(times):
+        for text in texts:
+            assert (await play.block(pool, text)).well
+        time.sleep(LEARN_S)
+
+
+async def shown(play: Play, pool: Any, *texts: str) -> str:
+    """What the server shows of a session that idles in its transaction behind them."""
+    async with both(pool.connection()) as conn:
+        for text in texts:
+            await call(conn.execute(text))
+        pid = conn.info.backend_pid
+        return str(play.admin(f"select query from pg_stat_activity where pid = {pid}")[0][0])
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+async def test_proved_reads_are_never_unknown(ours: Play, cut: Way) -> None:
+    reads = ["select n, note from plain where n = 7", "select count(*) from plain"]
+    strike = f"select strike({ours.n}) as struck"
+    async with ours.pool(max_size=1) as pool:
+        assert await shown(ours, pool, reads[0]) != reads[0]  # the question
+        await warm(ours, pool, *reads)
+        for read in reads:
+            assert await shown(ours, pool, read) == read
+            end = await ours.block(pool, read, cut=cut)
+            assert end.well, end
+        # What follows it in its block is asked about as ever.
+        assert strike in await shown(ours, pool, reads[0], strike)
+        end = await ours.block(pool, reads[1], strike, cut=cut)
+        assert end.well, end
+    assert ours.struck() == 2
+
+
+async def test_a_function_that_writes_is_asked_about_as_ever(ours: Play) -> None:
+    """However often it was called: its text looks like a read."""
+    strike = f"select strike({ours.n}) as struck"
+    async with ours.pool(max_size=1) as pool:
+        await warm(ours, pool, strike)
+        assert await shown(ours, pool, strike) != strike
+        for cut in CUTS:
+            end = await ours.block(pool, strike, cut=cut)
+            assert end.well, end
+    assert ours.struck() == OFTEN + 1 + 1 + len(CUTS)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+async def test_a_proof_is_not_believed_when_a_commit_was_lost(ours: Play, cut: Way) -> None:
+    """A view was made anew, and what was proved to only read writes."""
+    view = f"seen_{ours.n}"
+    read = f"select n from {view}"
+    ours.admin(f"create view {view} as select n from plain where n = 1")
+    ours.admin(f"grant select on {view} to app")
+    async with ours.pool(max_size=1) as pool:
+        await warm(ours, pool, read)
+        assert await shown(ours, pool, read) == read
+        ours.admin(f"create or replace view {view} as select strike({ours.n})::int as n")
+        end = await ours.block(pool, read, cut=cut)
+    assert end.unknown, end
+    assert ours.struck() <= 1
+
+
+async def test_proved_reads_in_a_pipeline_are_not_asked_about(ours: Play) -> None:
+    """Their COMMIT goes without a round trip before it."""
+    read = "select n, note from plain where n = 7"
+
+    async def piped(pool: Any) -> None:
+        async with both(pool.connection()) as conn:
+            async with both(conn.pipeline()):
+                await call(conn.execute(read))
+            pid = conn.info.backend_pid
+            query = f"select query from pg_stat_activity where pid = {pid}"
+            seen.append(str(ours.admin(query)[0][0]))
+            await call(conn.commit())
+            seen.append(str(ours.admin(query)[0][0]))
+
+    seen: list[str] = []
+    async with ours.pool(max_size=1) as pool:
+        await warm(ours, pool, read)
+        await piped(pool)
+    assert seen == [read, "COMMIT"]

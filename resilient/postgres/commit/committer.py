@@ -18,7 +18,7 @@ from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import explained
-from ..replay.catalogue import Asked, reached
+from ..replay.catalogue import Asked, only_reading, reached
 from ..replay.statements import traits
 from ..session.host import Gen
 from ..session.wire import ended
@@ -40,7 +40,8 @@ class Committer:
     """The end of a transaction.
 
     `mode`: the setting COMMIT_RESOLVER.  `told`: the last token was written although the
-    transaction had no id.  `tokenless`: this COMMIT goes without one.
+    transaction had no id.  `tokenless`: this COMMIT goes without one.  `rode`: the question has
+    followed a statement that had written nothing.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Committer:
         "mode",
         "replayer",
         "resolver",
+        "rode",
         "session",
         "tokenless",
         "told",
@@ -67,6 +69,7 @@ class Committer:
         self.mode = "off"
         self.told = False
         self.tokenless = False
+        self.rode = False
 
     def commit(self) -> Gen:
         """COMMIT of a recorded transaction; returns once it is durable, or raises."""
@@ -101,11 +104,12 @@ class Committer:
             break
         self.tokenless = False
         asked = journal.asked() if self.told and judge.pool.known.may_learn() else []
+        reads = self._reads() if self.rode else []
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
-        if asked and not self.session.settings and self.wire.pgconn.status != _BAD:
-            yield from self._learn(asked)
+        if (asked or reads) and not self.session.settings and self.wire.pgconn.status != _BAD:
+            yield from self._learn(asked) if asked else self._learn_reads(reads)
         return result
 
     def commit_unrecorded(self) -> Gen:
@@ -264,6 +268,7 @@ class Committer:
         if self.journal.written is None:
             xid, position = get(0, 0), get(0, 1)
             self.journal.wrote((xid, position, home) if xid and position else None)
+            self.rode = self.rode or not xid
 
     # -- the token
 
@@ -312,13 +317,31 @@ class Committer:
         self.tokenless = True
         yield from self.replayer.redo(error)
 
+    def _reads(self) -> list[Asked]:
+        """What the question has followed in vain, and would again; to be looked up now."""
+        self.rode = False
+        asked = (asked for asked in self.journal.asked() if traits(asked[0]).reads)
+        return self.judge.pool.known.followed(asked)
+
+    def _learn_reads(self, reads: list[Asked]) -> Gen:
+        """Nothing has to follow those that can only read."""
+        try:
+            found = yield from only_reading(self.wire.pgconn, reads)
+        except e.OperationalError:
+            return  # the next use finds the session gone
+        self.judge.pool.known.learnt(found, set(reads) - set(found))
+
     def _learn(self, asked: list[Asked]) -> Gen:
         """Blocks like the one that has just committed need no token, if they only read."""
         try:
             found = yield from reached(self.wire.pgconn, asked)
         except e.OperationalError:
             return  # the next use finds the session gone
-        self.judge.pool.known.learnt(asked if not found.effect else [])
+        known = self.judge.pool.known
+        if not found.effect:
+            known.learnt(asked)
+        else:
+            known.learnt([], asked if len(asked) == 1 else [])
 
 
 def _pooled_home(result: PGresult) -> Incarnation | None:

@@ -14,6 +14,8 @@ from ..replay.catalogue import Asked
 #: a catalogue is asked about reads this often at most, in seconds; what it said is good for so
 #: long after the last question, and for so many statements
 LEARN_S, LEARNT_S, MOST_LEARNT = 0.2, 60.0, 4096
+#: a read that the question has followed so often is looked up there, so many of them at once
+OFTEN, AT_ONCE = 5, 4
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -30,6 +32,10 @@ class Knowledge:
         self.names_last = True
         #: statements that the catalogue has shown to only read, and when it was last asked
         self.proved: set[Asked] = set()
+        #: it has shown nothing of these
+        self._unproved: set[Asked] = set()
+        #: reads that aren't proved, and how often the question has followed each
+        self._followed: dict[Asked, int] = {}
         self._learnt_at = float("-inf")
 
     def resolves(self, ledger: bool | None) -> None:
@@ -63,14 +69,33 @@ class Knowledge:
         """Is it time to ask a catalogue about statements again?"""
         return time.monotonic() - self._learnt_at > LEARN_S
 
-    def learnt(self, asked: Iterable[Asked]) -> None:
-        """The catalogue was asked; these only read.  That is good for a while: a view may be made
-        anew, and then a token is missing where one was needed, which makes a lost COMMIT unknown,
+    def followed(self, reads: Iterable[Asked]) -> list[Asked]:
+        """The question for a transaction's id has followed these, which look like reads.  Those
+        that the catalogue is to be asked about now: once it shows that they can only read, nothing
+        has to follow them."""
+        often = []
+        for asked in reads:
+            if asked in self.proved or asked in self._unproved:
+                continue
+            times = self._followed[asked] = self._followed.get(asked, 0) + 1
+            if times >= OFTEN:
+                often.append(asked)
+        if len(self._followed) > MOST_LEARNT:  # statements that are never the same
+            self._followed = {}
+        return often[:AT_ONCE] if often and self.may_learn() else []
+
+    def learnt(self, asked: Iterable[Asked], unproved: Iterable[Asked] = ()) -> None:
+        """The catalogue was asked; these only read, and of those it has shown nothing.  That is
+        good for a while: a view may be made anew.  Then a token is missing where one was needed,
+        or an id, and the catalogue is asked again when a COMMIT was lost: it makes that unknown,
         never a false success."""
         now = time.monotonic()
         if now - self._learnt_at > LEARNT_S or len(self.proved) > MOST_LEARNT:
-            self.proved = set()
+            self.proved, self._unproved = set(), set()
         self.proved |= set(asked)
+        self._unproved |= set(unproved)
+        for each in (*self.proved, *self._unproved):
+            self._followed.pop(each, None)
         self._learnt_at = now
 
 

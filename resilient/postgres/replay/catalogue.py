@@ -181,6 +181,8 @@ _BODY = re.compile(rb"\s*(?:SELECT|WITH|VALUES|INSERT|UPDATE|DELETE|MERGE)\b", r
 _MOVES = re.compile(rb"\bset_config\b|(?:^|;)\s*(?:SET|RESET)\b", re.I)
 #: its estimates would have the question compiled, which takes longer than to answer it
 QUICKLY = b"SET LOCAL jit = off"
+#: of what is asked while nothing fails
+BRIEFLY = b"SET LOCAL statement_timeout = '1s'"
 _ENDS = re.compile(rb"[\s;]+\Z")
 
 
@@ -215,6 +217,28 @@ def reached(pgconn: PGconn, statements: Iterable[Asked], deep: bool = False) -> 
     for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED " + mode, QUICKLY):
         yield from _say(pgconn, step)
     found = yield from _look(pgconn, distinct, deep)
+    yield from _say(pgconn, b"ROLLBACK")
+    return found
+
+
+def only_reading(pgconn: PGconn, statements: Iterable[Asked]) -> PQGen[list[Asked]]:
+    """Those of them that can only read, by the names in their texts: nothing is written for it, as
+    it is for `reached`.  On an idle connection, whose transaction it is in between.
+
+    Raises `OperationalError` when the connection is lost.
+    """
+    for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", QUICKLY, BRIEFLY):
+        yield from _say(pgconn, step)
+    found: list[Asked] = []
+    for asked in statements:
+        names = names_of(asked[0])
+        if names.unclear or names.writes:
+            continue
+        rows = yield from _ask(pgconn, names, False, [], [])
+        if rows is None:
+            break
+        if not rows:
+            found.append(asked)
     yield from _say(pgconn, b"ROLLBACK")
     return found
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Collection
 from operator import attrgetter
 from typing import Any
 
@@ -351,13 +352,14 @@ class Journal:
         if self.size > self.max_bytes:
             self._forget(f"more than {self.max_bytes} bytes", "REPLAY_MAX_BYTES")
 
-    def queued(self, entry: Entry) -> None:
-        """A statement was put into a pipeline."""
+    def queued(self, entry: Entry, proved: Collection[Asked] = ()) -> None:
+        """A statement was put into a pipeline.  `proved`: those that can only read."""
         what = traits(entry.query)
         if what.special:
             self.sets |= what.session
             self.hazard = self.hazard or what.hazard
-        self.blind = True
+        if not (what.reads and (entry.query, entry.types) in proved):
+            self.blind = True
         if not self.hazard:
             self.entries.append(entry)
         else:

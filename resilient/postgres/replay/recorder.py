@@ -27,6 +27,7 @@ from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
 from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..commit.committer import Committer
+from ..commit.knowledge import Knowledge
 from ..session.host import Gen
 from ..session.wire import ended
 from .catalogue import Asked
@@ -49,8 +50,8 @@ class Recorder:
     `for_reading`: it was lent for that, and an autocommit session is told so.  `answered_before`:
     what failed had been answered before.  `noted`: the text of the statement that is started, where
     its cursor tells.  `remembers`: it is recorded when it is put into its pipeline.  `deferring`:
-    its BEGIN isn't its own to send.  `wraps`: a write in autocommit travels in a block
-    (RESILIENT_AUTOCOMMIT=block).
+    its BEGIN isn't its own to send.  `known`: what its pool has learnt.  `wraps`: a write in
+    autocommit travels in a block (RESILIENT_AUTOCOMMIT=block).
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Recorder:
         "host",
         "journal",
         "judge",
+        "known",
         "noted",
         "remembers",
         "replayer",
@@ -79,6 +81,7 @@ class Recorder:
         self.wire = committer.wire
         self.journal = committer.journal
         self.session = committer.session
+        self.known = Knowledge(committer.mode)
         self.for_reading = False
         self.answered_before = False
         self.noted: bytes | None = None
@@ -190,7 +193,7 @@ class Recorder:
             what = _of_client(cur, what, pgq.query)
         fmt = cur.format if binary is None else _FORMATS[binary]
         entry = None
-        wrapped = False
+        wrapped = reads = False
         wire.sync_rep_warned = False
         while not (what.ends and wire.in_block):
             if journal.kept is not None:
@@ -225,7 +228,8 @@ class Recorder:
                     )
                     if what.rides and wire.ride:
                         if journal.written is None:
-                            rider = b"" if host.read_only else wire.ride
+                            reads = what.reads and (pgq.query, pgq.types) in self.known.proved
+                            rider = b"" if reads or host.read_only else wire.ride
                         elif monotonic() - journal.marked_at >= FLUSH_ASK_S:
                             rider = b"" if host.read_only else self.sender.late_rider()
                 if entry is not None and (begin or rider):
@@ -269,9 +273,9 @@ class Recorder:
             elif entry is None or what.special or after != _INTRANS:
                 entry = entry or entry_of(cur, pgq, fmt)
                 inside = bool(begin) or status != _IDLE
-                self._answered(what, entry, cur._results, bool(rider), inside)
+                self._answered(what, entry, cur._results, reads or bool(rider), inside)
             else:
-                journal.add(entry, cur._results, not rider and what.writes)
+                journal.add(entry, cur._results, not (rider or reads) and what.writes)
             if self.sender.spoilt is not None:
                 yield from self.without_rider()
             break

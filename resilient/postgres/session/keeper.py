@@ -13,7 +13,6 @@ from psycopg import errors as e
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
-from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.committer import Committer
 from ..commit.resolver import Resolver
@@ -84,7 +83,7 @@ class Keeper:
         if recorder is None:
             if not self.hooked:
                 return
-            recorder = self._recorder = self._recorder_for(pool.settings)
+            recorder = self._recorder = self._recorder_for(pool)
         judge = self.judge
         judge.core = pool
         judge.struck = {}
@@ -98,14 +97,16 @@ class Keeper:
             judge.recording = True
             self.recorder = recorder
 
-    def _recorder_for(self, settings: Settings) -> Recorder:
+    def _recorder_for(self, pool: PoolSide) -> Recorder:
         """At the first checkout."""
+        settings = pool.settings
         self.wire.forget_names()
         self.judge.journal.bound(settings.replay_max_statements, settings.replay_max_bytes)
         self.committer.mode = settings.commit_resolver
         asks = self.committer.replayer.asks = settings.commit_resolver != "off"
         self.records = asks or settings.replay == "on"
         recorder = Recorder(self.committer)
+        recorder.known = pool.known
         recorder.wraps = settings.autocommit == "block"
         return recorder
 

@@ -49,7 +49,7 @@ class RecordingPipeline(Base):
         recorder = self._resilient.recorder
         if recorder is not None:
             entry.waiting = True
-            recorder.journal.queued(entry)
+            recorder.journal.queued(entry, recorder.known.proved)
             self._unanswered.append(entry)
 
     def _process_results(self, queued: Any, results: Any) -> None:
