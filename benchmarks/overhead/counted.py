@@ -25,6 +25,7 @@ from .cells import Cell
 #: done as often as it is without callgrind
 SLOWER = 50
 TIMES = (
+    ("resilient.postgres.pool.plainly", "LOOK_S"),
     ("resilient.postgres.pool.shell", "LOOK_S"),
     ("resilient.postgres.pool.telling", "WAITED_S"),
     ("resilient.postgres.replay.journal", "FRESH_S"),

@@ -28,12 +28,9 @@ from .attempts import Attempts
 from .base import remaining
 from .proof import proves
 from .reader import AsyncReader, reader_of
-from .shell import deadline_in
+from .shell import NO_ROOM, deadline_in
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
-
-#: a replica's pool has nothing for a reader now
-_NO_ROOM = (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -220,7 +217,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
                     return self._make_read_only(conn)
                 await pool.putconn(conn)
                 search.passes(view.endpoint)
-            except _NO_ROOM:
+            except NO_ROOM:
                 search.passes(view.endpoint)
 
     async def _proves(

@@ -10,16 +10,16 @@ Mixed in front of a psycopg_pool class.  It keeps three promises:
 
 from __future__ import annotations
 
-import logging
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any, TypeVar
 
+import psycopg_pool
 from psycopg import OperationalError, pq
 
 from ...core import connect
@@ -29,23 +29,21 @@ from ...core.routing import Target
 from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
-from ..session.keeper import Keeper, keeper_of, link_of
+from ..session.keeper import keeper_of, link_of
 from .base import RETRY_DELAY_S, PoolCore
 from .errands import Errands
 from .loans import close, lendable
+from .plainly import LOOK_S, Plainly
 from .reserve import was_lent
-
-#: psycopg_pool's
-pool_logger = logging.getLogger("psycopg.pool")
-_IDLE = pq.TransactionStatus.IDLE
 
 Conn = BaseConnection[Any]
 C = TypeVar("C", bound=BaseConnection[Any])
 
 #: what a replica's own pool takes: whoever tells a role
 REPLICA = Wanted(Target.PREFER_STANDBY)
-#: a connection that is given out again sooner isn't looked at again, in seconds
-LOOK_S = 0.001
+
+#: a replica's pool has nothing for a reader now
+NO_ROOM = (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)
 
 #: the topology's version under which this worker's last attempt gave up
 gave_up_at: ContextVar[int] = ContextVar("resilient_gave_up_at", default=-1)
@@ -58,19 +56,11 @@ class Slot:
     _pool: object = None
 
 
-class Shell:
+class Shell(Plainly):
     """Shared by all pools; `_core` holds what it decides with."""
 
-    _core: PoolCore
-    _pool: deque[Any]
-    _closed: bool
     _nconns: int
-    _nconns_min: int
-    _check: Any
-    _reset: Any
-    _drained_at: float
     _waiting: deque[Any]
-    _stats: Counter[str]
     #: what a replica's pool is bound to; the writer's is None
     _bound: Endpoint | None = None
     #: of a replica's pool: the one whose workers and scheduler it uses
@@ -79,12 +69,9 @@ class Shell:
     _errands: Errands
     #: it has pools for replicas
     _arranges = True
-    #: who comes back stays (a Null pool keeps nobody)
-    _keeps_idle = True
     #: the public class that it is one of
     _kind: type[Any]
     _add_task: type[Any]
-    _discard_task: type[Any]
     _arrange_task: type[Any]
 
     def _start_core(self, settings: Settings | None, from_environment: bool = False) -> None:
@@ -190,7 +177,7 @@ class Shell:
             except KeyError:
                 return
         if self._bound is None:
-            super().run_task(task)  # type: ignore[misc]
+            super().run_task(task)
         elif (owner := self.owner()) is not None:
             owner._errands.add(owner, task)
 
@@ -350,73 +337,6 @@ class Shell:
             away = bound != link.endpoint
         if link.condemned or away:
             conn._expire_at = 0.0
-
-    # -- a checkout where nothing is the matter: psycopg_pool's part of it and ours in one piece,
-    # since each call pays for it
-
-    def _plainly(self, timeout: float | None) -> bool:
-        """May whoever asks for nothing special take the next idle connection?  Not where it is
-        checked first, or where somebody reads of it in the log."""
-        core = self._core
-        shared = core.shared
-        return (
-            shared is not None
-            and core.plain_in is shared.cluster.topology
-            and not (core.read_from or self._closed or self._check)
-            and (timeout is None or timeout > 0)
-            and not pool_logger.isEnabledFor(logging.INFO)
-        )
-
-    def _next_idle(self, now_s: float) -> Any:
-        """Take it, if it is fit.  Under the pool's lock, or on its loop."""
-        idle = self._pool
-        if not idle:
-            return None
-        conn = idle.popleft()
-        self._nconns_min = min(self._nconns_min, len(idle))
-        link = conn._resilient.wire.link
-        looked_at = link is not None and not link.condemned and now_s - link.looked_at < LOOK_S
-        if looked_at or self._fit(conn):
-            return conn
-        self.run_task(self._discard_task(self, [conn]))
-        return None
-
-    def _hand_out(self, conn: Any, began_s: float) -> Any:
-        """It goes to whoever began to ask then."""
-        conn._pool = self
-        self._stats["requests_num"] += 1
-        core, keeper = self._core, conn._resilient
-        keeper.on_checkout(core)
-        core.handed_at_once(keeper, began_s)
-        return conn
-
-    def _comes_plainly(self, conn: Any) -> bool:
-        """A checkout is over: is there nothing to do but to keep its connection?  Then the rest
-        is done."""
-        keeper = getattr(conn, "_resilient", None)
-        if keeper.__class__ is not Keeper or conn._pool is not self:
-            return False
-        wire = keeper.wire
-        link = wire.link
-        if (
-            link is None
-            or link.condemned
-            or wire.told_read_only
-            or keeper.for_reading
-            or conn.pgconn.transaction_status != _IDLE
-            or conn._expire_at <= monotonic()
-            or conn._created_at <= self._drained_at
-            or self._closed
-            or self._reset
-            or self._core.read_from
-            or not self._keeps_idle
-            or pool_logger.isEnabledFor(logging.INFO)
-        ):
-            return False
-        self._core.came_back(conn)
-        keeper.on_checkin(resets=False)
-        conn._pool = None
-        return True
 
     # -- read-only checkouts
 

@@ -21,20 +21,15 @@ from ...core import connect, routing
 from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
-from .._psycopg import (
-    CT,
-)
+from .._psycopg import CT
 from .apart import Apart
 from .attempts import Attempts
 from .base import remaining
 from .proof import proves
 from .reader import Reader, reader_of
-from .shell import deadline_in
+from .shell import NO_ROOM, deadline_in
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
-
-#: a replica's pool has nothing for a reader now
-_NO_ROOM = (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg_pool.TooManyRequests)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -227,7 +222,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                     return self._make_read_only(conn)
                 pool.putconn(conn)
                 search.passes(view.endpoint)
-            except _NO_ROOM:
+            except NO_ROOM:
                 search.passes(view.endpoint)
 
     def _proves(

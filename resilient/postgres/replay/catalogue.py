@@ -11,6 +11,7 @@ a cursor's text), each name in the text counts as whatever bears it, in any sche
 views, rules, row security, triggers and defaults are followed the same way.
 """
 
+# long: the question, and how it is asked
 from __future__ import annotations
 
 import re
