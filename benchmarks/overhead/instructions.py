@@ -61,10 +61,13 @@ HEAD = (
 )
 
 
-def counts(place: Place, side: str, cells: Sequence[Cell], path: str) -> Iterator[tuple[Cell, int]]:
-    """Instructions of a call, of the thread that calls.  `path`: where the library is."""
+def counts(
+    place: Place, side: str, cells: Sequence[Cell], library: Path
+) -> Iterator[tuple[Cell, int]]:
+    """Instructions of a call, of the thread that calls.  `library`: its package's folder."""
     with tempfile.TemporaryDirectory() as folder:
         marks = _marks(Path(folder))
+        (Path(folder) / "resilient").symlink_to(library)
         subprocess.run(
             [
                 *(*VALGRIND, f"--callgrind-out-file={folder}/out"),
@@ -72,8 +75,8 @@ def counts(place: Place, side: str, cells: Sequence[Cell], path: str) -> Iterato
                 *(place.conninfo(), marks),
             ],
             input="\n".join(json.dumps(asdict(cell)) for cell in cells),
-            cwd=folder,  # where it is started, Python looks for modules first
-            env=environment() | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"},
+            cwd=folder,  # where Python looks for modules first; the benchmark is this one's
+            env=environment() | {"PYTHONPATH": os.getcwd(), "PYTHONHASHSEED": "0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE if not os.environ.get("SHOW") else None,
             text=True,
@@ -166,8 +169,7 @@ def _count(options: argparse.Namespace, rows: Rows) -> None:
     if options.only:
         cells = [cell for cell in cells if re.search(options.only, cell.key)]
     done = set() if options.again else rows.done()
-    # The benchmark is this one's, whatever the library.
-    path = os.pathsep.join((str(Path(options.library).resolve()), os.getcwd()))
+    library = Path(options.library).resolve() / "resilient"
     with Lab(LabOptions(zones=2, sync=False, http=False)) as lab:
         if inside():
             lab.use_system_resolver()
@@ -180,7 +182,7 @@ def _count(options: argparse.Namespace, rows: Rows) -> None:
             left = [cell for cell in cells if f"{side}/{cell.key}" not in done]
             for some in (left[n : n + AT_ONCE] for n in range(0, len(left), AT_ONCE)):
                 say(f"{side}: {len(some)} cells")
-                for cell, instructions in counts(place, side, some, path):
+                for cell, instructions in counts(place, side, some, library):
                     rows.add(
                         {
                             "key": f"{side}/{cell.key}",

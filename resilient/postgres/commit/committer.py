@@ -257,18 +257,21 @@ class Committer:
         seen = self.wire.facts
         if seen is None:
             return
-        get = result.get_value
+        get, journal = result.get_value, self.journal
         home, known = seen.incarnation, seen.flushed
         if self.wire.pooled:
-            home = _pooled_home(result) or (self.journal.written or (b"", b"", home))[2]
+            home = _pooled_home(result) or (journal.written or (b"", b"", home))[2]
             known = flushed_in(home, seen)
         flushed = get(0, 2)
         if flushed is not None:
             known.latest = flushed
-        if self.journal.written is None:
-            xid, position = get(0, 0), get(0, 1)
-            self.journal.wrote((xid, position, home) if xid and position else None)
-            self.rode = self.rode or not xid
+        if journal.written is None:
+            xid = get(0, 0)
+            if xid and (position := get(0, 1)):
+                journal.wrote((xid, position, home))
+            else:
+                journal.blind = False
+                self.rode = self.rode or not xid
 
     # -- the token
 

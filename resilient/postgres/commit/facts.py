@@ -183,7 +183,10 @@ os.register_at_fork(after_in_child=_watermarks.clear)
 def flushed_in(incarnation: Incarnation, seen: Witness) -> Flushed:
     """What is known of an incarnation, which behind a pooler need not be the one that the
     session's witness has seen."""
-    return seen.flushed if incarnation == seen.incarnation else _shared(incarnation)
+    here = seen.incarnation
+    if incarnation is here or incarnation == here:
+        return seen.flushed
+    return _shared(incarnation)
 
 
 def _shared(incarnation: Incarnation) -> Flushed:

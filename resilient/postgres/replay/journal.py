@@ -186,21 +186,20 @@ class Journal:
 
     def reset(self) -> None:
         """The transaction is over."""
+        entries = self.entries
         if self.passed or self.unseen:
             self.earlier |= self.passed
             self.passed = set()
             self.unseen = False
-        if self.entries:
-            self.earlier.update(map(_ASKED, self.entries))
-        if self.entries or self.hazard or self.blind or self.replays:
-            self.entries = []
-            self.size = self.measured = 0
+        if entries or self.hazard or self.blind or self.replays:
+            if entries:
+                self.earlier.update(map(_ASKED, entries))
+                self.entries = []
+            self.size = self.measured = self.replays = 0
             self.due = AT_ONCE
             self.hazard = ""
-            self.written = None
+            self.written = self.kept = None
             self.blind = self.sets = False
-            self.replays = 0
-            self.kept = None
         self.failed = False
 
     def rule_out(self, why: str) -> None:

@@ -112,7 +112,7 @@ class RecordingCursor(CursorBase):
                     keeper.wire.forget_names()  # a `reset=`, perhaps
                 if conn._pipeline is None:
                     return self._unrecorded(query, params, prepare, binary)
-            elif isinstance(conn._pipeline, RecordingPipeline):
+            if isinstance(conn._pipeline, RecordingPipeline):
                 return self._in_pipeline(query, params, prepare, binary)
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         return recorder.perform(self, query, params, prepare, binary)
@@ -142,7 +142,7 @@ class RecordingCursor(CursorBase):
     def _in_pipeline(
         self, query: Any, params: Any, prepare: bool | None, binary: bool | None
     ) -> Gen:
-        """psycopg's `_execute_gen` inside of a pipeline: recorded when it is queued."""
+        """psycopg's `_execute_gen` inside of a pipeline: what is recorded is when it is queued."""
         if self._closed:
             raise e.InterfaceError("the cursor is closed")
         conn: Any = self._conn
@@ -154,10 +154,11 @@ class RecordingCursor(CursorBase):
         if not conn._autocommit and conn.pgconn.transaction_status == _IDLE:
             yield from _start_query(conn)
         pgq: Any = self._convert_query(query, params)
-        if pgq.params:
-            pgq.params = kept(pgq.params)
         fmt = self.format if binary is None else _FORMATS[binary]
-        pipeline.remember(entry_of(self, pgq, fmt))
+        if conn._resilient.recorder is not None:
+            if pgq.params:
+                pgq.params = kept(pgq.params)
+            pipeline.remember(entry_of(self, pgq, fmt))
         name = None
         asked = (pgq.query, pgq.types)
         if prepare is not False and manager.prepare_threshold is not None:
@@ -202,8 +203,10 @@ class RecordingCursor(CursorBase):
     def _maybe_prepare_gen(
         self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
-        batch = self._conn._pipeline
-        if batch is not None and isinstance(batch, RecordingPipeline):
+        conn: Any = self._conn
+        batch = conn._pipeline
+        recorded = batch is not None and conn._resilient.recorder is not None
+        if recorded and isinstance(batch, RecordingPipeline):
             fmt = self.format if binary is None else pq.Format(int(binary))
             if pgq.params:
                 pgq.params = kept(pgq.params)

@@ -57,14 +57,15 @@ class RecordingPipeline(Base):
         entry = unanswered.popleft() if queued is not None and unanswered else None
         recorder = self._resilient.recorder
         if (
-            entry is not None
-            and recorder is not None
+            queued is not None
             and not queued[1]
             and len(results) == 1
             and results[0].status in DONE
+            and (entry is not None or recorder is None)
         ):  # as psycopg would, without its further calls
             queued[0]._set_results(results)
-            recorder.journal.answered(entry, results)
+            if recorder is not None and entry is not None:
+                recorder.journal.answered(entry, results)
             return
         try:
             super()._process_results(queued, results)
