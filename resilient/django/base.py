@@ -25,6 +25,10 @@ _NAMES = (
 )
 
 
+#: what each pool's connections are made with
+_MADE_WITH: dict[str, dict[str, Any]] = {}
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's PostgreSQL backend; its connections are a resilient pool's.
 
@@ -32,6 +36,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     `settings`, and `reader_of`, the alias whose replicas this one reads from.  `CONN_MAX_AGE` is
     allowed; `CONN_HEALTH_CHECKS` is needless.
     """
+
+    #: of its present connection; and by which name its pool is known
+    _params: dict[str, Any] | None = None
+    _pool_key: str | None = None
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(settings_dict, *args, **kwargs)
@@ -79,13 +87,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
         params.pop("resilient", None)
         return params
 
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        self._params = conn_params
+        return super().get_new_connection(conn_params)
+
     @property
     def pool(self) -> Any:
+        """Its alias's; a copy whose settings were changed has another one."""
         if self.alias == base.NO_DB_ALIAS:
             return None
-        found = self._connection_pools.get(self.alias)
+        params = self._params or self.get_connection_params()
+        made_with = _MADE_WITH.get(self.alias, params)
+        self._pool_key = key = self.alias if params == made_with else f"{self.alias} {params!r}"
+        found = self._connection_pools.get(key)
         if found is None or (found.closed and found._opened):
-            found = self._connection_pools[self.alias] = self._new_pool()
+            found = self._connection_pools[key] = self._new_pool()
+            _MADE_WITH.setdefault(key, params)
         return found
 
     def _new_pool(self) -> Any:
@@ -110,6 +127,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def close_pool(self) -> None:
         """For tests and after a change of the time zone."""
-        found = self._connection_pools.pop(self.alias, None)
+        key = self._pool_key or self.alias
+        _MADE_WITH.pop(key, None)
+        found = self._connection_pools.pop(key, None)
         if found is not None:
             found.close()

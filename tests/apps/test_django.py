@@ -173,3 +173,29 @@ def test_health_views(lab: Lab, order: Any) -> None:
     assert answer.status_code == 200
     assert json.loads(answer.content)["db"] == "ok"
     assert json.loads(answer.content)["replica"] == "ok"
+
+
+def test_a_copy_with_other_settings_has_connections_of_its_own(lab: Lab, order: Any) -> None:
+    """As with Django's own backend, whose copies connect by themselves."""
+
+    def path(wrapper: Any) -> str:
+        with wrapper.cursor() as cursor:
+            cursor.execute("show search_path")
+            return str(cursor.fetchone()[0])
+
+    usual = path(connection)
+    same, other = connection.copy(), connection.copy()
+    other.settings_dict["OPTIONS"] = {
+        **other.settings_dict["OPTIONS"],
+        "options": "-c search_path=elsewhere",
+    }
+    try:
+        assert (path(same), path(other), path(connection)) == (usual, "elsewhere", usual)
+        assert same.pool is connection.pool
+        assert other.pool is not connection.pool
+    finally:
+        same.close()
+        other.close()
+        other.close_pool()
+    assert path(connection) == usual
+    assert not connection.pool.closed
