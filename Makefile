@@ -29,8 +29,8 @@ drill: $(VENV)/.drill  ## force failovers on an embedded three-zone lab (ARGS='-
 test: $(VENV)/.dev  ## all tests but the long ones (ARGS=tests/core)
 	@$(PY) -m tests.side_by_side $(ARGS)
 
-test-more: $(VENV)/.dev  ## the tests of what is built on it: frameworks, examples, benchmarks
-	@$(PY) -m tests.side_by_side tests/apps tests/benchmarks $(ARGS)
+test-more: $(VENV)/.dev  ## the tests of what is built on it: frameworks, drills, the lab, benchmarks
+	@$(PY) -m tests.side_by_side tests/apps tests/benchmarks tests/drill tests/lab $(ARGS)
 
 lowest: $(LOWEST)/.dev  ## the tests once more, with the lowest versions that pyproject.toml allows (ARGS=tests/replay)
 	@$(LOWEST)/bin/python -m tests.side_by_side $(ARGS)

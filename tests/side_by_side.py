@@ -35,11 +35,10 @@ LONGEST = {
     "tests/http": 1,
     "tests/dns": 1,
     "tests/faults": 1,
-    "tests/drill": 1,
     "tests/replay": 1,
 }
 #: suites of their own: make differential, make test-more
-APART = ("tests/differential", "tests/apps", "tests/benchmarks")
+APART = ("tests/differential", "tests/apps", "tests/benchmarks", "tests/drill", "tests/lab")
 #: pytest's exit code for a run that was interrupted
 INTERRUPTED = 2
 #: pytest's exit code for a folder whose tests are all of another suite

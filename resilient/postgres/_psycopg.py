@@ -176,6 +176,7 @@ POOL_ATTRIBUTES = (
     "_min_size",
     "_nconns",
     "_nconns_min",
+    "_open_implicit",
     "_opened",
     "_pool",
     "_pool_full_event",

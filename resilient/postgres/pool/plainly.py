@@ -34,6 +34,7 @@ class Plainly:
     _nconns_min: int
     _check: Any
     _reset: Any
+    _open_implicit: bool
     _drained_at: float
     _stats: Counter[str]
     #: who comes back stays (a Null pool keeps nobody)
@@ -53,7 +54,7 @@ class Plainly:
         return (
             shared is not None
             and core.plain_in is shared.cluster.topology
-            and not (core.read_from or self._closed or self._check)
+            and not (core.read_from or self._closed or self._check or self._open_implicit)
             and (timeout is None or timeout > 0)
             and not pool_logger.isEnabledFor(logging.INFO)
         )
@@ -84,7 +85,7 @@ class Plainly:
     def _comes_plainly(self, conn: Any) -> bool:
         """A checkout is over: is there nothing to do but to keep its connection?  Then the rest
         is done."""
-        keeper = getattr(conn, "_resilient", None)
+        keeper: Any = getattr(conn, "_resilient", None)
         if keeper.__class__ is not Keeper or conn._pool is not self:
             return False
         wire = keeper.wire

@@ -118,7 +118,9 @@ class Telling:
 
     def handed_out(self, conn: Any, began_s: float) -> None:
         """A checkout that was begun then has this connection."""
-        self.handed_at_once(conn._resilient, began_s)
+        keeper: Keeper | None = getattr(conn, "_resilient", None)
+        if keeper is not None:
+            self.handed_at_once(keeper, began_s)
 
     def handed_at_once(self, keeper: Keeper, began_s: float) -> None:
         """`handed_out`, where it was there."""
