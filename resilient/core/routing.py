@@ -195,11 +195,18 @@ class Search:
 
     A replica that had no room, or no proof, may have it before the primary has room, or before
     there is a primary.  Rounds double, so that who waits for long keeps its place in a queue.
-    `passed`: endpoints that aren't to be asked in this round; the first ones in no round.
+    `passed`: endpoints that aren't to be asked in this round; the `avoided` in none, and those that
+    were `late` for somebody else a moment ago not in the first.
     """
 
-    def __init__(self, avoided: frozenset[object], share_s: float) -> None:
-        self.passed = self._avoided = avoided
+    def __init__(
+        self,
+        avoided: frozenset[object],
+        share_s: float,
+        late: frozenset[object] = frozenset(),
+    ) -> None:
+        self._avoided = avoided
+        self.passed = avoided | late
         self.share_s = share_s
 
     def passes(self, endpoint: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, count
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -25,7 +26,7 @@ _NAMES = (
 )
 
 
-#: what each pool's connections are made with
+#: by a pool's name, what its connections are made with
 _MADE_WITH: dict[str, dict[str, Any]] = {}
 
 
@@ -97,8 +98,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if self.alias == base.NO_DB_ALIAS:
             return None
         params = self._params or self.get_connection_params()
-        made_with = _MADE_WITH.get(self.alias, params)
-        self._pool_key = key = self.alias if params == made_with else f"{self.alias} {params!r}"
+        names = chain([self.alias], (f"{self.alias} #{n}" for n in count(2)))
+        key = next(name for name in names if _MADE_WITH.get(name, params) == params)
+        self._pool_key = key
         found = self._connection_pools.get(key)
         if found is None or (found.closed and found._opened):
             found = self._connection_pools[key] = self._new_pool()

@@ -279,5 +279,6 @@ def test_a_search_comes_back_in_rounds_that_double() -> None:
     assert search.patience_s(0.1) == 0.1
     search.again()
     assert search.passed == {"avoided"}
+    assert Search(frozenset(), 0.5, frozenset({"late"})).passed == {"late"}
     search.passes("full")
     assert search.patience_s(30.0) == 1.0

@@ -7,8 +7,10 @@ import logging
 import threading
 from typing import Any
 
+import psycopg
 import psycopg_pool
 import pytest
+from psycopg import generators
 
 from resilient import postgres
 
@@ -181,3 +183,14 @@ def test_a_pool_that_opens_by_itself_warns(play: Play, module: Any) -> None:
             pass
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize("play", PLAYS, indirect=True)
+async def test_a_generator_of_psycopgs_on_a_session_that_ends(play: Play) -> None:
+    """Whatever is waited for, its end is told as that."""
+    play.settings |= {"replay": "off", "commit_resolver": "off"}
+    async with play.pool(max_size=1) as pool, both(pool.connection()) as conn:
+        conn.pgconn.send_query(b"select pg_sleep(5)")
+        play.cut_off(conn)
+        with pytest.raises(psycopg.OperationalError):
+            await call(conn.wait(generators.execute(conn.pgconn)))

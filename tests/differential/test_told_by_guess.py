@@ -9,14 +9,13 @@ FAULTS 40.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from resilient.postgres.commit.knowledge import LEARN_S, OFTEN
+from resilient.postgres.commit import knowledge
 from resilient.postgres.replay.catalogue import only_reading
 from resilient.postgres.replay.statements import traits
 from resilient.settings import Settings
@@ -519,12 +518,17 @@ async def test_what_does_more_than_read_is_never_proved(ours: Play) -> None:
         assert await call(conn.wait(only_reading(conn.pgconn, reads))) == reads
 
 
-async def warm(play: Play, pool: Any, *texts: str, times: int = OFTEN + 1) -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalogue may be asked as often as one likes."""
+    monkeypatch.setattr(knowledge, "LEARN_S", -1.0)
+
+
+async def warm(play: Play, pool: Any, *texts: str) -> None:
     """They are executed in blocks, as often as it takes to be looked up."""
-    for _ in range(times):
+    for _ in range(knowledge.OFTEN + 1):
         for text in texts:
             assert (await play.block(pool, text)).well
-        time.sleep(LEARN_S)
 
 
 async def shown(play: Play, pool: Any, *texts: str) -> str:
@@ -536,6 +540,7 @@ async def shown(play: Play, pool: Any, *texts: str) -> str:
         return str(play.admin(f"select query from pg_stat_activity where pid = {pid}")[0][0])
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 async def test_proved_reads_are_never_unknown(ours: Play, cut: Way) -> None:
     reads = ["select n, note from plain where n = 7", "select count(*) from plain"]
@@ -554,6 +559,7 @@ async def test_proved_reads_are_never_unknown(ours: Play, cut: Way) -> None:
     assert ours.struck() == 2
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_function_that_writes_is_asked_about_as_ever(ours: Play) -> None:
     """However often it was called: its text looks like a read."""
     strike = f"select strike({ours.n}) as struck"
@@ -563,9 +569,10 @@ async def test_a_function_that_writes_is_asked_about_as_ever(ours: Play) -> None
         for cut in CUTS:
             end = await ours.block(pool, strike, cut=cut)
             assert end.well, end
-    assert ours.struck() == OFTEN + 1 + 1 + len(CUTS)
+    assert ours.struck() == knowledge.OFTEN + 1 + 1 + len(CUTS)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 async def test_a_proof_is_not_believed_when_a_commit_was_lost(ours: Play, cut: Way) -> None:
     """A view was made anew, and what was proved to only read writes."""
@@ -582,6 +589,7 @@ async def test_a_proof_is_not_believed_when_a_commit_was_lost(ours: Play, cut: W
     assert ours.struck() <= 1
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_proved_reads_in_a_pipeline_are_not_asked_about(ours: Play) -> None:
     """Their COMMIT goes without a round trip before it."""
     read = "select n, note from plain where n = 7"
@@ -601,3 +609,19 @@ async def test_proved_reads_in_a_pipeline_are_not_asked_about(ours: Play) -> Non
         await warm(ours, pool, read)
         await piped(pool)
     assert seen == [read, "COMMIT"]
+
+
+async def test_a_slow_catalogue_holds_nobody_up(ours: Play, monkeypatch: Any) -> None:
+    """Somebody has locked it: the COMMIT behind which it is asked comes back all the same."""
+    monkeypatch.setattr(knowledge, "LEARN_S", -1.0)
+    read = "select n, note from plain where n = 7"
+    async with ours.pool(max_size=1) as pool:
+        for _ in range(knowledge.OFTEN - 1):
+            assert (await ours.block(pool, read)).well
+        async with both(pool.connection()) as conn:
+            await call(conn.execute(read))
+            with psycopg.connect(f"{ours.server.conninfo} dbname={ours.dbname}") as admin:
+                admin.execute("lock table pg_catalog.pg_policy in access exclusive mode")
+                await call(conn.commit())
+            assert await ours.one(conn, "select 1") == (1,)
+        assert (await ours.block(pool, read)).well

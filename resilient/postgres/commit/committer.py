@@ -103,7 +103,7 @@ class Committer:
                 continue
             break
         self.tokenless = False
-        asked = journal.asked() if self.told and judge.pool.known.may_learn() else []
+        asked = judge.pool.known.unclear(journal.asked()) if self.told else []
         reads = self._reads() if self.rode else []
         if journal.sets:
             self.session.keep(journal.settings())
@@ -164,7 +164,10 @@ class Committer:
         if pgconn.status == _BAD and (self.host.closed or not self.judge.recording):
             raise e.OperationalError("the connection is closed")
         pgconn.send_query(b"COMMIT")
-        results = yield from execute(pgconn)
+        return self._first((yield from execute(pgconn)))
+
+    def _first(self, results: list[PGresult]) -> PGresult:
+        """The answer to COMMIT."""
         if not results:
             raise e.InternalError("no answer to COMMIT")
         first = results[0]
@@ -203,12 +206,7 @@ class Committer:
                 result = ledger.told(wire, answers)
             else:  # as `_answer`
                 pgconn.send_query(b"COMMIT")
-                results = yield from execute(pgconn)
-                if not results:
-                    raise e.InternalError("no answer to COMMIT")
-                result = results[0]
-                if result.status != _COMMAND:
-                    raise wire.error(result)
+                result = self._first((yield from execute(pgconn)))
         finally:
             wire.committing = False
         if (link := wire.link) is not None and link.aborted and (why := self._void()):
@@ -341,10 +339,10 @@ class Committer:
         except e.OperationalError:
             return  # the next use finds the session gone
         known = self.judge.pool.known
-        if not found.effect:
-            known.learnt(asked)
+        if found.effect:
+            known.learnt_nothing(asked)
         else:
-            known.learnt([], asked if len(asked) == 1 else [])
+            known.learnt(asked)
 
 
 def _pooled_home(result: PGresult) -> Incarnation | None:

@@ -32,11 +32,12 @@ class Knowledge:
         self.names_last = True
         #: statements that the catalogue has shown to only read, and when it was last asked
         self.proved: set[Asked] = set()
-        #: it has shown nothing of these
+        #: it has shown nothing of these, nor of these blocks
         self._unproved: set[Asked] = set()
+        self._unclear: set[frozenset[Asked]] = set()
         #: reads that aren't proved, and how often the question has followed each
         self._followed: dict[Asked, int] = {}
-        self._learnt_at = float("-inf")
+        self._learnt_at = self._asked_at = float("-inf")
 
     def resolves(self, ledger: bool | None) -> None:
         """A server was met; `ledger`: it has the table, and lets us write to it.  Says, once, how
@@ -65,9 +66,20 @@ class Knowledge:
             self.names_last = False
             logger.warning("%s", Line(step="unprepared", reason=brief(exc)))
 
-    def may_learn(self) -> bool:
-        """Is it time to ask a catalogue about statements again?"""
-        return time.monotonic() - self._learnt_at > LEARN_S
+    def _claims(self) -> bool:
+        """Is it time to ask a catalogue again?  Then who is told so does, and nobody else."""
+        now = time.monotonic()
+        if now - self._asked_at <= LEARN_S:
+            return False
+        self._asked_at = now
+        return True
+
+    def unclear(self, block: Iterable[Asked]) -> list[Asked]:
+        """Statements of a block that wrote a token and no more: all of them, if the catalogue is
+        to be asked about it now."""
+        asked = list(block)
+        known = self.proved.issuperset(asked) or frozenset(asked) in self._unclear
+        return asked if not known and self._claims() else []
 
     def followed(self, reads: Iterable[Asked]) -> list[Asked]:
         """The question for a transaction's id has followed these, which look like reads.  Those
@@ -82,20 +94,30 @@ class Knowledge:
                 often.append(asked)
         if len(self._followed) > MOST_LEARNT:  # statements that are never the same
             self._followed = {}
-        return often[:AT_ONCE] if often and self.may_learn() else []
+        return often[:AT_ONCE] if often and self._claims() else []
 
-    def learnt(self, asked: Iterable[Asked], unproved: Iterable[Asked] = ()) -> None:
+    def learnt(self, proved: Iterable[Asked], unproved: Iterable[Asked] = ()) -> None:
         """The catalogue was asked; these only read, and of those it has shown nothing.  That is
         good for a while: a view may be made anew.  Then a token is missing where one was needed,
         or an id, and the catalogue is asked again when a COMMIT was lost: it makes that unknown,
         never a false success."""
+        self._forget_old()
+        proved, unproved = set(proved), set(unproved)
+        self.proved |= proved
+        self._unproved |= unproved
+        for asked in (*proved, *unproved):
+            self._followed.pop(asked, None)
+
+    def learnt_nothing(self, block: Iterable[Asked]) -> None:
+        """It was, and has shown nothing of them together."""
+        self._forget_old()
+        self._unclear.add(frozenset(block))
+
+    def _forget_old(self) -> None:
         now = time.monotonic()
-        if now - self._learnt_at > LEARNT_S or len(self.proved) > MOST_LEARNT:
-            self.proved, self._unproved = set(), set()
-        self.proved |= set(asked)
-        self._unproved |= set(unproved)
-        for each in (*self.proved, *self._unproved):
-            self._followed.pop(each, None)
+        most = max(len(self.proved), len(self._unproved), len(self._unclear))
+        if now - self._learnt_at > LEARNT_S or most > MOST_LEARNT:
+            self.proved, self._unproved, self._unclear = set(), set(), set()
         self._learnt_at = now
 
 

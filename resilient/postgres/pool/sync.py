@@ -147,7 +147,7 @@ class ResilientPool(Apart, SyncShell[CT]):
             if read_only is None and reads and core.bounded(max_staleness_s, after):
                 read_only = True
             if read_only and (after is None or core.replicas_may_have(after)):
-                return self._getconn_reader(timeout, max_staleness_s, after, core.late(after))
+                return self._getconn_reader(timeout, max_staleness_s, after)
             if reads and (read_only is False or after is not None):
                 return self._getconn_writer(timeout, bool(read_only))
             if not read_only and core.barred() and (read_only is False or core.wanted.strict):
@@ -190,12 +190,12 @@ class ResilientPool(Apart, SyncShell[CT]):
         timeout: float | None,
         max_staleness_s: float | None,
         after: CausalToken | None,
-        failed: frozenset[object] = frozenset(),
+        avoided: frozenset[object] = frozenset(),
     ) -> CT:
         limit_s = self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
         core = self._core
-        search = routing.Search(failed, core.settings.probe_timeout_s)
+        search = routing.Search(avoided, core.settings.probe_timeout_s, core.late(after))
         while True:
             view = core.reader(max_staleness_s, search.passed)
             if view is None or view.endpoint not in core.replicas:

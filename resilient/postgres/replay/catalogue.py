@@ -182,8 +182,8 @@ _BODY = re.compile(rb"\s*(?:SELECT|WITH|VALUES|INSERT|UPDATE|DELETE|MERGE)\b", r
 _MOVES = re.compile(rb"\bset_config\b|(?:^|;)\s*(?:SET|RESET)\b", re.I)
 #: its estimates would have the question compiled, which takes longer than to answer it
 QUICKLY = b"SET LOCAL jit = off"
-#: of what is asked while nothing fails
-BRIEFLY = b"SET LOCAL statement_timeout = '1s'"
+#: of what is asked while nothing fails, behind somebody's COMMIT
+BRIEFLY = b"SET LOCAL statement_timeout = '100ms'"
 _ENDS = re.compile(rb"[\s;]+\Z")
 
 
@@ -224,7 +224,8 @@ def reached(pgconn: PGconn, statements: Iterable[Asked], deep: bool = False) -> 
 
 def only_reading(pgconn: PGconn, statements: Iterable[Asked]) -> PQGen[list[Asked]]:
     """Those of them that can only read, by the names in their texts: nothing is written for it, as
-    it is for `reached`.  On an idle connection, whose transaction it is in between.
+    it is for `reached`.  On an idle connection, whose transaction it is in between.  One that takes
+    longer than `BRIEFLY` says is the last that is looked at.
 
     Raises `OperationalError` when the connection is lost.
     """
@@ -368,23 +369,28 @@ def _types(pgconn: PGconn, asked: Asked) -> PQGen[str | None]:
     if not re.search(rb"\$\d", asked[0]):
         return ""
     pgconn.send_prepare(b"", asked[0], param_types=asked[1] or None)
-    (prepared,) = yield from generators.execute(pgconn)
+    prepared = yield from _first(pgconn)
     if prepared.status != pq.ExecStatus.COMMAND_OK:
         return None
     pgconn.send_describe_prepared(b"")
-    (described,) = yield from generators.execute(pgconn)
+    described = yield from _first(pgconn)
     oids = [described.param_type(number) for number in range(described.nparams)]
     pgconn.send_query_params(
         b"SELECT pg_catalog.string_agg(pg_catalog.format_type(t, NULL), ',' ORDER BY n)"
         b" FROM pg_catalog.unnest($1::oid[]) WITH ORDINALITY u (t, n)",
         [b"{%s}" % b",".join(b"%d" % oid for oid in oids)],
     )
-    (named,) = yield from generators.execute(pgconn)
+    named = yield from _first(pgconn)
     return _value(named) or ""
 
 
 def _say(pgconn: PGconn, query: bytes) -> PQGen[PGresult]:
     pgconn.send_query(query)
+    return (yield from _first(pgconn))
+
+
+def _first(pgconn: PGconn) -> PQGen[PGresult]:
+    """The answer; behind the server's last words there may be another one."""
     results = yield from generators.execute(pgconn)
     if pgconn.status == pq.ConnStatus.BAD or not results:
         raise e.OperationalError("the connection was lost")
@@ -406,9 +412,7 @@ def _ask(
     lists = [_array(each) for each in (names.words, names.calls, names.operators)]
     params = [*lists, b"t" if writes else b"f", _array(trees), _array(seen)]
     pgconn.send_query_params(_question(pgconn.server_version), params)
-    (result,) = yield from generators.execute(pgconn)
-    if pgconn.status == pq.ConnStatus.BAD:
-        raise e.OperationalError("the connection was lost")
+    result = yield from _first(pgconn)
     if result.status != pq.ExecStatus.TUPLES_OK:
         return None
     cells = range(result.nfields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -160,7 +160,8 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         keeper = self._resilient
         judge = keeper.judge
         judge.dealt = False
-        steps = until_detour(judge, gen) if judge.recording else gen
+        plain = not judge.recording and gen.__class__ is GeneratorType  # one of C is no such
+        steps = gen if plain else until_detour(judge, gen)
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
@@ -259,7 +260,8 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         keeper = self._resilient
         judge = keeper.judge
         judge.dealt = False
-        steps = until_detour(judge, gen) if judge.recording else gen
+        plain = not judge.recording and gen.__class__ is GeneratorType  # one of C is no such
+        steps = gen if plain else until_detour(judge, gen)
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:

@@ -1,0 +1,60 @@
+"""What a pool learns of statements: when a catalogue is asked, and about which."""
+
+from __future__ import annotations
+
+import pytest
+
+from resilient.postgres.commit import knowledge
+from resilient.postgres.commit.knowledge import AT_ONCE, OFTEN, Knowledge
+
+READ, WRITE = (b"select 1", ()), (b"select strike()", ())
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    clock = [100.0]
+    monkeypatch.setattr(knowledge.time, "monotonic", lambda: clock[0])
+    return clock
+
+
+def test_a_read_is_looked_up_once_it_was_followed_often(now: list[float]) -> None:
+    known = Knowledge("lsn")
+    assert [known.followed([READ]) for _ in range(OFTEN)] == [[]] * (OFTEN - 1) + [[READ]]
+    assert known.followed([READ]) == []  # somebody does already
+    now[0] += 1
+    assert known.followed([READ]) == [READ]  # who did was lost
+    known.learnt([READ], [WRITE])
+    now[0] += 1
+    for _ in range(2 * OFTEN):
+        assert known.followed([READ, WRITE]) == []
+    assert known.proved == {READ}
+
+
+def test_few_are_looked_up_at_once(now: list[float]) -> None:
+    known = Knowledge("lsn")
+    many = [(b"select %d" % n, ()) for n in range(3 * AT_ONCE)]
+    for _ in range(OFTEN - 1):
+        known.followed(many)
+    assert known.followed(many) == many[:AT_ONCE]
+
+
+def test_a_block_that_could_not_be_cleared_is_not_asked_about_again(now: list[float]) -> None:
+    known = Knowledge("ledger")
+    assert known.unclear([READ, WRITE]) == [READ, WRITE]
+    known.learnt_nothing([READ, WRITE])
+    now[0] += 1
+    assert known.unclear([WRITE, READ]) == []
+    assert known.unclear([READ]) == [READ]
+    known.learnt([READ])
+    now[0] += 1
+    assert known.unclear([READ]) == []
+
+
+def test_what_was_learnt_is_good_for_a_while(now: list[float]) -> None:
+    known = Knowledge("ledger")
+    known.learnt([READ])
+    known.learnt_nothing([WRITE])
+    now[0] += knowledge.LEARNT_S + 1
+    known.learnt([(b"select 2", ())])
+    assert known.proved == {(b"select 2", ())}
+    assert known.unclear([WRITE]) == [WRITE]
