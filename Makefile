@@ -89,9 +89,9 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && PEER="$(CURDIR)/tests/peer" && \
 	  PY="$(CURDIR)/$(PY)" && cd "$(PSYCOPG)" && \
 	  export PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PEER" PYTHONDONTWRITEBYTECODE=1 && \
-	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS) && \
-	  "$$PY" -m pytest -p plugin -p recorded -p no:asyncio -o cache_dir="$$cache" \
-	    -m "not slow" $(PEER_FILES) $(ARGS)
+	  for off in 0 1; do PEER_OFF=$$off "$$PY" -m pytest -p plugin -p recorded -p no:asyncio \
+	    -o cache_dir="$$cache" -m "not slow" $(PEER_FILES) $(ARGS) || exit; done && \
+	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS)
 
 peer-apps: $(APPS)/.dev  ## frameworks' own tests, stock and ours (APPS_OF='django=<checkout> procrastinate=<checkout>')
 	@$(PY) -m resilient.lab.namespace -- $(APPS)/bin/python -m tests.peer.apps $(APPS_OF)

@@ -8,6 +8,7 @@ messages, which would find the rider there.)
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -22,8 +23,10 @@ from resilient.postgres.replay.replayer import Replayer
 from resilient.postgres.session.derived import derive
 from resilient.settings import Settings
 
-SETTINGS = Settings()
-WITHOUT_RIDER = Settings(commit_resolver="off")
+#: `PEER_OFF=1`: nothing is recorded, as with everything switched off
+OFF = os.environ.get("PEER_OFF") == "1"
+SETTINGS = Settings(replay="off", commit_resolver="off") if OFF else Settings()
+WITHOUT_RIDER = SETTINGS if OFF else Settings(commit_resolver="off")
 #: tests that list what the session holds, or sends
 LISTING = re.compile(r"test_prepared|trace|implicit_begin")
 in_force = [SETTINGS]

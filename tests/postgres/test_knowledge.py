@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from resilient.postgres.commit import knowledge
+from resilient.postgres.commit.facts import Witness
 from resilient.postgres.commit.knowledge import AT_ONCE, OFTEN, Knowledge
 
 READ, WRITE = (b"select 1", ()), (b"select strike()", ())
@@ -58,3 +61,13 @@ def test_what_was_learnt_is_good_for_a_while(now: list[float]) -> None:
     known.learnt([(b"select 2", ())])
     assert known.proved == {(b"select 2", ())}
     assert known.unclear([WRITE]) == [WRITE]
+
+
+def test_what_a_session_was_told_is_good_for_others_for_a_moment(now: list[float]) -> None:
+    known, seen = Knowledge("lsn"), cast("Witness", object())
+    assert known.lately(("app", "shop")) is None
+    known.met(("app", "shop"), seen)
+    assert known.lately(("app", "shop")) is seen
+    assert known.lately(("other", "shop")) is None  # who may do less, perhaps
+    now[0] += knowledge.LATELY_S
+    assert known.lately(("app", "shop")) is None

@@ -315,3 +315,19 @@ def _rider_alone(client: Client) -> tuple[int, int, int]:
     found = client.rider()
     client.conn.rollback()
     return found
+
+
+def test_what_one_session_was_told_is_so_in_another_of_the_same_server(
+    lab: Lab, connect: Connect
+) -> None:
+    first, second = connect().conn, connect().conn
+    for conn in (first, second):
+        conn.rollback()
+    told = first.wait(witness(first.pgconn))
+    assert told is not None
+    assert second.wait(witness(second.pgconn, told)) is told
+    # Another run of it, and another server, are asked themselves.
+    before = replace(told, incarnation=replace(told.incarnation, started="yesterday"))
+    assert second.wait(witness(second.pgconn, before)) == told
+    with psycopg.connect(lab.standbys[0].conninfo, autocommit=True) as standby:
+        assert standby.wait(witness(standby.pgconn, told)) is None

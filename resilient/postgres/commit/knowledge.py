@@ -7,15 +7,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..._logs import Line
 from ..replay.catalogue import Asked
+
+if TYPE_CHECKING:
+    from .facts import Witness
 
 #: a catalogue is asked about reads this often at most, in seconds; what it said is good for so
 #: long after the last question, and for so many statements
 LEARN_S, LEARNT_S, MOST_LEARNT = 0.2, 60.0, 4096
 #: a read that the question has followed so often is looked up there, so many of them at once
 OFTEN, AT_ONCE = 5, 4
+
+#: what one session was told of its server is good for others for so long, in seconds
+LATELY_S = 5.0
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -30,6 +37,8 @@ class Knowledge:
         self.ledger_works = True
         #: what is prepared in a session stays there
         self.names_last = True
+        #: what a session was told last, with its user and database, and when
+        self._met: tuple[object, Witness, float] | None = None
         #: statements that the catalogue has shown to only read, and when it was last asked
         self.proved: set[Asked] = set()
         #: it has shown nothing of these, nor of these blocks
@@ -53,6 +62,16 @@ class Knowledge:
                 return
             resolver = "ledger" if ledger else "lsn"
         logger.info("%s", Line(step="resolver", resolver=resolver))
+
+    def met(self, who: object, seen: Witness) -> None:
+        """A session of this user and database has asked its server."""
+        self._met = (who, seen, time.monotonic())
+
+    def lately(self, who: object) -> Witness | None:
+        """What another one of them was told, if that was a moment ago."""
+        if self._met is None or self._met[0] != who:
+            return None
+        return self._met[1] if time.monotonic() - self._met[2] < LATELY_S else None
 
     def ledger_fails(self, exc: BaseException) -> None:
         """It took no token: COMMITs are resolved without it from here on."""

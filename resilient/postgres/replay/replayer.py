@@ -369,8 +369,12 @@ class Replayer:
         if link is None or link.witness is not None or not self.asks:
             return
         pgconn, pool = self.wire.pgconn, self.judge.pool
-        seen = yield from witness(pgconn)
+        who = (pgconn.user, pgconn.db)
+        lately = pool.known.lately(who) if not self.wire.pooled else None
+        seen = yield from witness(pgconn, lately)
         if seen is not None:
+            if seen is not lately:
+                pool.known.met(who, seen)
             pool.met(link.endpoint, seen)
             yield from losses.look_back(pgconn, seen, pool.place, link.endpoint)
         link.witness = seen or False
