@@ -67,8 +67,8 @@ def pool_of(side: str, conninfo: str, cell: Cell) -> Any:
     """A pool of that side for the cell's mode and shell, not open yet."""
     arguments: dict[str, Any] = {
         "kwargs": {"autocommit": cell.mode == "autocommit"},
-        "min_size": 2,  # one is for the monitor's questions
-        "max_size": 2,
+        "min_size": 4,  # one is for the monitor's questions, and two are idle all the same
+        "max_size": 4,
         "timeout": 120.0,
         "open": False,
     }

@@ -96,6 +96,9 @@ class Pool:
     def met(self, endpoint: Endpoint, seen: Any) -> None:
         pass
 
+    def look_up(self, reads: list[Any]) -> None:
+        raise AssertionError("nothing was followed often")
+
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         pass
 

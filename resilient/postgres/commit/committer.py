@@ -18,7 +18,7 @@ from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import explained
-from ..replay.catalogue import Asked, only_reading, reached
+from ..replay.catalogue import Asked, reached
 from ..replay.statements import traits
 from ..session.host import Gen
 from ..session.wire import ended
@@ -104,12 +104,12 @@ class Committer:
             break
         self.tokenless = False
         asked = judge.pool.known.unclear(journal.asked()) if self.told else []
-        reads = self._reads() if self.rode else []
+        self._look_up_reads()
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
-        if (asked or reads) and not self.session.settings and self.wire.pgconn.status != _BAD:
-            yield from self._learn(asked) if asked else self._learn_reads(reads)
+        if asked and not self.session.settings and self.wire.pgconn.status != _BAD:
+            yield from self._learn(asked)
         return result
 
     def commit_unrecorded(self) -> Gen:
@@ -318,19 +318,15 @@ class Committer:
         self.tokenless = True
         yield from self.replayer.redo(error)
 
-    def _reads(self) -> list[Asked]:
-        """What the question has followed in vain, and would again; to be looked up now."""
-        self.rode = False
-        asked = (asked for asked in self.journal.asked() if traits(asked[0]).reads)
-        return self.judge.pool.known.followed(asked)
-
-    def _learn_reads(self, reads: list[Asked]) -> Gen:
-        """Nothing has to follow those that can only read."""
-        try:
-            found = yield from only_reading(self.wire.pgconn, reads)
-        except e.OperationalError:
-            return  # the next use finds the session gone
-        self.judge.pool.known.learnt(found, set(reads) - set(found))
+    def _look_up_reads(self) -> None:
+        """What the question has followed in vain, and would again: somebody finds out, later, that
+        nothing has to follow it."""
+        if self.rode:
+            self.rode = False
+            asked = (asked for asked in self.journal.asked() if traits(asked[0]).reads)
+            pool = self.judge.pool
+            if reads := pool.known.followed(asked):
+                pool.look_up(reads)
 
     def _learn(self, asked: list[Asked]) -> Gen:
         """Blocks like the one that has just committed need no token, if they only read."""

@@ -58,6 +58,7 @@ from ..errors import (
     WrongRole,
     reason_of,
 )
+from ..replay.catalogue import Asked
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
@@ -73,6 +74,10 @@ RETRY_DELAY_S = 1.0
 #: a replica that couldn't prove a token, because this role isn't told its timeline, isn't asked
 #: again for so long, in seconds
 LATE_S = 1.0
+
+
+#: in a pool of no more there is never one to spare for a look at the catalogue
+MOST_BUSY = 2
 
 
 class PoolCore(Telling, ClusterListener):
@@ -315,6 +320,12 @@ class PoolCore(Telling, ClusterListener):
     def crowded(self) -> bool:
         """Had the server that was dialled last no room?"""
         return crowded_out(self.last_failure)
+
+    def look_up(self, reads: list[Asked]) -> None:
+        """Have a worker ask the catalogue whether these can only read."""
+        pool = self.lender()
+        if pool is not None and pool.max_size > MOST_BUSY:
+            pool.run_task(pool._look_up_task(pool, reads))
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it has connected by then."""

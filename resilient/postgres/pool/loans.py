@@ -44,6 +44,8 @@ LATE_S = 0.1
 #: an answer that takes as long comes no more: where others of that server are answered, the
 #: connection itself is dead
 GIVE_UP_S = 10.0
+#: where so many are idle nobody misses one for a moment
+TO_SPARE = 2
 #: a replica's only connection, last taken longer ago, may be kept from a reader for a moment
 UNREAD_S = 2.0
 
@@ -77,6 +79,20 @@ def lendable(conn: Conn, endpoint: Endpoint) -> bool:
         and conn.pgconn.transaction_status == _IDLE
         and not (conn._notice_handlers or conn._notify_handlers)
     )
+
+
+def spare(pool: Any) -> Conn | None:
+    """The connection that would be used last, where others are idle: lent, as to a probe.  Under
+    the pool's lock, or on its loop."""
+    if len(pool._pool) < TO_SPARE:
+        return None
+    conn: Conn = pool._pool[-1]
+    link = link_of(conn)
+    if link is None or not lendable(conn, link.endpoint):
+        return None
+    pool._pool.pop()
+    pool._core.lent.add(conn)
+    return conn
 
 
 def idle(core: Lender, endpoint: Endpoint) -> int:

@@ -73,6 +73,7 @@ class Shell(Plainly):
     _kind: type[Any]
     _add_task: type[Any]
     _arrange_task: type[Any]
+    _look_up_task: type[Any]
 
     def _start_core(self, settings: Settings | None, from_environment: bool = False) -> None:
         changed = weakref.WeakMethod(self._topology_changed)

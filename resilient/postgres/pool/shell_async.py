@@ -29,7 +29,7 @@ from .errands import AsyncErrand, Errands
 from .loans import close
 from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
-from .tasks import AsyncArrange, AsyncDiscard, AsyncPutBack
+from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack
 
 Ts = TypeVarTuple("Ts")
 
@@ -43,6 +43,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
     _add_task = AsyncAddConnection
     _discard_task = AsyncDiscard
     _arrange_task = AsyncArrange
+    _look_up_task = AsyncLookUp
     _loop: asyncio.AbstractEventLoop | None = None
 
     def _fresh_lock(self) -> None:

@@ -36,7 +36,7 @@ from .errands import Errand, Errands
 from .loans import close
 from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
-from .tasks import Arrange, Discard
+from .tasks import Arrange, Discard, LookUp
 
 #: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
 _resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
@@ -48,6 +48,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
     _add_task = AddConnection
     _discard_task = Discard
     _arrange_task = Arrange
+    _look_up_task = LookUp
 
     def _fresh_lock(self) -> None:
         self._lock = threading.RLock()

@@ -5,7 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import psycopg
+
 from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
+from ..replay.catalogue import Asked, only_reading
+from .loans import spare
 
 
 class Discard(MaintenanceTask):
@@ -107,6 +111,48 @@ class AsyncRenew(AsyncMaintenanceTask):
         pool._core.attach(await pool._resolve_conninfo(), await pool._resolve_kwargs())
         for task in list(pool._core.parked):
             pool.run_task(task)
+
+
+class LookUp(MaintenanceTask):
+    """Ask a catalogue whether statements can only read, on a connection that can be spared."""
+
+    def __init__(self, pool: Any, reads: list[Asked]) -> None:
+        super().__init__(pool)
+        self.reads = reads
+
+    def _run(self, pool: Any) -> None:
+        with pool._lock:
+            conn: Any = spare(pool)
+        if conn is None:
+            return
+        try:
+            with suppress(psycopg.Error):  # it is found gone, and replaced
+                found = conn.wait(only_reading(conn.pgconn, self.reads))
+                pool._core.known.learnt(found, set(self.reads) - set(found))
+        finally:
+            with pool._lock:
+                if pool._sound(conn):
+                    pool._add_to_pool(conn)
+
+
+class AsyncLookUp(AsyncMaintenanceTask):
+    """Ask a catalogue whether statements can only read, on a connection that can be spared."""
+
+    def __init__(self, pool: Any, reads: list[Asked]) -> None:
+        super().__init__(pool)
+        self.reads = reads
+
+    async def _run(self, pool: Any) -> None:
+        conn: Any = spare(pool)
+        if conn is None:
+            return
+        try:
+            with suppress(psycopg.Error):  # it is found gone, and replaced
+                found = await conn.wait(only_reading(conn.pgconn, self.reads))
+                pool._core.known.learnt(found, set(self.reads) - set(found))
+        finally:
+            if pool._sound(conn):
+                await pool._add_to_pool(conn)
 
 
 def renew(pool: Any) -> None:

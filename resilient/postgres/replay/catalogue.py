@@ -182,7 +182,7 @@ _BODY = re.compile(rb"\s*(?:SELECT|WITH|VALUES|INSERT|UPDATE|DELETE|MERGE)\b", r
 _MOVES = re.compile(rb"\bset_config\b|(?:^|;)\s*(?:SET|RESET)\b", re.I)
 #: its estimates would have the question compiled, which takes longer than to answer it
 QUICKLY = b"SET LOCAL jit = off"
-#: of what is asked while nothing fails, behind somebody's COMMIT
+#: of what is asked while nothing fails
 BRIEFLY = b"SET LOCAL statement_timeout = '100ms'"
 _ENDS = re.compile(rb"[\s;]+\Z")
 
