@@ -123,7 +123,7 @@ async def test_readers_hear_of_it_first(
         await face.close()
 
 
-@pytest.mark.parametrize("script", ["discard all", "set statement_timeout = 50"])
+@pytest.mark.parametrize("script", ["discard all", "set statement_timeout = 20"])
 async def test_whatever_the_session_does_it_is_asked(
     lab: Lab, orders: str, face: Face, rides: Rides, script: str
 ) -> None:
