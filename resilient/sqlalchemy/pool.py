@@ -77,6 +77,8 @@ class Pool(pool.Pool):
         self._most = pool_size + max_overflow if bounded else UNBOUNDED
         self._timeout = timeout
         self._lock = threading.Lock()
+        #: the records that callers hold: the pool below counts sessions that are opening, too
+        self._out: set[Any] = set()
         #: of threads: one; of asyncio: one for each loop
         self._of_loops: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self._of_threads: Any = None
@@ -188,6 +190,11 @@ class Pool(pool.Pool):
     # -- what SQLAlchemy asks of a pool
 
     def _do_get(self) -> Any:
+        record = self._taken()
+        self._out.add(record)
+        return record
+
+    def _taken(self) -> Any:
         below, reads = self.resilient, reading.get() or None
         if not self._asynchronous:
             conn = below.getconn(self._timeout, read_only=reads)
@@ -199,6 +206,7 @@ class Pool(pool.Pool):
         return self._record_of(self._adapted(conn), conn)
 
     def _do_return_conn(self, record: Any) -> None:
+        self._out.discard(record)
         if record.dbapi_connection is not None:
             self._put_back(record.driver_connection)
 
@@ -222,6 +230,7 @@ class Pool(pool.Pool):
             reading.reset(token)
         held, fairy._connection_record = fairy.dbapi_connection, other
         fairy.dbapi_connection = other.dbapi_connection
+        self._out.discard(record)
         other.fairy_ref, record.fairy_ref = record.fairy_ref, None
         self._put_back(cast(Any, self._dialect).get_driver_connection(held))
 
@@ -270,8 +279,7 @@ class Pool(pool.Pool):
 
     def checkedout(self) -> int:
         """Connections that are in use."""
-        stats = self._stats()
-        return stats.get("pool_size", 0) - stats.get("pool_available", 0)
+        return len(self._out)
 
     def status(self) -> str:
         stats = self._stats()
