@@ -25,7 +25,7 @@ class Rides:
         self.taken = self.refused = 0
         #: what they were told, and for how long that was kept back, where it was
         self.seen: list[Any] = []
-        self.refusals: set[str] = set()
+        self.refusals: list[str] = []
         self.held_s: list[float] = []
         original = probe.PgProber.ride
 
@@ -33,7 +33,7 @@ class Rides:
             answer = await original(prober, *args)
             if answer is None:
                 self.refused += 1
-                self.refusals.add(args[0].address)
+                self.refusals.append(args[0].address)
                 return None
             self.taken += 1
             self.seen.append(answer.seen)
