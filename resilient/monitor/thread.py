@@ -1,7 +1,8 @@
 """The one background thread of a process: an asyncio loop for probes, DNS and verdicts.
 
 It carries no user traffic and runs no user code, so a blocked application loop delays no
-verdict.  Whoever needs it calls `acquire` and, when done, `release`; the last release ends
+verdict.  Nor has it a caller's context: what it does isn't a part of anybody's request, and
+outlives them.  Whoever needs it calls `acquire` and, when done, `release`; the last release ends
 the thread.  A forked child starts its own; a parent's thread doesn't exist there.
 """
 
@@ -16,6 +17,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple, cast
 
 T = TypeVar("T")
@@ -99,7 +101,7 @@ class MonitorThread:
         if self.pid != os.getpid():
             return False
         try:
-            self.loop.call_soon_threadsafe(fn, *args)
+            self.loop.call_soon_threadsafe(fn, *args, context=Context())
         except RuntimeError:  # the loop is closed
             return False
         return True
@@ -107,7 +109,7 @@ class MonitorThread:
     def submit(self, coro: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop; `.result(timeout)` from any other thread."""
         try:
-            return asyncio.run_coroutine_threadsafe(coro, self.loop)
+            return Context().run(asyncio.run_coroutine_threadsafe, coro, self.loop)
         except RuntimeError:
             coro.close()
             raise

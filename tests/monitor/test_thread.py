@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import pytest
 
@@ -221,3 +222,24 @@ def test_the_process_id_is_remembered() -> None:
     monitor = thread.acquire()
     assert monitor.pid == os.getpid()
     thread.release(monitor)
+
+
+def test_what_it_does_is_no_part_of_the_callers_request() -> None:
+    """A timer that is set for a request outlives it, and must not keep what the request had."""
+    request: ContextVar[str] = ContextVar("request", default="nobody's")
+    monitor = thread.acquire()
+    seen: list[str] = []
+    token = request.set("somebody's")
+    try:
+
+        async def look() -> str:
+            return request.get()
+
+        monitor.call(lambda: seen.append(request.get()))
+        monitor.call(monitor.loop.call_later, 0.01, lambda: seen.append(request.get()))
+        assert monitor.submit(look()).result(5) == "nobody's"
+        assert soon(lambda: len(seen) == 2)
+        assert seen == ["nobody's", "nobody's"]
+    finally:
+        request.reset(token)
+        thread.release(monitor)

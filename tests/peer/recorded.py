@@ -60,8 +60,8 @@ class Core:
     def met(self, endpoint: Endpoint, seen: Any) -> None:
         pass
 
-    def look_up(self, reads: list[Any]) -> None:
-        pass
+    def look_up(self, reads: list[Any]) -> bool:
+        return False
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         return None

@@ -328,3 +328,29 @@ async def test_a_null_pool_keeps_nobody_for_whom_nobody_waits_any_more(
             assert await face.where() == lab.primary.address  # its place is free again
         finally:
             await face.close()
+
+
+def test_a_loop_ends_although_a_worker_connects(lab: Lab, orders: str) -> None:
+    """A pool that nobody closes: its workers are cancelled, and psycopg_pool's take that for the
+    failure of what they do."""
+    pools: list[AsyncConnectionPool[Any]] = []
+    connects = threading.Event()
+
+    async def slow(conn: psycopg.AsyncConnection[Any]) -> None:
+        connects.set()
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        pool = AsyncConnectionPool(
+            lab.dsn, settings=settings_of(lab), min_size=1, open=False, configure=slow
+        )
+        pools.append(pool)
+        await pool.open()
+        assert await asyncio.to_thread(connects.wait, 10)
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    thread.join(15)
+    for pool in pools:
+        pool._core.detach()
+    assert not thread.is_alive()

@@ -90,7 +90,9 @@ class Writer:
 async def test_one_row_for_each_commit_that_writes(installed: Lab, lab: Lab, shell: Shell) -> None:
     async with Writer(shell, lab) as writer:
         async with shell.within(writer.pool.connection()) as conn:
-            await shell.row(conn, "select 1")  # the catalogue proves that it only reads
+            await shell.row(conn, "select 1")
+        known = writer.pool._core.known  # the catalogue proves that it only reads
+        await asyncio.to_thread(until, lambda: bool(known.proved))
         before = await asyncio.to_thread(tokens, lab)
         await writer.write()
         await writer.write()

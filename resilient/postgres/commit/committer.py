@@ -18,7 +18,7 @@ from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import explained
-from ..replay.catalogue import Asked, reached
+from ..replay.catalogue import Asked, only_reading
 from ..replay.statements import traits
 from ..session.host import Gen
 from ..session.wire import ended
@@ -103,13 +103,12 @@ class Committer:
                 continue
             break
         self.tokenless = False
-        asked = judge.pool.known.unclear(journal.asked()) if self.told else []
-        self._look_up_reads()
+        asked = self._to_look_up() if self.told or self.rode else ()
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
-        if asked and not self.session.settings and self.wire.pgconn.status != _BAD:
-            yield from self._learn(asked)
+        if asked and not judge.pool.look_up(asked) and self.told:
+            yield from self._look_up(asked[0])
         return result
 
     def commit_unrecorded(self) -> Gen:
@@ -318,27 +317,24 @@ class Committer:
         self.tokenless = True
         yield from self.replayer.redo(error)
 
-    def _look_up_reads(self) -> None:
-        """What the question has followed in vain, and would again: somebody finds out, later, that
-        nothing has to follow it."""
-        if self.rode:
-            self.rode = False
-            asked = (asked for asked in self.journal.asked() if traits(asked[0]).reads)
-            pool = self.judge.pool
-            if reads := pool.known.followed(asked):
-                pool.look_up(reads)
+    def _to_look_up(self) -> list[Asked]:
+        """The question has followed these in vain, or a token was written for them; and would
+        again, unless somebody finds out that they can only read."""
+        self.rode = False
+        known, asked = self.judge.pool.known, self.journal.asked()
+        if self.told:
+            return known.unclear(each for each in asked if not traits(each[0]).plain)
+        return known.followed(each for each in asked if traits(each[0]).reads)
 
-    def _learn(self, asked: list[Asked]) -> Gen:
-        """Blocks like the one that has just committed need no token, if they only read."""
+    def _look_up(self, asked: Asked) -> Gen:
+        """Where no other connection can be spared; it costs its caller less than the tokens do."""
+        if self.wire.pgconn.status == _BAD:
+            return
         try:
-            found = yield from reached(self.wire.pgconn, asked)
+            found = yield from only_reading(self.wire.pgconn, [asked])
         except e.OperationalError:
             return  # the next use finds the session gone
-        known = self.judge.pool.known
-        if found.effect:
-            known.learnt_nothing(asked)
-        else:
-            known.learnt(asked)
+        self.judge.pool.known.learnt(found, {asked}.difference(found))
 
 
 def _pooled_home(result: PGresult) -> Incarnation | None:

@@ -41,9 +41,8 @@ class Knowledge:
         self._met: tuple[object, Witness, float] | None = None
         #: statements that the catalogue has shown to only read, and when it was last asked
         self.proved: set[Asked] = set()
-        #: it has shown nothing of these, nor of these blocks
+        #: it has shown nothing of these
         self._unproved: set[Asked] = set()
-        self._unclear: set[frozenset[Asked]] = set()
         #: reads that aren't proved, and how often the question has followed each
         self._followed: dict[Asked, int] = {}
         self._learnt_at = self._asked_at = float("-inf")
@@ -94,11 +93,12 @@ class Knowledge:
         return True
 
     def unclear(self, block: Iterable[Asked]) -> list[Asked]:
-        """Statements of a block that wrote a token and no more: all of them, if the catalogue is
-        to be asked about it now."""
-        asked = list(block)
-        known = self.proved.issuperset(asked) or frozenset(asked) in self._unclear
-        return asked if not known and self._claims() else []
+        """A block wrote a token and no more.  Those of its statements that the catalogue is to be
+        asked about now: once it shows that all of them can only read, it writes none."""
+        asked = [asked for asked in dict.fromkeys(block) if asked not in self.proved]
+        if not asked or not self._unproved.isdisjoint(asked):
+            return []
+        return asked[:AT_ONCE] if self._claims() else []
 
     def followed(self, reads: Iterable[Asked]) -> list[Asked]:
         """The question for a transaction's id has followed these, which look like reads.  Those
@@ -127,16 +127,11 @@ class Knowledge:
         for asked in (*proved, *unproved):
             self._followed.pop(asked, None)
 
-    def learnt_nothing(self, block: Iterable[Asked]) -> None:
-        """It was, and has shown nothing of them together."""
-        self._forget_old()
-        self._unclear.add(frozenset(block))
-
     def _forget_old(self) -> None:
         now = time.monotonic()
-        most = max(len(self.proved), len(self._unproved), len(self._unclear))
+        most = max(len(self.proved), len(self._unproved))
         if now - self._learnt_at > LEARNT_S or most > MOST_LEARNT:
-            self.proved, self._unproved, self._unclear = set(), set(), set()
+            self.proved, self._unproved = set(), set()
         self._learnt_at = now
 
 

@@ -63,6 +63,7 @@ from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
 from .complaints import Complaints, advice, name_advice
+from .loans import TO_SPARE
 from .tasks import renew
 from .telling import Telling
 
@@ -74,10 +75,6 @@ RETRY_DELAY_S = 1.0
 #: a replica that couldn't prove a token, because this role isn't told its timeline, isn't asked
 #: again for so long, in seconds
 LATE_S = 1.0
-
-
-#: in a pool of no more there is never one to spare for a look at the catalogue
-MOST_BUSY = 2
 
 
 class PoolCore(Telling, ClusterListener):
@@ -321,11 +318,14 @@ class PoolCore(Telling, ClusterListener):
         """Had the server that was dialled last no room?"""
         return crowded_out(self.last_failure)
 
-    def look_up(self, reads: list[Asked]) -> None:
-        """Have a worker ask the catalogue whether these can only read."""
+    def look_up(self, reads: list[Asked]) -> bool:
+        """Have a worker ask the catalogue whether these can only read.  False: there is no
+        connection to spare."""
         pool = self.lender()
-        if pool is not None and pool.max_size > MOST_BUSY:
-            pool.run_task(pool._look_up_task(pool, reads))
+        if pool is None or len(pool._pool) < TO_SPARE:
+            return False
+        pool.run_task(pool._look_up_task(pool, reads))
+        return True
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it has connected by then."""

@@ -29,7 +29,7 @@ from .errands import AsyncErrand, Errands
 from .loans import close
 from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
-from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack
+from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack, Ending
 
 Ts = TypeVarTuple("Ts")
 
@@ -58,6 +58,12 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         self._errands = Errands(self, AsyncErrand)
         super()._start_workers()
         fork.follow(self)
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        """As psycopg_pool's, which does the tasks that come from the queue `q`.  It takes a
+        cancellation for the failure of its task: a loop that ends would wait for it for ever."""
+        await super().worker(cast(Any, Ending(q)))
 
     def _spare_worker(self) -> None:
         """There are replicas now: the only worker would not be left for the writer."""
@@ -142,7 +148,22 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             _resolved.reset(token)
             if timeout is None:
                 self._core.dialled(dial, connected)
+        if timeout is None and not self._waiting:
+            await self._meet(conn)
         return conn
+
+    async def _meet(self, conn: ACT) -> None:
+        """On a worker, while nobody waits for the connection."""
+        keeper = keeper_of(conn)
+        if keeper is None:
+            return
+        try:
+            await conn.wait(keeper.meet(self._core))
+        except psycopg.Error:
+            pass  # it is found gone, and replaced
+        except BaseException:
+            close(conn)
+            raise
 
     async def _renewed(self, conn: ACT, timeout: float, at: Endpoint | None = None) -> ACT:
         """A new connection for a checkout whose own was lost, as fit for it as another checkout's:

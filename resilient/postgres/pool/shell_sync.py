@@ -147,7 +147,22 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             _resolved.reset(token)
             if timeout is None:
                 self._core.dialled(dial, connected)
+        if timeout is None and not self._waiting:
+            self._meet(conn)
         return conn
+
+    def _meet(self, conn: CT) -> None:
+        """On a worker, while nobody waits for the connection."""
+        keeper = keeper_of(conn)
+        if keeper is None:
+            return
+        try:
+            conn.wait(keeper.meet(self._core))
+        except psycopg.Error:
+            pass  # it is found gone, and replaced
+        except BaseException:
+            close(conn)
+            raise
 
     def _renewed(self, conn: CT, timeout: float, at: Endpoint | None = None) -> CT:
         """A new connection for a checkout whose own was lost, as fit for it as another checkout's:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,19 @@ import psycopg
 from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
 from ..replay.catalogue import Asked, only_reading
 from .loans import spare
+
+
+class Ending:
+    """A worker's queue: who takes the next task, and was cancelled meanwhile, ends."""
+
+    def __init__(self, queue: Any) -> None:
+        self.tasks = queue
+
+    async def get(self) -> Any:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return await self.tasks.get()
 
 
 class Discard(MaintenanceTask):

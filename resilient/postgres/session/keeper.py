@@ -76,6 +76,13 @@ class Keeper:
         """The pool has made it."""
         self.judge.core = pool
 
+    def meet(self, pool: PoolSide) -> Gen:
+        """Nobody waits for it yet: its server is asked what its first block would have to ask."""
+        if self.hooked and not self.wire.pooled and pool.settings.commit_resolver != "off":
+            replayer = self.committer.replayer
+            replayer.asks = True
+            yield from replayer.meet()
+
     def on_checkout(self, pool: PoolSide) -> None:
         """What its caller does with it is recorded from here on."""
         self.lent = True
