@@ -54,6 +54,12 @@ class Dialect(stock.PGDialect_psycopg):
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         return Parameters(cparams)
 
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Its session ends, and nobody gets what was left in it; its place goes back to the pool,
+        whose connections are else returned by `close`."""
+        self.get_driver_connection(dbapi_connection).pgconn.finish()
+        dbapi_connection.close()
+
     def do_ping(self, dbapi_connection: Any) -> bool:
         return True  # the pool looks at its connections, and their sessions are renewed
 
@@ -88,7 +94,7 @@ class AsyncDialect(Dialect, stock.PGDialectAsync_psycopg):
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         if in_greenlet():
-            dbapi_connection.close()
+            self.do_close(dbapi_connection)
             return
         # It was collected: nothing can be awaited here, but its place goes back to the pool.
         conn = dbapi_connection._connection

@@ -10,14 +10,18 @@ from contextvars import ContextVar
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import exc, pool
+import psycopg
+from sqlalchemy import exc as errors
+from sqlalchemy import pool
 
+from ..errors import ResilientError
 from ..postgres import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
     ConnectionPool,
     NullConnectionPool,
 )
+from ..postgres.pool.tasks import fail_waiting, fail_waiting_later
 from ..settings import Settings
 from .greenlets import await_, in_greenlet, spawn
 
@@ -26,6 +30,8 @@ UNBOUNDED = 1000
 
 #: the checkout that is made is for reading
 reading: ContextVar[bool] = ContextVar("resilient_sqlalchemyreading", default=False)
+#: the record that handlers of `do_connect` were given, for the session that is opened now
+opening: ContextVar[Any] = ContextVar("resilient_sqlalchemyopening", default=None)
 
 
 class Parameters:
@@ -41,6 +47,14 @@ def raw_connection(engine: Any, read_only: bool) -> Any:
         return engine.pool.connect()
     finally:
         reading.reset(token)
+
+
+def _stays(exc: Exception) -> bool:
+    """Would another session fare no better?  A mistake in a handler, or in what it says."""
+    cause = exc.orig if isinstance(exc, errors.DBAPIError) else exc
+    mistakes = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
+    passing = (psycopg.Error, ResilientError, OSError)
+    return isinstance(cause, mistakes) or not isinstance(cause, passing)
 
 
 class Pool(pool.Pool):
@@ -75,6 +89,7 @@ class Pool(pool.Pool):
         }
         bounded = pool_size > 0 and max_overflow >= 0
         self._most = pool_size + max_overflow if bounded else UNBOUNDED
+        self._least = 1 if keeps else 0
         self._timeout = timeout
         self._lock = threading.Lock()
         #: the records that callers hold: the pool below counts sessions that are opening, too
@@ -110,6 +125,7 @@ class Pool(pool.Pool):
         dialect: Any = self._dialect
         changing = bool(dialect._has_events and list(dialect.dispatch.do_connect))
         given = self._parameters()
+        opening.set(None)  # of no session; workers start with a copy of this context
         keeps = self._given["keeps"]
         options: dict[str, Any] = {
             # A blank one: the URL's parameters, not the environment's beside them.
@@ -120,7 +136,8 @@ class Pool(pool.Pool):
             "close_returns": True,
             "open": False,
             "max_size": self._most if keeps else 0,
-            "min_size": 1 if keeps else 0,
+            # The dialect learns from the first session: no other is opened before (`_taken`).
+            "min_size": 0,
         }
         if self._given["recycle"] > 0:
             options["max_lifetime"] = self._given["recycle"]
@@ -134,9 +151,11 @@ class Pool(pool.Pool):
 
     def _parameters(self) -> dict[str, Any]:
         """What to connect with, as handlers of `do_connect` leave it."""
-        found = cast(Any, self)._invoke_creator(None)
+        record = pool.base._ConnectionRecord(self, connect=False)
+        opening.set(record)
+        found = cast(Any, self)._invoke_creator(record)
         if not isinstance(found, Parameters):
-            raise exc.ArgumentError(
+            raise errors.ArgumentError(
                 "creator= and handlers of do_connect that connect themselves can't be followed"
                 " through a failover: let them change the parameters instead"
             )
@@ -149,13 +168,24 @@ class Pool(pool.Pool):
     # -- a new session
 
     def _greet(self, conn: Any) -> None:
-        """Handlers of `connect`, for a session that is new."""
-        self._announce(conn, conn)
-        conn.commit()
+        """Handlers of `connect`, for a session that is new.  What they refuse, and would again,
+        is told to whoever waits."""
+        try:
+            self._announce(conn, conn)
+            conn.commit()
+        except Exception as exc:
+            if _stays(exc):
+                fail_waiting(conn._pool, exc)
+            raise
 
     async def _greet_later(self, conn: Any) -> None:
-        await spawn(self._announce_adapted, conn)
-        await conn.commit()
+        try:
+            await spawn(self._announce_adapted, conn)
+            await conn.commit()
+        except Exception as exc:
+            if _stays(exc):
+                await fail_waiting_later(conn._pool, exc)
+            raise
 
     def _announce_adapted(self, conn: Any) -> None:
         self._announce(self._adapted(conn), conn)
@@ -181,7 +211,8 @@ class Pool(pool.Pool):
         """The record of a connection, the same for as long as it lives."""
         record: Any = conn.__dict__.get("_sqlalchemy_record")
         if record is None or record.dbapi_connection is None:
-            record = pool.base._ConnectionRecord(self, connect=False)
+            record = opening.get() or pool.base._ConnectionRecord(self, connect=False)
+            opening.set(None)
             record.dbapi_connection = dbapi_connection
             record.starttime, record.fresh = time.time(), True
             conn._sqlalchemy_record = record
@@ -198,8 +229,10 @@ class Pool(pool.Pool):
         below, reads = self.resilient, reading.get() or None
         if not self._asynchronous:
             conn = below.getconn(self._timeout, read_only=reads)
+            below._min_size = self._least
             return self._record_of(conn, conn)
         conn = await_(below.getconn(self._timeout, read_only=reads))
+        below._min_size = self._least
         known = conn.__dict__.get("_sqlalchemy_record")
         if known is not None and known.dbapi_connection is not None:
             return known
@@ -207,8 +240,12 @@ class Pool(pool.Pool):
 
     def _do_return_conn(self, record: Any) -> None:
         self._out.discard(record)
-        if record.dbapi_connection is not None:
-            self._put_back(record.driver_connection)
+        if record.dbapi_connection is None:
+            return
+        if record._soft_invalidate_time > record.starttime:
+            record.invalidate()
+            return
+        self._put_back(record.driver_connection)
 
     def _put_back(self, conn: Any) -> None:
         home = getattr(conn, "_pool", None)

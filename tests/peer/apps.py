@@ -79,7 +79,7 @@ SUITES = {
         read_junit,
         ours=("-p", "apps_plugin"),
     ),
-    "sqlalchemy": Suite(  # prepared, and not run to its end yet
+    "sqlalchemy": Suite(
         (
             *(*PYTEST, "-p", "no:asyncio", "-p", "no:django", "{ours}", "--dburi={uri}"),
             *("test/dialect/postgresql", "test/engine"),
@@ -131,7 +131,8 @@ def run(suite: Suite, checkout: Path, ours: bool) -> Results:
             "PGPORT": port,
             "PGUSER": user,
             "PGDATABASE": name,
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parents[1]))),
+            # The checkout's own package first: our plugin is imported before its conftest.
+            "PYTHONPATH": os.pathsep.join(map(str, (checkout / "lib", HERE, HERE.parents[1]))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         done = subprocess.run(

@@ -1,0 +1,146 @@
+"""SQLAlchemy's ways to end a session, and to begin one: as with its own pool."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("sqlalchemy", reason="no SQLAlchemy")
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.ext import asyncio as sa_asyncio
+
+from resilient.lab import Lab
+
+from .test_sqlalchemy import url
+
+pytestmark = pytest.mark.lab
+
+PID = sa.text("select pg_backend_pid()")
+LEFT = sa.text("select set_config('app.tenant', '42', false), pg_advisory_lock(7)")
+FOUND = sa.text("select current_setting('app.tenant', true), count(l) from (select) a left join"
+                " pg_locks l on l.locktype = 'advisory' and l.objid = 7")  # fmt: skip
+
+
+@pytest.fixture
+def engine(lab: Lab) -> Iterator[Any]:
+    made = sa.create_engine(url(lab), pool_size=1, max_overflow=0)
+    yield made
+    made.dispose()
+
+
+def left(conn: Any) -> int:
+    conn.execute(LEFT)
+    pid = conn.scalar(PID)
+    conn.commit()
+    return int(pid)
+
+
+def nothing_left(engine: Any, pid: int) -> None:
+    with engine.connect() as conn:
+        assert conn.scalar(PID) != pid
+        tenant, locks = conn.execute(FOUND).one()
+        assert (tenant or "", locks) == ("", 0)
+
+
+def test_an_invalidated_connection_is_nobodys(engine: Any) -> None:
+    with engine.connect() as conn:
+        pid = left(conn)
+        conn.invalidate()
+        assert conn.scalar(PID) != pid
+    nothing_left(engine, pid)
+
+
+def test_its_isolation_level_goes_with_it(engine: Any) -> None:
+    with engine.connect() as conn:
+        conn = conn.execution_options(isolation_level="SERIALIZABLE")
+        conn.invalidate()
+        assert conn.connection.is_valid
+        assert conn.get_isolation_level() == "READ COMMITTED"
+
+
+def test_a_softly_invalidated_one_ends_with_its_checkout(engine: Any) -> None:
+    with engine.connect() as conn:
+        pid = left(conn)
+        conn.connection._connection_record.invalidate(soft=True)
+        assert conn.scalar(PID) == pid
+    nothing_left(engine, pid)
+
+
+def test_a_detached_one_is_its_callers_alone(engine: Any) -> None:
+    with engine.connect() as conn:
+        pid = left(conn)
+        conn.detach()
+    nothing_left(engine, pid)
+
+
+def test_the_first_checkout_opens_one_session(lab: Lab, engine: Any) -> None:
+    """The dialect learns from the first session what the others are opened with."""
+    opened: list[str] = []
+    event.listen(engine, "connect", lambda conn, record: opened.append(conn.info.hostaddr))
+    for _ in range(3):
+        with engine.connect() as conn:
+            conn.execute(PID)
+    assert opened.count(lab.primary.address) == 1
+
+
+def test_a_handler_has_the_record_of_its_connection(engine: Any) -> None:
+    @event.listens_for(engine, "do_connect")
+    def tell(dialect: Any, record: Any, cargs: Any, cparams: Any) -> None:
+        record.info["source"] = "vault"
+
+    with engine.connect() as conn:
+        assert conn.info == {"source": "vault"}
+
+
+def test_a_handlers_mistake_is_told_at_once(engine: Any) -> None:
+    @event.listens_for(engine, "connect")
+    def fail(conn: Any, record: Any) -> None:
+        conn.execute("select nothing_such()")
+
+    started = time.monotonic()
+    with pytest.raises(sa.exc.ProgrammingError, match="nothing_such"):
+        engine.connect()
+    assert time.monotonic() - started < 10  # pool_timeout is 30 s
+
+
+def test_an_engines_mistake_is_told_at_once(lab: Lab) -> None:
+    engine = sa.create_engine(url(lab), isolation_level="FOO")
+    try:
+        with pytest.raises(sa.exc.ArgumentError, match="FOO"):
+            engine.connect()
+    finally:
+        engine.dispose()
+
+
+async def test_so_it_is_with_asyncio(lab: Lab) -> None:
+    engine = sa_asyncio.create_async_engine(url(lab), pool_size=1, max_overflow=0)
+    failing = False
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def fail(conn: Any, record: Any) -> None:
+        if failing:
+            raise LookupError
+
+    try:
+        async with engine.connect() as conn:
+            await conn.execute(LEFT)
+            pid = await conn.scalar(PID)
+            await conn.commit()
+            await conn.invalidate()
+        async with engine.connect() as conn:
+            assert await conn.scalar(PID) != pid
+            assert (await conn.execute(FOUND)).one()[1] == 0
+            failing = True
+            await conn.invalidate()
+        async with asyncio.timeout(10):
+            with pytest.raises(LookupError):
+                await engine.connect().start()
+    finally:
+        failing = False
+        await engine.dispose()
