@@ -99,6 +99,7 @@ CONNECTION_ATTRIBUTES = (
     "_pipeline",
     "_prepared",
     "_read_only",
+    "_tpc",
 )
 #: and those that psycopg declares for pools, which set them
 SET_BY_POOLS = ("_created_at", "_expire_at", "_pool")

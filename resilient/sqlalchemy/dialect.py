@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql import psycopg as stock
 
 from .errors import classified
-from .greenlets import in_greenlet
-from .pool import Parameters, Pool, raw_connection
+from .pool import Parameters, Pool, put_back, raw_connection
 
 NAME = "postgresql.resilient"
 
@@ -55,10 +53,11 @@ class Dialect(stock.PGDialect_psycopg):
         return Parameters(cparams)
 
     def do_close(self, dbapi_connection: Any) -> None:
-        """Its session ends, and nobody gets what was left in it; its place goes back to the pool,
-        whose connections are else returned by `close`."""
-        self.get_driver_connection(dbapi_connection).pgconn.finish()
-        dbapi_connection.close()
+        """Its session ends, and nobody gets what was left in it.  Its place goes back to the
+        pool."""
+        conn = self.get_driver_connection(dbapi_connection)
+        conn.pgconn.finish()
+        put_back(conn)
 
     def do_ping(self, dbapi_connection: Any) -> bool:
         return True  # the pool looks at its connections, and their sessions are renewed
@@ -93,16 +92,7 @@ class AsyncDialect(Dialect, stock.PGDialectAsync_psycopg):
         return stock.PGDialectAsync_psycopg.import_dbapi()  # type: ignore[no-untyped-call]
 
     def do_terminate(self, dbapi_connection: Any) -> None:
-        if in_greenlet():
-            self.do_close(dbapi_connection)
-            return
-        # It was collected: nothing can be awaited here, but its place goes back to the pool.
-        conn = dbapi_connection._connection
-        loop = getattr(getattr(conn, "_pool", None), "_loop", None)
-        conn.pgconn.finish()
-        with suppress(RuntimeError):  # the loop is closed
-            if loop is not None:
-                loop.call_soon_threadsafe(lambda: loop.create_task(conn.close()))
+        self.do_close(dbapi_connection)
 
 
 registry.register(NAME, __name__, "Dialect")

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -47,6 +48,30 @@ def raw_connection(engine: Any, read_only: bool) -> Any:
         return engine.pool.connect()
     finally:
         reading.reset(token)
+
+
+def put_back(conn: Any) -> None:
+    """A connection of psycopg returns to its pool, wherever this is called."""
+    home = getattr(conn, "_pool", None)
+    if home is None:
+        return
+    loop = getattr(home, "_loop", None)
+    if loop is None:
+        home.putconn(conn)
+    elif in_greenlet():
+        await_(home.putconn(conn))
+    else:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: loop.create_task(home.putconn(conn)))
+
+
+def let_go(conn: Any) -> None:
+    """It is its caller's from here on; its pool has another one made in its place."""
+    home = getattr(conn, "_pool", None)
+    if home is not None:
+        conn._pool = None
+        home._core.came_back(conn)
+        home.run_task(home._add_task(home))
 
 
 def _stays(exc: Exception) -> bool:
@@ -92,8 +117,8 @@ class Pool(pool.Pool):
         self._least = 1 if keeps else 0
         self._timeout = timeout
         self._lock = threading.Lock()
-        #: the records that callers hold: the pool below counts sessions that are opening, too
-        self._out: set[Any] = set()
+        #: what callers hold, by record: the pool below counts sessions that are opening, too
+        self._out: dict[Any, Any] = {}
         #: of threads: one; of asyncio: one for each loop
         self._of_loops: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         self._of_threads: Any = None
@@ -133,7 +158,6 @@ class Pool(pool.Pool):
             "kwargs": self._parameters if changing else given,
             "timeout": self._timeout,
             "settings": self._given["resilient_settings"],
-            "close_returns": True,
             "open": False,
             "max_size": self._most if keeps else 0,
             # The dialect learns from the first session: no other is opened before (`_taken`).
@@ -222,7 +246,7 @@ class Pool(pool.Pool):
 
     def _do_get(self) -> Any:
         record = self._taken()
-        self._out.add(record)
+        self._out[record] = record.driver_connection
         return record
 
     def _taken(self) -> Any:
@@ -239,24 +263,14 @@ class Pool(pool.Pool):
         return self._record_of(self._adapted(conn), conn)
 
     def _do_return_conn(self, record: Any) -> None:
-        self._out.discard(record)
+        conn = self._out.pop(record, None)
         if record.dbapi_connection is None:
-            return
-        if record._soft_invalidate_time > record.starttime:
+            if conn is not None and not conn.closed:  # it was detached
+                let_go(conn)
+        elif record._soft_invalidate_time > record.starttime:
             record.invalidate()
-            return
-        self._put_back(record.driver_connection)
-
-    def _put_back(self, conn: Any) -> None:
-        home = getattr(conn, "_pool", None)
-        if home is None:
-            return
-        if not self._asynchronous:
-            home.putconn(conn)
-        elif in_greenlet():
-            await_(home.putconn(conn))
         else:
-            home._loop.call_soon_threadsafe(lambda: home._loop.create_task(home.putconn(conn)))
+            put_back(record.driver_connection)
 
     def _exchange(self, fairy: Any, read_only: bool) -> None:
         """Another connection under the one that the caller holds."""
@@ -267,9 +281,9 @@ class Pool(pool.Pool):
             reading.reset(token)
         held, fairy._connection_record = fairy.dbapi_connection, other
         fairy.dbapi_connection = other.dbapi_connection
-        self._out.discard(record)
+        self._out.pop(record, None)
         other.fairy_ref, record.fairy_ref = record.fairy_ref, None
-        self._put_back(cast(Any, self._dialect).get_driver_connection(held))
+        put_back(cast(Any, self._dialect).get_driver_connection(held))
 
     def _invalidate(
         self, connection: Any, exception: BaseException | None = None, _checkin: bool = True

@@ -79,6 +79,26 @@ def test_a_detached_one_is_its_callers_alone(engine: Any) -> None:
     nothing_left(engine, pid)
 
 
+def test_a_detached_one_takes_no_place(engine: Any) -> None:
+    with engine.connect() as conn:
+        driver = conn.connection.driver_connection
+        conn.detach()
+        assert engine.pool.checkedout() == 0
+        with engine.connect() as other:  # of a pool of one
+            assert other.scalar(PID) != conn.scalar(PID)
+    assert driver.closed
+
+
+def test_who_closes_the_drivers_connection_closes_it(engine: Any) -> None:
+    with engine.connect() as conn:
+        pid = left(conn)
+        conn.connection.driver_connection.close()
+        with pytest.raises(sa.exc.OperationalError):
+            conn.scalar(PID)
+        assert conn.invalidated
+    nothing_left(engine, pid)
+
+
 def test_the_first_checkout_opens_one_session(lab: Lab, engine: Any) -> None:
     """The dialect learns from the first session what the others are opened with."""
     opened: list[str] = []

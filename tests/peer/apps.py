@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import psycopg
@@ -143,7 +144,7 @@ def run(suite: Suite, checkout: Path, ours: bool) -> Results:
 
 
 def left_out(name: str) -> dict[str, str]:
-    """`suite  test  reason`, one a line: test → reason; a test may end in `*`."""
+    """`suite  test  reason`, one a line: test → reason; a `*` is anything."""
     lines = (HERE / "apps.txt").read_text().splitlines()
     rows = (line.split(maxsplit=2) for line in lines if line.strip() and line[0] != "#")
     return {test: reason for suite, test, reason in rows if suite == name}
@@ -152,7 +153,7 @@ def left_out(name: str) -> dict[str, str]:
 def reason(test: str, reasons: Mapping[str, str]) -> str:
     """Why it is left out; empty: it isn't."""
     for each, why in reasons.items():
-        if test == each or (each.endswith("*") and test.startswith(each[:-1])):
+        if fnmatchcase(test, each.replace("[", "[[]")):
             return why
     return ""
 

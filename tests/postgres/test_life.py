@@ -7,6 +7,7 @@ import gc
 import os
 import threading
 import time
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -354,3 +355,28 @@ def test_a_loop_ends_although_a_worker_connects(lab: Lab, orders: str) -> None:
     for pool in pools:
         pool._core.detach()
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+async def test_who_is_in_a_two_phase_transaction_serves_nobody(
+    lab: Lab, orders: str, face: Face, prepared: bool
+) -> None:
+    """psycopg_pool hands such a connection on, and its next caller's COMMIT is refused."""
+    await face.open(lab.dsn, settings_of(lab), min_size=1, max_size=1)
+
+    async def call(fn: Any, *args: Any) -> Any:
+        result = fn(*args)
+        return await result if face.is_async else result
+
+    try:
+        await face.wait()
+        conn = await call(face.pool.getconn)
+        await call(conn.tpc_begin, "ours")
+        await call(conn.execute, "select 1")
+        if prepared:
+            with suppress(psycopg.Error):  # the server prepares none
+                await call(conn.tpc_prepare)
+        await call(face.pool.putconn, conn)
+        assert (await face.query("select 2"))[0] == 2
+    finally:
+        await face.close()

@@ -96,6 +96,7 @@ class Plainly:
             or wire.told_read_only
             or keeper.for_reading
             or conn.pgconn.transaction_status != _IDLE
+            or conn._tpc
             or conn._expire_at <= monotonic()
             or conn._created_at <= self._drained_at
             or self._closed

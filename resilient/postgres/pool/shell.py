@@ -336,7 +336,7 @@ class Shell(Plainly):
             away = self._core.read_from and self._core.misplaced(conn)
         else:
             away = bound != link.endpoint
-        if link.condemned or away:
+        if link.condemned or away or conn._tpc:  # in a two-phase transaction it serves nobody
             conn._expire_at = 0.0
 
     # -- read-only checkouts
