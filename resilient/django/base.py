@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain, count
+from threading import Lock
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.postgresql import base
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ..postgres import ConnectionPool
+from ..postgres.pool.mistakes import fail_waiting, stays
 from ..postgres.target import default_conninfo
 from ..settings import Settings, from_environment
 
@@ -26,8 +30,10 @@ _NAMES = (
 )
 
 
-#: by a pool's name, what its connections are made with
+#: by a pool's name, what its connections are made with, and how many are out
 _MADE_WITH: dict[str, dict[str, Any]] = {}
+_LENT: Counter[str] = Counter()
+_LOCK = Lock()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -40,7 +46,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     #: of its present connection; and by which name its pool is known
     _params: dict[str, Any] | None = None
-    _pool_key: str | None = None
+    _pool_key: str = ""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(settings_dict, *args, **kwargs)
@@ -90,14 +96,28 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         self._params = conn_params
-        return super().get_new_connection(conn_params)
+        connection = super().get_new_connection(conn_params)
+        with _LOCK:
+            _LENT[self._pool_key] += 1
+        return connection
+
+    def _close(self) -> None:
+        """A copy's connections are nobody else's: its pool ends with the last of them."""
+        key = self._pool_key if self.connection is not None else ""
+        super()._close()
+        if key:
+            with _LOCK:
+                _LENT[key] -= 1
+                ends = key != self.alias and not _LENT[key]
+            if ends:
+                self._end(key)
 
     @property
     def pool(self) -> Any:
         """Its alias's; a copy whose settings were changed has another one."""
         if self.alias == base.NO_DB_ALIAS:
             return None
-        params = self._params or self.get_connection_params()
+        params = self._made_with()
         names = chain([self.alias], (f"{self.alias} #{n}" for n in count(2)))
         key = next(name for name in names if _MADE_WITH.get(name, params) == params)
         self._pool_key = key
@@ -106,6 +126,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
             found = self._connection_pools[key] = self._new_pool()
             _MADE_WITH.setdefault(key, params)
         return found
+
+    def _made_with(self) -> dict[str, Any]:
+        """What tells its sessions from others': how they connect, and what they are told then."""
+        params = self._params or self.get_connection_params()
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        return {**params, "assume_role": role, "time zone": self.timezone_name}
 
     def _new_pool(self) -> Any:
         if self._reader_of:
@@ -122,14 +148,33 @@ class DatabaseWrapper(base.DatabaseWrapper):
             " ",  # what follows, and nothing of the environment's beside it
             kwargs={**self.get_connection_params(), "autocommit": True},
             open=False,
-            configure=self._configure_connection,
+            configure=self._greet,
             settings=self._settings,
             **options,
         )
 
+    def _greet(self, connection: Any) -> Any:
+        """What every session of the pool is told; what is refused, whoever waits hears of."""
+        try:
+            return self._configure_connection(connection)
+        except Exception as exc:
+            if stays(exc):
+                fail_waiting(connection._pool, exc)
+            raise
+
+    def _configure_role(self, connection: Any) -> bool:
+        """As Django's, whose quoting wants a connection of this very pool first."""
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        if role:
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL("SET ROLE {}").format(sql.Literal(role)))
+        return bool(role)
+
     def close_pool(self) -> None:
         """For tests and after a change of the time zone."""
-        key = self._pool_key or self.alias
+        self._end(self._pool_key or self.alias)
+
+    def _end(self, key: str) -> None:
         _MADE_WITH.pop(key, None)
         found = self._connection_pools.pop(key, None)
         if found is not None:

@@ -11,18 +11,16 @@ from contextvars import ContextVar
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import psycopg
 from sqlalchemy import exc as errors
 from sqlalchemy import pool
 
-from ..errors import ResilientError
 from ..postgres import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
     ConnectionPool,
     NullConnectionPool,
 )
-from ..postgres.pool.tasks import fail_waiting, fail_waiting_later
+from ..postgres.pool.mistakes import fail_waiting, fail_waiting_later, stays
 from ..settings import Settings
 from .greenlets import await_, in_greenlet, spawn
 
@@ -75,11 +73,7 @@ def let_go(conn: Any) -> None:
 
 
 def _stays(exc: Exception) -> bool:
-    """Would another session fare no better?  A mistake in a handler, or in what it says."""
-    cause = exc.orig if isinstance(exc, errors.DBAPIError) else exc
-    mistakes = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
-    passing = (psycopg.Error, ResilientError, OSError)
-    return isinstance(cause, mistakes) or not isinstance(cause, passing)
+    return stays(exc.orig if isinstance(exc, errors.DBAPIError) else exc)
 
 
 class Pool(pool.Pool):

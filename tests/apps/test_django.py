@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,15 @@ pytest.importorskip("django", reason="no Django")
 import django
 from django.conf import settings
 from django.core.signals import request_started
-from django.db import IntegrityError, OperationalError, connection, connections, models, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    connections,
+    models,
+    transaction,
+)
 from django.test import RequestFactory
 
 from resilient.django import Router, live, ready, run
@@ -195,7 +204,41 @@ def test_a_copy_with_other_settings_has_connections_of_its_own(lab: Lab, order: 
         assert other.pool is not connection.pool
     finally:
         same.close()
+        gone = other.pool
         other.close()
-        other.close_pool()
+        assert gone.closed
     assert path(connection) == usual
     assert not connection.pool.closed
+
+
+def test_a_role_is_assumed_by_the_sessions_of_whoever_asked_for_it(lab: Lab, order: Any) -> None:
+    """Also where the first session of its pool is opened for it, and after a failover."""
+    lab.admin(None, "do $$ begin create role clerk; exception when others then null; end $$")
+    lab.admin(None, "grant clerk to app")
+
+    def role(wrapper: Any) -> str:
+        with wrapper.cursor() as cursor:
+            cursor.execute("select current_user")
+            return str(cursor.fetchone()[0])
+
+    other, wrong = connection.copy(), connection.copy()
+    for wrapper, name in ((other, "clerk"), (wrong, "nobody's")):
+        wrapper.settings_dict["OPTIONS"] = {
+            **wrapper.settings_dict["OPTIONS"],
+            "assume_role": name,
+        }
+    try:
+        assert (role(connection), role(other)) == ("app", "clerk")
+        started = time.monotonic()
+        with pytest.raises(DatabaseError, match="nobody's"):
+            role(wrong)
+        assert time.monotonic() - started < 10  # a checkout waits for 30 s
+        other.set_autocommit(False)
+        assert role(other) == "clerk"
+        lab.inject("crash", promote_after_s=0.1).wait_struck()
+        assert role(other) == "clerk"
+        other.rollback()
+        other.set_autocommit(True)
+    finally:
+        other.close()
+        wrong.close()

@@ -62,8 +62,10 @@ def read_junit(output: str, report: Path) -> Results:
 def read_unittest(output: str, report: Path) -> Results:
     """unittest's, of verbosity 2."""
     results = {}
-    pattern = r"^(\w+) \(([\w.]+)\)(?:.*\n)*?.*?\.\.\. (ok|skipped|FAIL|ERROR|expected failure)"
-    for name, where, told in re.findall(pattern, output, re.MULTILINE):
+    told = r"(ok|skipped|FAIL|ERROR|expected failure)"
+    between = rf"(?:(?!{told}).*\n(?:(?!\w+ \().*\n)*?)?"  # what was logged meanwhile
+    pattern = rf"^(\w+) \(([\w.]+)\)(?:.*\n)*?.*?\.\.\. {between}{told}"
+    for name, where, _, told in re.findall(pattern, output, re.MULTILINE):
         kind = {"ok": PASSED, "expected failure": PASSED, "skipped": SKIPPED}.get(told, FAILED)
         results[where if where.endswith(name) else f"{where}.{name}"] = kind
     if not results:

@@ -169,20 +169,6 @@ class AsyncLookUp(AsyncMaintenanceTask):
                 await pool._add_to_pool(conn)
 
 
-def fail_waiting(pool: Any, exc: Exception) -> None:
-    """Whoever waits for a connection of a thread pool gets this error instead."""
-    with pool._lock:
-        while pool._waiting:
-            pool._waiting.popleft().fail(exc)
-
-
-async def fail_waiting_later(pool: Any, exc: Exception) -> None:
-    """The same of an asyncio pool."""
-    async with pool._lock:
-        while pool._waiting:
-            await pool._waiting.popleft().fail(exc)
-
-
 def renew(pool: Any) -> None:
     """Have a worker of the pool do it.  Any thread."""
     loop = getattr(pool, "_loop", None)
