@@ -76,6 +76,23 @@ def read_unittest(output: str, report: Path) -> Results:
 #: a test that hangs is one that failed
 PYTEST = ("-m", "pytest", "-q", "--junitxml={report}", "-p", "no:cacheprovider", "--timeout=30")
 DJANGO = ("backends", "transactions", "transaction_hooks", "select_for_update", "postgres_tests")
+SQLALCHEMY = (*PYTEST, "-p", "no:asyncio", "-p", "no:django", "{ours}")
+SCHEMA = (
+    "CREATE SCHEMA test_schema",
+    "CREATE SCHEMA test_schema_2",
+    "CREATE EXTENSION hstore",
+    "CREATE EXTENSION citext",
+    "ALTER DATABASE peer SET default_text_search_config = 'pg_catalog.english'",
+)
+ENGINE = ("test/dialect/postgresql", "test/engine")
+#: of test/orm what meets the pool
+ORM = tuple(
+    f"test/orm/{name}"
+    for name in (
+        *("test_transaction.py", "test_session.py", "test_unitofwork.py", "test_unitofworkv2.py"),
+        *("test_query.py", "test_merge.py", "test_versioning.py", "dml"),
+    )
+)
 SUITES = {
     "procrastinate": Suite(
         (*PYTEST, "{ours}", "tests/integration"),
@@ -83,18 +100,15 @@ SUITES = {
         ours=("-p", "apps_plugin"),
     ),
     "sqlalchemy": Suite(
-        (
-            *(*PYTEST, "-p", "no:asyncio", "-p", "no:django", "{ours}", "--dburi={uri}"),
-            *("test/dialect/postgresql", "test/engine"),
-        ),
+        (*SQLALCHEMY, "--dburi=postgresql+psycopg://{server}", *ENGINE, *ORM),
         read_junit,
-        (
-            "CREATE SCHEMA test_schema",
-            "CREATE SCHEMA test_schema_2",
-            "CREATE EXTENSION hstore",
-            "CREATE EXTENSION citext",
-            "ALTER DATABASE peer SET default_text_search_config = 'pg_catalog.english'",
-        ),
+        SCHEMA,
+        ours=("-p", "apps_plugin"),
+    ),
+    "sqlalchemy-asyncio": Suite(
+        (*SQLALCHEMY, "--dburi=postgresql+psycopg_async://{server}", "test/ext/asyncio", *ENGINE),
+        read_junit,
+        SCHEMA,
         ours=("-p", "apps_plugin"),
     ),
     "django": Suite(
@@ -121,7 +135,7 @@ def run(suite: Suite, checkout: Path, ours: bool) -> Results:
         report = folder / "report.xml"
         words: Mapping[str, str] = {
             "report": str(report),
-            "uri": f"postgresql+psycopg://{user}@{host}:{port}/{name}",
+            "server": f"{user}@{host}:{port}/{name}",
             "settings": "".join(suite.ours if ours else suite.stock),
         }
         extra = suite.ours if ours else suite.stock
@@ -149,7 +163,11 @@ def left_out(name: str) -> dict[str, str]:
     """`suite  test  reason`, one a line: test → reason; a `*` is anything."""
     lines = (HERE / "apps.txt").read_text().splitlines()
     rows = (line.split(maxsplit=2) for line in lines if line.strip() and line[0] != "#")
-    return {test: reason for suite, test, reason in rows if suite == name}
+    return {
+        test: reason
+        for suite, test, reason in rows
+        if suite in (name, name.split("-", maxsplit=1)[0])
+    }
 
 
 def reason(test: str, reasons: Mapping[str, str]) -> str:
