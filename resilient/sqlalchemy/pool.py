@@ -66,10 +66,16 @@ def put_back(conn: Any) -> None:
 def let_go(conn: Any) -> None:
     """It is its caller's from here on; its pool has another one made in its place."""
     home = getattr(conn, "_pool", None)
-    if home is not None:
-        conn._pool = None
-        home._core.came_back(conn)
+    if home is None:
+        return
+    conn._pool = None
+    home._core.came_back(conn)
+    loop = getattr(home, "_loop", None)
+    if loop is None:
         home.run_task(home._add_task(home))
+    else:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: home.run_task(home._add_task(home)))
 
 
 def _stays(exc: Exception) -> bool:

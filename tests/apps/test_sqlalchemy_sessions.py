@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -163,4 +164,23 @@ async def test_so_it_is_with_asyncio(lab: Lab) -> None:
                 await engine.connect().start()
     finally:
         failing = False
+        await engine.dispose()
+
+
+def forget(held: list[Any]) -> None:
+    held.clear()
+    gc.collect()
+
+
+async def test_what_a_task_forgot_takes_no_place(lab: Lab) -> None:
+    """Collected with its connection, which can't be given back there."""
+    engine = sa_asyncio.create_async_engine(url(lab), pool_size=1, max_overflow=0)
+    try:
+        held = [await engine.connect()]
+        pid = await held[0].scalar(PID)
+        with pytest.warns(sa.exc.SAWarning, match="garbage collector"):
+            forget(held)
+        async with asyncio.timeout(10), engine.connect() as conn:
+            assert await conn.scalar(PID) != pid
+    finally:
         await engine.dispose()
