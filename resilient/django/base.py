@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ..postgres import ConnectionPool
 from ..postgres.pool.mistakes import fail_waiting, stays
+from ..postgres.session.keeper import keeper_of
 from ..postgres.target import default_conninfo
 from ..settings import Settings, from_environment
 
@@ -102,8 +103,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return connection
 
     def _close(self) -> None:
-        """A copy's connections are nobody else's: its pool ends with the last of them."""
+        """A session with something left in it ends: Django's own backend gives it to nobody.  A
+        copy's connections are nobody else's: its pool ends with the last of them."""
         key = self._pool_key if self.connection is not None else ""
+        if key and (keeper := keeper_of(self.connection)) is not None and keeper.marked:
+            self.connection._expire_at = 0.0
         super()._close()
         if key:
             with _LOCK:

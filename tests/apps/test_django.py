@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -242,3 +243,40 @@ def test_a_role_is_assumed_by_the_sessions_of_whoever_asked_for_it(lab: Lab, ord
     finally:
         other.close()
         wrong.close()
+
+
+@pytest.mark.parametrize(
+    ("leave", "look"),
+    [
+        ("set app.tenant = '42'", "select coalesce(current_setting('app.tenant', true), '')"),
+        (
+            "select set_config('app.tenant', '42', false)",
+            "select coalesce(current_setting('app.tenant', true), '')",
+        ),
+        ("create temp table left_behind (n int)", "select to_regclass('left_behind')"),
+        (
+            "select pg_advisory_lock(4711)",
+            "select max(objid) from pg_locks where objid = 4711 and pid = pg_backend_pid()",
+        ),
+        ("prepare left_behind as select 1", "select count(*) from pg_prepared_statements"
+         " where name = 'left_behind'"),
+        ("set session characteristics as transaction read only",
+         "select nullif(current_setting('default_transaction_read_only'), 'off')"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("atomic", [False, True])
+def test_what_a_request_leaves_in_its_session_goes_with_it(
+    lab: Lab, order: Any, leave: str, look: str, atomic: bool
+) -> None:
+    """With `CONN_MAX_AGE=0` Django's own backend gives each request a session of its own."""
+    with transaction.atomic() if atomic else nullcontext(), connection.cursor() as cursor:
+        cursor.execute(leave)
+    with connection.cursor() as cursor:
+        cursor.execute(look)
+        assert cursor.fetchone()[0]
+    connection.close()
+    for _ in range(3):
+        with connection.cursor() as cursor:
+            cursor.execute(look)
+            assert not cursor.fetchone()[0]
+        connection.close()

@@ -132,6 +132,12 @@ class Keeper:
             judge.session.clear()
 
     @property
+    def marked(self) -> bool:
+        """Has this checkout left something in the session?  As far as was recorded."""
+        session = self.judge.session
+        return bool(session.settings or session.hazard)
+
+    @property
     def for_reading(self) -> bool:
         return self._before is not None
 
