@@ -148,7 +148,7 @@ def _seen(verdict: Verdict, record: Record, found: list[Any], text: str) -> None
         verdict.untrue.append(text)
     if record.kind == "take" and found[0] != record.value:
         verdict.untrue.append(text)
-    if record.kind == "token_read" and not record.error and record.value != 1:
+    if record.kind == "token_read" and record.value not in (1, None):  # None: it saw nothing
         verdict.stale.append(text)
 
 

@@ -52,6 +52,7 @@ TRUTHS = [
         rows(items=set(range(1, ITEMS + 1)) - {3}, taken=[(3, 7)]),
     ),
     (record("token_read", "done", 1), rows(soak=[(7, 0, 1)])),
+    (record("token_read", "done", None), rows(soak=[(7, 0, 1)])),  # cancelled behind its write
 ]
 
 
