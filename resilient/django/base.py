@@ -45,8 +45,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     allowed; `CONN_HEALTH_CHECKS` is needless.
     """
 
-    #: of its present connection; and by which name its pool is known
+    #: of its present connection, with the name of its pool; and the present name
     _params: dict[str, Any] | None = None
+    _lent_by: str = ""
     _pool_key: str = ""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -98,14 +99,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         self._params = conn_params
         connection = super().get_new_connection(conn_params)
+        self._lent_by = self._pool_key
         with _LOCK:
-            _LENT[self._pool_key] += 1
+            _LENT[self._lent_by] += 1
         return connection
 
     def _close(self) -> None:
         """A session with something left in it ends: Django's own backend gives it to nobody.  A
         copy's connections are nobody else's: its pool ends with the last of them."""
-        key = self._pool_key if self.connection is not None else ""
+        key = self._lent_by if self.connection is not None else ""
         if key and (keeper := keeper_of(self.connection)) is not None and keeper.marked:
             self.connection._expire_at = 0.0
         super()._close()
