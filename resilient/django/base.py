@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain, count
+from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -45,8 +45,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     allowed; `CONN_HEALTH_CHECKS` is needless.
     """
 
-    #: of its present connection, with the name of its pool; and the present name
-    _params: dict[str, Any] | None = None
+    #: the name of the pool that has lent its connection, and of its pool
     _lent_by: str = ""
     _pool_key: str = ""
 
@@ -97,8 +96,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        self._params = conn_params
-        connection = super().get_new_connection(conn_params)
+        try:
+            connection = super().get_new_connection(conn_params)
+        except BaseException:
+            self._end_unused(self._pool_key)
+            raise
         self._lent_by = self._pool_key
         with _LOCK:
             _LENT[self._lent_by] += 1
@@ -114,29 +116,44 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if key:
             with _LOCK:
                 _LENT[key] -= 1
-                ends = key != self.alias and not _LENT[key]
-            if ends:
-                self._end(key)
+            self._end_unused(key)
+
+    def _end_unused(self, key: str) -> None:
+        with _LOCK:
+            ends = key not in ("", self.alias) and not _LENT[key]
+        if ends:
+            self._end(key)
 
     @property
     def pool(self) -> Any:
         """Its alias's; a copy whose settings were changed has another one."""
         if self.alias == base.NO_DB_ALIAS:
             return None
-        params = self._made_with()
-        names = chain([self.alias], (f"{self.alias} #{n}" for n in count(2)))
-        key = next(name for name in names if _MADE_WITH.get(name, params) == params)
-        self._pool_key = key
+        key = self._pool_key = self._key()
         found = self._connection_pools.get(key)
         if found is None or (found.closed and found._opened):
             found = self._connection_pools[key] = self._new_pool()
-            _MADE_WITH.setdefault(key, params)
         return found
+
+    def _key(self) -> str:
+        """By which its pool is known: the alias, unless its sessions would differ from those of
+        that alias."""
+        known = connections.settings.get(self.alias)
+        if self.settings_dict is known:
+            return str(self.alias)
+        made_with = self._made_with()
+        if known is not None and connections[self.alias]._made_with() == made_with:
+            return str(self.alias)
+        with _LOCK:
+            names = (f"{self.alias} #{n}" for n in count(1))
+            key = next(name for name in names if _MADE_WITH.get(name, made_with) == made_with)
+            _MADE_WITH[key] = made_with
+        return key
 
     def _made_with(self) -> dict[str, Any]:
         """What tells its sessions from others': how they connect, and what they are told then."""
-        params = self._params or self.get_connection_params()
         role = self.settings_dict["OPTIONS"].get("assume_role")
+        params = self.get_connection_params()
         return {**params, "assume_role": role, "time zone": self.timezone_name}
 
     def _new_pool(self) -> Any:
@@ -178,7 +195,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def close_pool(self) -> None:
         """For tests and after a change of the time zone."""
-        self._end(self._pool_key or self.alias)
+        self._end(self._pool_key or self._key())
 
     def _end(self, key: str) -> None:
         _MADE_WITH.pop(key, None)

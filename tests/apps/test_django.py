@@ -24,7 +24,7 @@ from django.db import (
     models,
     transaction,
 )
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 
 from resilient.django import Router, live, ready, run
 from resilient.lab import Lab
@@ -243,6 +243,7 @@ def test_a_role_is_assumed_by_the_sessions_of_whoever_asked_for_it(lab: Lab, ord
     finally:
         other.close()
         wrong.close()
+    assert not [key for key in connection._connection_pools if "#" in key]
 
 
 @pytest.mark.parametrize(
@@ -280,3 +281,25 @@ def test_what_a_request_leaves_in_its_session_goes_with_it(
             cursor.execute(look)
             assert not cursor.fetchone()[0]
         connection.close()
+
+
+def test_a_changed_time_zone_makes_one_pool_more(lab: Lab, order: Any) -> None:
+    def zone() -> str:
+        with connection.cursor() as cursor:
+            cursor.execute("show timezone")
+            return str(cursor.fetchone()[0])
+
+    usual, before = zone(), connection.pool
+    with override_settings(USE_TZ=False, TIME_ZONE="Africa/Nairobi"):
+        connection.close()
+        assert zone() == "Africa/Nairobi"
+        made = connection.pool
+        assert before.closed
+        for _ in range(3):
+            connection.close()
+            assert zone() == "Africa/Nairobi"
+        assert connection.pool is made
+    connection.close()
+    assert zone() == usual
+    assert made.closed
+    assert [key for key in connection._connection_pools if key.startswith("default")] == ["default"]
