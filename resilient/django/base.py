@@ -96,33 +96,35 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        key = "" if self.alias == base.NO_DB_ALIAS else self._key()
+        with _LOCK:  # before its pool is looked for: whoever ends one looks here
+            _LENT[key] += 1
         try:
             connection = super().get_new_connection(conn_params)
         except BaseException:
-            self._end_unused(self._pool_key)
+            self._returned(key)
             raise
-        self._lent_by = self._pool_key
-        with _LOCK:
-            _LENT[self._lent_by] += 1
+        self._lent_by = key
         return connection
 
     def _close(self) -> None:
-        """A session with something left in it ends: Django's own backend gives it to nobody.  A
-        copy's connections are nobody else's: its pool ends with the last of them."""
-        key = self._lent_by if self.connection is not None else ""
-        if key and (keeper := keeper_of(self.connection)) is not None and keeper.marked:
+        """A session with something left in it ends: Django's own backend gives it to nobody."""
+        key = self._lent_by
+        lent = self.connection is not None
+        if lent and (keeper := keeper_of(self.connection)) is not None and keeper.marked:
             self.connection._expire_at = 0.0
         super()._close()
-        if key:
-            with _LOCK:
-                _LENT[key] -= 1
-            self._end_unused(key)
+        if lent:
+            self._returned(key)
 
-    def _end_unused(self, key: str) -> None:
+    def _returned(self, key: str) -> None:
+        """One connection less is out.  A copy's are nobody else's: its pool ends with the last."""
         with _LOCK:
-            ends = key not in ("", self.alias) and not _LENT[key]
-        if ends:
-            self._end(key)
+            _LENT[key] -= 1
+            unused = key not in ("", self.alias) and not _LENT[key]
+            gone = self._forgotten(key) if unused else None
+        if gone is not None:
+            gone.close()
 
     @property
     def pool(self) -> Any:
@@ -195,10 +197,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def close_pool(self) -> None:
         """For tests and after a change of the time zone."""
-        self._end(self._pool_key or self._key())
+        with _LOCK:
+            gone = self._forgotten(self._pool_key or self.alias)
+        if gone is not None:
+            gone.close()
 
-    def _end(self, key: str) -> None:
+    def _forgotten(self, key: str) -> Any:
         _MADE_WITH.pop(key, None)
-        found = self._connection_pools.pop(key, None)
-        if found is not None:
-            found.close()
+        return self._connection_pools.pop(key, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -303,3 +304,23 @@ def test_a_changed_time_zone_makes_one_pool_more(lab: Lab, order: Any) -> None:
     assert zone() == usual
     assert made.closed
     assert [key for key in connection._connection_pools if key.startswith("default")] == ["default"]
+
+
+def test_copies_in_many_threads_end_no_pool_of_each_other(lab: Lab, order: Any) -> None:
+    def use(_: int) -> str:
+        other = connections["default"].copy()
+        other.settings_dict["OPTIONS"] = {
+            **other.settings_dict["OPTIONS"],
+            "options": "-c search_path=elsewhere",
+        }
+        try:
+            with other.cursor() as cursor:
+                cursor.execute("show search_path")
+                return str(cursor.fetchone()[0])
+        finally:
+            other.close()
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(use, range(120))) == {"elsewhere"}
+    assert not [key for key in connection._connection_pools if "#" in key]
