@@ -115,6 +115,7 @@ CURSOR_METHODS = (
     "_reset",
     "_set_results",
     "_start_copy_gen",
+    "_stream_send_gen",
     "_start_query",
 )
 #: attributes of a cursor that are read or changed

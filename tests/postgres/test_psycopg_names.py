@@ -209,6 +209,7 @@ CURSOR_SHAPES = {
     "_reset": ["reset_query"],
     "_set_results": ["results"],
     "_start_copy_gen": ["statement", "params"],
+    "_stream_send_gen": ["query", "params", "binary", "size"],
     "_start_query": ["query"],
 }
 

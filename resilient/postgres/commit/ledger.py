@@ -69,7 +69,7 @@ def commit(wire: Wire, token: bytes, named: bool) -> PQGen[tuple[PGresult, PGres
             " run `resilient install-ledger --dsn …`, or set it to lsn"
         )
     pgconn = wire.pgconn
-    pgconn.enter_pipeline_mode()
+    wire.enter_pipeline()
     prepares = wire.send_own(INSERT_NAME, INSERT, [token], [_UUID_OID], named=named)
     pgconn.send_query_params(b"COMMIT", None)
     pgconn.pipeline_sync()

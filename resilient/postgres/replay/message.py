@@ -74,6 +74,8 @@ class Sender:
         )
         query = entry.query
         prep, name = self.host.prepare(entry, False if new else prepare)
+        if wire.rowwise:
+            wire.read_whole()
         pgconn.enter_pipeline_mode()
         try:
             if begin:

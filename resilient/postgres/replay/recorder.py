@@ -169,6 +169,8 @@ class Recorder:
         if self.remembers:
             self.journal.unanswered()
         else:
+            if self.noted is None and not piped:  # a cursor that isn't ours may stream
+                self.wire.rowwise = True
             self.journal.passes(None if self.noted is None else (self.noted, None))
 
     # -- statements

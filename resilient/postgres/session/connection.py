@@ -122,8 +122,9 @@ class Hooks(BaseConnection[Any]):
         recorder, piped = keeper.recorder, self._pipeline is not None
         if recorder is not None:
             return recorder.start(super()._start_query, piped)
-        if keeper.for_reading and not piped:
+        if not piped and keeper.for_reading:
             return keeper.start_reading(super()._start_query)
+        keeper.wire.rowwise |= not piped  # who begins a statement so may stream
         return super()._start_query()
 
 

@@ -190,6 +190,10 @@ class RecordingCursor(CursorBase):
             recorder.remembers = False
             recorder.noted = None
 
+    def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
+        self._conn._resilient.wire.rowwise = True
+        return super()._stream_send_gen(*args, **kwargs)
+
     def _start_copy_gen(self, statement: Any, params: Any = None) -> Gen:
         recorder = recorder_of(self)
         if recorder is not None:

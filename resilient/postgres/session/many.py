@@ -121,6 +121,8 @@ def _send(cur: Any, recorder: Recorder, batch: Batch, steps: Gen) -> Gen:
     cur._conn._pipeline = batch
     recorder.deferring = True  # BEGIN is not this one's to send
     try:
+        if recorder.wire.rowwise:
+            recorder.wire.read_whole()
         yield from batch._enter_gen()
         try:
             yield from steps

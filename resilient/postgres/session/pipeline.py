@@ -85,6 +85,11 @@ class RecordingPipeline(Base):
         over = ended(exc) or wire.farewell is not None or wire.pgconn.status == _BAD
         return over and not said(exc)
 
+    def _enter_gen(self) -> Gen:
+        if self._resilient.wire.rowwise:
+            self._resilient.wire.read_whole()
+        return super()._enter_gen()
+
     def _communicate_gen(self) -> Gen:
         try:
             yield from super()._communicate_gen()

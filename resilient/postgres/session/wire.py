@@ -27,6 +27,8 @@ SYNC_REP = b"SyncRepWaitForLSN"
 ENDING_SOON = frozenset({b"57P01", b"57P02"})
 #: so many unread answers of one message are looked through for the server's last words
 MOST_LEFT = 16
+#: types of more parameters than a statement may have
+TOO_MANY = [0] * 65_536
 
 _IDLE = pq.TransactionStatus.IDLE
 _BAD = pq.ConnStatus.BAD
@@ -46,6 +48,7 @@ class Wire:
         "names",
         "pgconn",
         "ride",
+        "rowwise",
         "silenced",
         "sync_rep_warned",
         "told_read_only",
@@ -84,6 +87,8 @@ class Wire:
         self.ride = b""
         #: what of ours is prepared, by its name
         self.names: dict[bytes, bytes] = {}
+        #: libpq may still give rows one by one, as `stream()` has told it to (`read_whole`)
+        self.rowwise = False
 
     def attach(self, link: Link) -> None:
         """The session is this link's."""
@@ -194,6 +199,20 @@ class Wire:
         """From here on the rider follows statements, where it may be asked."""
         seen = self.facts
         self.ride = self.rider if asks and seen is not None and seen.marks else b""
+
+    def enter_pipeline(self) -> None:
+        """libpq's pipeline mode (manual 34.5)."""
+        if self.rowwise:
+            self.read_whole()
+        self.pgconn.enter_pipeline_mode()
+
+    def read_whole(self) -> None:
+        """The next result comes in one piece.  Outside of a pipeline each statement has libpq do
+        so, but the first one of a pipeline goes on as the statement before it was read.  It
+        also does it for a statement that it then refuses to send, for its parameters."""
+        self.rowwise = False
+        with suppress(e.OperationalError):
+            self.pgconn.send_prepare(b"", b"", TOO_MANY)
 
     def forget_names(self) -> None:
         """What was prepared may be gone: it gets new names."""
