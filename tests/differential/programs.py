@@ -217,6 +217,30 @@ async def many_returning(it: Playing, act: Act, key: str, piped: bool) -> Any:
     return found
 
 
+async def refused(it: Playing, act: Act, key: str, piped: bool) -> Any:
+    """By psycopg: nothing of it is sent."""
+    given = [(key,), (key, object()), ("a\0b", 1)][act.number % 3]
+    try:
+        await it.does("insert into written values (%s, %s)", given)
+    except (psycopg.ProgrammingError, psycopg.DataError) as exc:
+        return type(exc).__name__
+
+
+async def many_refused(it: Playing, act: Act, key: str, piped: bool) -> Any:
+    """In the middle: by psycopg, or by the caller's own rows."""
+
+    def given() -> Any:
+        yield f"{key}-1", 1
+        yield f"{key}-2", object() if act.number % 2 else 2
+        raise Left
+
+    cur = it.conn.cursor()
+    try:
+        await call(cur.executemany("insert into written values (%s, %s)", given()))
+    except (psycopg.ProgrammingError, Left) as exc:
+        return type(exc).__name__, None if piped else cur.rowcount
+
+
 async def ended(it: Playing, act: Act, key: str, piped: bool) -> Any:
     await call(it.conn.commit() if act.name == "commit" else it.conn.rollback())
 
@@ -370,6 +394,8 @@ ACTS: dict[str, Doing] = {
     ),
     "fails": _statement("select 1 / (%s::int - %s::int)", lambda act, key: (act.number,) * 2),
     "twice the key": twice_the_key,
+    "refused": refused,
+    "many refused": many_refused,
     "a block": block,
     "a block rolled back": block,
     "a block that fails": block,
@@ -420,7 +446,7 @@ OUTSIDE = ("commit", "rollback", "changed", "own begin")
 PIPED = (
     *("insert", "insert returning", "select", "fetched", "update", "many", "many returning"),
     *("in binary", "pipeline", "a block", "set local", "fails", "count", "types", "with"),
-    "numbered",
+    *("numbered", "refused", "many refused"),
 )
 #: how often each is taken; what isn't told of, once or twice
 OFTEN = {
@@ -431,7 +457,7 @@ WEIGHTS = {name: OFTEN.get(name, 2) for name in ACTS}
 #: in autocommit these are several transactions: any number of them may be done
 COMPOUND = (
     *("cursor again", "several in one", "twice the key", "pipeline", "many", "many returning"),
-    *("prepared", "own begin", "temporary", "streamed"),
+    *("prepared", "own begin", "temporary", "streamed", "many refused"),
 )
 
 

@@ -175,6 +175,13 @@ class Recorder:
 
     # -- statements
 
+    def _begin_all_the_same(self) -> Gen:
+        """psycopg begins before it looks at the parameters: whatever they are, the transaction has
+        begun, and a `transaction()` behind it is only a part of that one."""
+        begin = self.host.begin() if self.wire.pgconn.transaction_status == _IDLE else b""
+        if begin:
+            yield from self.step(begin)
+
     # long: every statement passes here, and a call costs a fifth of a microsecond
     def perform(  # noqa: PLR0912, PLR0915
         self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
@@ -187,7 +194,11 @@ class Recorder:
         if not cur._last_query or cur._last_query is not query:
             cur._last_query = None
             cur._tx = Transformer(cur)
-        pgq = cur._query = cur._convert_query(query, params)
+        try:
+            pgq = cur._query = cur._convert_query(query, params)
+        except Exception:
+            yield from self._begin_all_the_same()
+            raise
         if pgq.params:
             pgq.params = kept(pgq.params)
         what = KNOWN.get(pgq.query) or traits(pgq.query)

@@ -191,8 +191,8 @@ class RecordingCursor(CursorBase):
             recorder.noted = None
 
     def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
-        self._conn._resilient.wire.rowwise = True
-        return super()._stream_send_gen(*args, **kwargs)
+        yield from super()._stream_send_gen(*args, **kwargs)
+        self._conn._resilient.wire.rowwise = True  # of the session that has it by now
 
     def _start_copy_gen(self, statement: Any, params: Any = None) -> Gen:
         recorder = recorder_of(self)
