@@ -18,7 +18,6 @@ from dataclasses import FrozenInstanceError
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack
 
-from . import _logs  # noqa: F401  its filters belong to every logger of ours
 from ._fields import (
     Field,
     Reader,
@@ -32,6 +31,8 @@ from ._fields import (
     texts,
     whole,
 )
+from ._logs import Line
+from ._odd import oddities
 from ._parse import (
     NameServer,
     Url,
@@ -48,7 +49,7 @@ from ._parse import (
     without_secrets,
 )
 from .core.dns_names import normalise
-from .core.misspelt import is_injected, meant
+from .core.misspelt import is_injected, meant, nearly, perhaps
 from .errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ PREFIX = "RESILIENT_"
 TIERS = ("essential", "frequent", "infrequent")
 #: variables of this project's own lab and tests
 OWN = ("LAB_", "PEER_", "TEST_")
-MOST_PROBE_INTERVAL_S = 60.0
 logger = logging.getLogger("resilient.settings")
 
 # -- what can be accepted: how it is read, and what people are told
@@ -346,8 +346,11 @@ class Settings:
         vars(self).update(values, _chosen=frozenset(given))
         self._cross_checks()
         _check_environment(self.strict == "on")
-        for odd in self._oddities():
-            warn_once(odd)
+        for name, why in oddities(self):
+            variable = PREFIX + name.upper()
+            given_value = getattr(self, name)
+            shown = f"{given_value:g}" if isinstance(given_value, float) else str(given_value)
+            warn_once("setting.odd", f"{variable}={shown}: {why}")
 
     def _cross_checks(self) -> None:
         known = self.zones.names()
@@ -366,22 +369,6 @@ class Settings:
                 f"{PREFIX}DNS_TTL_FLOOR_S={self.dns_ttl_floor_s:g} is above"
                 f" {PREFIX}DNS_TTL_CEILING_S={self.dns_ttl_ceiling_s:g}; accepted: floor ≤ ceiling"
             )
-
-    def _oddities(self) -> list[str]:
-        """Values that are possible and that hardly anybody means."""
-        odd = []
-        if self.probe_interval_s > MOST_PROBE_INTERVAL_S:
-            text = f"{PREFIX}PROBE_INTERVAL_S={self.probe_interval_s:g}: a server that dies"
-            odd.append(f"{text} is noticed after {self.window_s:g} s")
-        elif self.window_s > self.deadline_s:
-            text = f"{PREFIX}DEADLINE_S={self.deadline_s:g}: callers give up before a dead server"
-            odd.append(f"{text} is noticed (interval + threshold × timeout = {self.window_s:g} s)")
-        if self.dns_timeout_s > self.dns_deadline_s:
-            text = f"{PREFIX}DNS_TIMEOUT_S={self.dns_timeout_s:g} is above {PREFIX}DNS_DEADLINE_S"
-            odd.append(f"{text}={self.dns_deadline_s:g}: only one name server is ever asked")
-        if self.zone not in (None, "auto") and not self.zones.names():
-            odd.append(f"{PREFIX}ZONE={self.zone!r} without {PREFIX}ZONES: nothing lies in a zone")
-        return odd
 
     @property
     def window_s(self) -> float:
@@ -431,33 +418,61 @@ def _complaint(name: str, field: Field, given: object, why: str) -> str:
 
 
 def unknown_variables() -> dict[str, str | None]:
-    """Variables of our prefix that nobody reads → the one that may have been meant."""
-    known = {field.upper() for field in Settings.fields}
-    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
-    plain = {name: name.upper().removeprefix(PREFIX) for name in sorted(names)}
-    return {
-        name: meant(rest, known)
-        for name, rest in plain.items()
-        if rest not in known and not rest.startswith(OWN) and not is_injected(rest)
-    }
+    """Variables of our prefix, or nearly of it, that nobody reads → the one that may have been
+    meant.  An empty one counts as unset."""
+    known = _known()
+    return {name: _slip(name) or perhaps(rest, known) for name, rest in _unread()}
+
+
+def _known() -> list[str]:
+    return [field.upper() for field in Settings.fields]
+
+
+def _unread() -> list[tuple[str, str]]:
+    """(variable, the same without its prefix), in their order."""
+    known, found = _known(), []
+    for name in sorted(name for name, text in os.environ.items() if text):
+        if name.upper().startswith(PREFIX):
+            rest = name.upper().removeprefix(PREFIX)
+            if rest not in known and not rest.startswith(OWN) and not is_injected(rest):
+                found.append((name, rest))
+        else:
+            # Of a prefix that is misspelt only what is one of our names behind it is ours.
+            prefix, _, rest = name.upper().partition("_")
+            if rest in known and nearly(f"{prefix}_", PREFIX):
+                found.append((name, rest))
+    return found
+
+
+def _slip(name: str) -> str | None:
+    """The known name that a variable of `_unread` surely was to be, without prefix."""
+    upper = name.upper()
+    rest = upper.removeprefix(PREFIX)
+    return meant(rest, _known()) if upper.startswith(PREFIX) else rest.partition("_")[2]
 
 
 def _check_environment(strict: bool) -> None:
+    wrong = []
     for name, other in unknown_variables().items():
-        if other is None:
-            warn_once(f"{name} is set, and no such setting is known to this version")
-            continue
-        text = f"{name}: no such setting; did you mean {PREFIX}{other}?"
-        if strict:
-            raise ConfigError(f"{text} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off")
-        warn_once(text)
+        ask = f"did you mean {PREFIX}{other}?"
+        if _slip(name) is None:
+            text = f"{name} is set, and no such setting is known to this version"
+            warn_once("setting.unknown", f"{text}; {ask}" if other else text)
+        elif strict:
+            wrong.append(
+                f"{name}: no such setting; {ask} accepted: {PREFIX}{other}, or {PREFIX}STRICT=off"
+            )
+        else:
+            warn_once("setting.misspelt", f"{name}: no such setting; {ask}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
 
 
-def warn_once(text: str) -> None:
+def warn_once(event: str, text: str) -> None:
     """A warning about the configuration; the same one only once in a process."""
     if text not in _warned:
         _warned.add(text)
-        logger.warning("%s", text)
+        logger.warning("%s", Line(event=event, reason=text))
 
 
 #: what was warned of in this process

@@ -26,7 +26,8 @@ MAY_IMPORT["core"] = {"errors", "_dataclass"}
 MAY_IMPORT["_logs"] = {"_parse"}
 MAY_IMPORT["_fields"] = {"_dataclass"}
 MAY_IMPORT["_given"] = {"_parse"}
-MAY_IMPORT["settings"] = {"_fields", "_given", "_parse", "_logs", "errors", "core"}
+MAY_IMPORT["_odd"] = {"_dataclass", "settings"}  # the type only
+MAY_IMPORT["settings"] = {"_fields", "_given", "_parse", "_logs", "_odd", "errors", "core"}
 MAY_IMPORT["state_diagrams"] = {"core"}
 MAY_IMPORT["settings_table"] = {"settings", "_fields", "_parse"}
 _BELOW = {"_dataclass", "_fields", "_parse", "_logs", "errors", "core", "settings"}
@@ -47,7 +48,7 @@ MAY_IMPORT["lab"] = _TOP
 MAY_IMPORT["testing"] = _TOP | {"lab"}
 MAY_IMPORT["drill"] = _TOP | {"lab", "health"}
 MAY_IMPORT["doctor"] = _TOP
-MAY_IMPORT["cli"] = _TOP | {"lab", "health", "doctor", "drill"}
+MAY_IMPORT["cli"] = _TOP | {"_odd", "lab", "health", "doctor", "drill"}
 MAY_IMPORT[""] = {"errors", "recorder", "settings"}  # the package itself: lazily, by name
 
 

@@ -538,6 +538,8 @@ def test_what_a_server_says_is_logged_as_text(caplog: pytest.LogCaptureFixture) 
         ("DNS_NAME_SERVERS", "DNS_NAMESERVERS"),
         ("PROBE_TIMEOUT_MS", "PROBE_TIMEOUT_S"),
         ("PATRONI_URL", "PATRONI_URLS"),
+        ("DEADLINE-S", "DEADLINE_S"),
+        ("_ZONES", "ZONES"),
     ],
 )
 def test_a_near_miss_is_refused_and_the_name_suggested(
@@ -551,6 +553,68 @@ def test_a_near_miss_is_refused_and_the_name_suggested(
     for _ in range(3):
         Settings()
     assert caplog.text.count(f"did you mean {PREFIX}{other}?") == 1
+
+
+@pytest.mark.parametrize("prefix", ["RESILENT_", "RESILLIENT_", "RESLIIENT_", "RESILIANT_"])
+def test_a_misspelt_prefix_is_a_near_miss_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(f"{prefix}DEADLINE_S", "1")
+    with pytest.raises(ConfigError, match=f"{prefix}DEADLINE_S: .*mean RESILIENT_DEADLINE_S\\?"):
+        Settings()
+    monkeypatch.setenv("RESILIENT_STRICT", "off")
+    Settings()
+    assert caplog.text.count("did you mean RESILIENT_DEADLINE_S?") == 1
+
+
+def test_every_near_miss_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENT_DEADLINE", "1")
+    monkeypatch.setenv("RESILIENT_DB_URL", "1")
+    with pytest.raises(ConfigError, match=r"(?s)mean RESILIENT_DATABASE_URL.*RESILIENT_DEADLINE_S"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["RESILIENT_DEADLINE", "RESILIENT_COLOUR", "RESILENT_ZONE"],
+)
+def test_an_empty_variable_is_unset_whatever_its_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(name, "")
+    Settings()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["RESILIENCE_ZONE", "RESILIENT", "RESILENT_COLOUR", "ZONE", "RESILIENTZONE"]
+)
+def test_what_is_anothers_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    Settings()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("HEALTH_PATH", "HTTP_HEALTH_PATH"),
+        ("READERS", "DATABASE_READERS"),
+        ("URL", "DATABASE_URL"),
+        ("DNS_CACHE", "DNS_CACHE_SIZE"),
+        ("RETRY_MAX_ATTEMPTS", "RETRY_ATTEMPTS"),
+    ],
+)
+def test_a_word_less_or_more_may_be_a_newer_version_and_is_a_hint(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, other: str
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv(PREFIX + name, "1")
+    Settings()
+    assert f"did you mean {PREFIX}{other}?" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["COLOUR", "HTTP_RETRY_AFTER_S", "REPORT_TO"])
@@ -587,6 +651,18 @@ def test_what_kubernetes_injects_is_ignored(
         {"deadline_s": 1.5},
         {"dns_timeout_s": 9},
         {"zone": "az1"},
+        {"zone": "auto"},
+        {"probe_timeout_s": 500},
+        {"failure_threshold": 500, "deadline_s": 300},
+        {"deadline_s": 30_000},
+        {"probe_burst_interval_s": 0.001},
+        {"probe_burst_interval_s": 2},
+        {"dns_ttl_ceiling_s": 86_400},
+        {"dns_ttl_floor_s": 600, "dns_ttl_ceiling_s": 600},
+        {"retry_attempts": 10_000},
+        {"connect_rate": 0.001},
+        {"eject_s": 86_400},
+        {"success_threshold": 1000},
     ],
 )
 def test_values_that_no_one_means_are_warned_of_once(
@@ -595,5 +671,28 @@ def test_values_that_no_one_means_are_warned_of_once(
     monkeypatch.setattr("resilient.settings._warned", set())
     for _ in range(3):
         Settings(**given)
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
     assert next(iter(given)).upper() in caplog.text
+
+
+def test_each_default_is_something_that_one_means(caplog: pytest.LogCaptureFixture) -> None:
+    Settings()
+    assert caplog.text == ""
+
+
+def test_warnings_of_settings_are_logfmt(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logfmt = pytest.importorskip("logfmt", reason="the logfmt package isn't installed")
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv("RESILIENT_STRICT", "off")
+    monkeypatch.setenv("RESILIENT_DEADLINE", "1")
+    monkeypatch.setenv("RESILIENT_COLOUR", "1")
+    Settings(probe_interval_s=500)
+    read = list(logfmt.parse([record.getMessage() for record in caplog.records]))
+    assert [list(each) for each in read] == 3 * [["event", "reason"]]
+    assert {each["event"]: each["reason"].split(":")[0].split()[0] for each in read} == {
+        "setting.misspelt": "RESILIENT_DEADLINE",
+        "setting.unknown": "RESILIENT_COLOUR",
+        "setting.odd": "RESILIENT_PROBE_INTERVAL_S=500",
+    }

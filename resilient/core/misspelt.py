@@ -1,6 +1,7 @@
 """Which known name somebody may have meant.
 
-Rules of this file: names without prefix, in upper case; text in, text out.
+Rules of this file: names without prefix, in upper case; text in, text out.  What is surely a slip
+(`meant`) is kept apart from what may be another version's name (`perhaps`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["is_injected", "meant"]
+__all__ = ["is_injected", "meant", "nearly", "perhaps"]
 
 #: what Kubernetes puts into the environment for a Service named `resilient…`
 _INJECTED = re.compile(
@@ -38,8 +39,24 @@ def meant(name: str, known: Iterable[str]) -> str | None:
     return None if best is None else best[1]
 
 
+def perhaps(name: str, known: Iterable[str]) -> str | None:
+    """The only known name that has all words of `name` and more, or else all but one of several;
+    None if there is none.  A newer version may know `name` as well."""
+    words = set(_words(name))
+    each = {other: set(_words(other)) for other in known}
+    found = [other for other in each if words < each[other]]
+    if not found:
+        found = [o for o in each if each[o] < words and len(words) - 1 == len(each[o]) > 1]
+    return found[0] if len(found) == 1 else None
+
+
+def nearly(one: str, other: str) -> bool:
+    """True for two texts that a single slip of the fingers makes of each other."""
+    return abs(len(one) - len(other)) <= 1 and _distance(one, other) == 1
+
+
 def _words(name: str) -> list[str]:
-    words = [_WORDS.get(word, word) for word in name.split("_") if word]
+    words = [_WORDS.get(word, word) for word in re.split(r"[^A-Z0-9]+", name) if word]
     return words[:-1] if len(words) > 1 and words[-1] in _UNITS else words
 
 

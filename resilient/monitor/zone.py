@@ -49,5 +49,6 @@ def judged(settings: Settings, topology: Topology) -> bool:
     addresses = sorted(view.endpoint.address for view in views if view.endpoint.address)
     if addresses and all(view.zone is None for view in views):
         covered, known = ", ".join(settings.zones.names()), ", ".join(addresses)
-        warn_once(f"RESILIENT_ZONES: no endpoint lies in {covered}; the endpoints are {known}")
+        text = f"RESILIENT_ZONES: no endpoint lies in {covered}; the endpoints are {known}"
+        warn_once("setting.odd", text)
     return True

@@ -50,6 +50,34 @@ def test_unknown_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, ["settings"])
     assert done.exit_code == 2
     assert "did you mean RESILIENT_DEADLINE_S?" in done.stderr
+    # An application wouldn't start: all the more one wants to see what is set.
+    assert "RESILIENT_ZONES=az1=10.0.0.0/8,az2=*.b  (environment)" in done.stdout
+    assert "RESILIENT_DEADLINE: unknown; did you mean RESILIENT_DEADLINE_S?" in done.stdout
+    told = json.loads(CliRunner().invoke(app, ["settings", "--json"]).stdout)
+    assert told["ok"] is False
+    assert told["unknown"] == {
+        "RESILIENT_COLOUR": None,
+        "RESILIENT_DEADLINE": "RESILIENT_DEADLINE_S",
+    }
+    assert told["settings"]["RESILIENT_STRICT"] == {"value": "on", "from": "default"}
+    monkeypatch.setenv("RESILIENT_STRICT", "off")
+    done = CliRunner().invoke(app, ["settings"])
+    assert done.exit_code == 1
+    assert "RESILIENT_STRICT=off  (environment)" in done.stdout
+
+
+def test_values_that_no_one_means(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("resilient.settings._warned", set())
+    monkeypatch.setenv("RESILIENT_PROBE_INTERVAL_S", "500")
+    done = CliRunner().invoke(app, ["settings"])
+    assert done.exit_code == 0
+    text = "RESILIENT_PROBE_INTERVAL_S=500.0: a server that dies is noticed after 501 s"
+    assert text in done.stdout
+    assert caplog.text == done.stderr == ""
+    told = json.loads(CliRunner().invoke(app, ["settings", "--json"]).stdout)
+    assert list(told["odd"]) == ["RESILIENT_PROBE_INTERVAL_S"]
 
 
 def test_the_version() -> None:

@@ -84,6 +84,8 @@ def _of_call(call: ast.Call) -> Iterator[tuple[str, str]]:
         for given in call.keywords:
             if given.arg in ("step", "event") and isinstance(given.value, ast.Constant):
                 yield given.arg, str(given.value.value)
+    elif name == "warn_once" and call.args and isinstance(call.args[0], ast.Constant):
+        yield "event", str(call.args[0].value)
     elif name in ("Step", "_step") and call.args and isinstance(call.args[0], ast.Constant):
         yield "step", str(call.args[0].value)
 
@@ -93,6 +95,28 @@ def test_lines_are_found() -> None:
     assert {("step", "lost"), ("step", "over"), ("event", "connect.failed")} <= found
     assert ("event", "endpoint.ejected") in found
     assert len(found) > 40
+
+
+def test_every_line_of_the_log_is_a_line() -> None:
+    """What is logged is one `Line`: a text of another form would be no logfmt."""
+    levels = {"debug", "info", "warning", "error", "critical", "exception", "log"}
+    found = 0
+    for file in sorted((ROOT / "resilient").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr not in levels or not re.search(
+                "logger|_monitor", ast.unparse(node.func)
+            ):
+                continue
+            said = [each for each in node.args if not ast.unparse(each).startswith("logging.")]
+            form, (what,) = said[-2], said[-1:]
+            assert ast.unparse(form) == "'%s'", f"{file.name}:{node.lineno}"
+            said_of = re.escape(ast.unparse(what))
+            made = re.search(rf"\b{said_of} = Line\(", file.read_text())
+            assert made or said_of.startswith("Line"), f"{file.name}:{node.lineno}"
+            found += 1
+    assert found > 30
 
 
 def test_every_line_of_the_log_is_there() -> None:

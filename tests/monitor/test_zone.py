@@ -49,7 +49,8 @@ def test_zones_that_cover_no_endpoint_are_warned_of_once(caplog: pytest.LogCaptu
     for _ in range(3):
         assert judged(ZONES, seen(None, None))
     assert caplog.messages == [
-        "RESILIENT_ZONES: no endpoint lies in az1, az2; the endpoints are 192.0.2.1, 192.0.2.2"
+        'event=setting.odd reason="RESILIENT_ZONES: no endpoint lies in az1, az2; the endpoints are'
+        ' 192.0.2.1, 192.0.2.2"'
     ]
     assert caplog.records[0].levelname == "WARNING"
 
