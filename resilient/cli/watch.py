@@ -10,37 +10,33 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from .._logs import Line
 from .._parse import visible
-from ..core.model import EndpointView, Health, Topology
+from ..core.model import Topology
+from .endpoints import FOLDS, drawn, folded, table
 from .in_flight import InFlight
 from .wrong_use import refused
 
 if TYPE_CHECKING:
     from ..postgres import ConnectionPool
 
-__all__ = ["watch"]
+__all__ = ["table", "watch"]
 
 #: the last lines that are kept; as many of them stay below the table as there is room for
 LINES = 100
-#: lines of a screen that the table needs beside its rows: title, head, rules, and a last one
-ABOVE = 5
-#: between two columns
-GAP = 3
-#: characters that an endpoint's reason has at least
-WHY = 30
+#: rows that the last lines have at least, however many endpoints there are
+LEAST_LINES = 4
+#: said of every endpoint alike
+SAME = frozenset({"pool", "database", "failover"})
 #: how often is looked whether something has changed, in seconds
 LOOK_S = 0.05
-STYLES = {Health.UP: "green", Health.SUSPECT: "yellow", Health.DEAD: "red"}
 
 Dsn = Annotated[
     str | None, typer.Option(help="Connection string to watch (default: RESILIENT_DATABASE_URL).")
@@ -117,22 +113,25 @@ def _told() -> Iterator[queue.SimpleQueue[logging.LogRecord]]:
             lines.put(record)
 
     handler = Handler()
-    names = ("resilient.failover", "resilient.monitor")
-    # that a dial failed is said better by the monitor
-    loggers = dict.fromkeys(names, handler) | {"psycopg.pool": logging.NullHandler()}
+    levels = {
+        "resilient.failover": logging.INFO,
+        "resilient.monitor": logging.INFO,
+        "resilient.postgres": logging.WARNING,  # what a restart won't mend, and how to
+        "psycopg.pool": logging.CRITICAL,  # that a dial failed is said better by the monitor
+    }
     before = {}
-    for name, each in loggers.items():
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         before[name] = logger.level, logger.propagate
-        logger.addHandler(each)
-        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        logger.setLevel(level)
         logger.propagate = False
     try:
         yield lines
     finally:
-        for name, each in loggers.items():
+        for name in levels:
             logger = logging.getLogger(name)
-            logger.removeHandler(each)
+            logger.removeHandler(handler)
             level, logger.propagate = before[name]
             logger.setLevel(level)
 
@@ -147,7 +146,8 @@ class _Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._lines: list[Text] = []
+        #: whether it matters, and what it says
+        self._lines: list[tuple[bool, str]] = []
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._drawn_at = 0.0
         self._version = -1
@@ -161,14 +161,8 @@ class _Screen:
         self._live.__exit__(None, None, None)
 
     def line(self, record: logging.LogRecord) -> None:
-        style = "red" if record.levelno >= logging.WARNING else ""
         self._lines.append(
-            Text(
-                f"{_clock(record.created)} {visible(record.getMessage())}",
-                style=style,
-                no_wrap=True,
-                overflow="ellipsis",
-            )
+            (record.levelno >= logging.WARNING, f"{_clock(record.created)} {_said(record)}")
         )
         del self._lines[:-LINES]
         self._news = True
@@ -179,10 +173,31 @@ class _Screen:
             return
         self._drawn_at, self._version, self._news = now, seen.version, False
         width, height = self._console.size
-        shown = table(seen, in_flight, width)
-        # Newest lines win: those that don't fit below the table are the oldest.
-        room = max(1, height - shown.row_count - ABOVE)
-        self._live.update(Group(shown, *self._lines[-room:]), refresh=True)
+        shown = drawn(
+            seen, in_flight, width, max(1, height - 1 - min(LEAST_LINES, len(self._lines)))
+        )
+        used = len(self._console.render_lines(shown, self._console.options, pad=False))
+        below = self._newest(width, max(1, height - 1 - used))
+        self._live.update(Group(shown, *below), refresh=True)
+
+    def _newest(self, width: int, room: int) -> list[Text]:
+        """Newest lines win.  Those that tell a failover are folded, the others cut."""
+        below: list[Text] = []
+        for matters, text in reversed(self._lines):
+            rows = folded(text, width, min(FOLDS, room) if matters else 1)
+            if len(rows) > room:
+                break
+            room -= len(rows)
+            below[:0] = [Text(row, style="red" if matters else "", no_wrap=True) for row in rows]
+        return below
+
+
+def _said(record: logging.LogRecord) -> str:
+    """A line without what all of them say."""
+    said = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    if isinstance(said, Line):
+        return str(Line(**{name: value for name, value in said.fields.items() if name not in SAME}))
+    return visible(record.getMessage())
 
 
 class _Lines:
@@ -248,75 +263,3 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
         plain = (str, int, float, bool)
         return {k: v if isinstance(v, plain) else str(v) for k, v in said.fields.items()}
     return {"event": "log", "text": record.getMessage()}
-
-
-#: columns in the order in which they are shown, and how important the optional ones are
-_COLUMNS = ("endpoint", "zone", "role", "health", "epoch", "lag s", "in flight", "why")
-_OPTIONAL = ("lag s", "zone", "in flight", "epoch")
-_RIGHT = frozenset({"epoch", "lag s", "in flight"})
-
-
-def table(seen: Topology, in_flight: InFlight, width: int | None = None) -> Table:
-    """A snapshot for people; * is where writes go.  `width`: columns of the screen; those that
-    don't fit are left out, the least important first."""
-    writer = "nobody may write" if seen.writer is None else f"writes go to {seen.writer.endpoint}"
-    title = f"version {seen.version}: {seen.conflict or writer}"
-    rows = [_row(seen, view, in_flight, named=True) for view in seen.endpoints]
-    columns = _fitting(rows, width)
-    if width is not None and len(columns) < len(_COLUMNS):
-        rows = [_row(seen, view, in_flight, named=False) for view in seen.endpoints]
-        columns = _fitting(rows, width)
-    # As Text: what a server says is no markup either.
-    shown = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, title=Text(visible(title)), title_justify="left"
-    )
-    needs = _needs(rows)
-    if width is not None:
-        room = width - sum(needs[name] for name in columns if name != "why") - GAP
-        rows = [{**row, "why": _cut(row["why"], max(room, WHY - GAP))} for row in rows]
-    for name in columns:
-        justify: Literal["left", "right"] = "right" if name in _RIGHT else "left"
-        fixed = name != "why" or width is not None
-        shown.add_column(name, justify=justify, no_wrap=fixed)
-    for row, view in zip(rows, seen.endpoints, strict=True):
-        style = {"health": STYLES.get(view.health, "")}
-        shown.add_row(*(Text(row[name], style=style.get(name, "")) for name in columns))
-    return shown
-
-
-def _fitting(rows: list[dict[str, str]], width: int | None) -> tuple[str, ...]:
-    if width is None:
-        return _COLUMNS
-    needs = _needs(rows)
-    needs["why"] = min(needs["why"], WHY)
-    left = width - sum(needs[name] for name in _COLUMNS if name not in _OPTIONAL)
-    taken = set(_COLUMNS) - set(_OPTIONAL)
-    for name in _OPTIONAL:
-        if needs[name] <= left:
-            taken.add(name)
-            left -= needs[name]
-    return tuple(name for name in _COLUMNS if name in taken)
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 1]}…"
-
-
-def _needs(rows: list[dict[str, str]]) -> dict[str, int]:
-    return {n: max([len(n), *(len(row[n]) for row in rows)]) + GAP for n in _COLUMNS}
-
-
-def _row(seen: Topology, view: EndpointView, in_flight: InFlight, named: bool) -> dict[str, str]:
-    here = seen.writer is not None and view.endpoint == seen.writer.endpoint
-    busy = in_flight.at(view.endpoint)
-    where = str(view.endpoint) if named else view.endpoint.place
-    return {
-        "endpoint": visible(f"{where}{' *' if here else ''}"),
-        "zone": view.zone or "–",
-        "role": f"{view.role.value}{' (fenced)' if view.fenced else ''}",
-        "health": view.health.value,
-        "epoch": "–" if view.epoch is None else str(view.epoch),
-        "lag s": "–" if view.lag_s is None else f"{view.lag_s:.1f}",
-        "in flight": "–" if busy is None else str(busy),
-        "why": visible(view.reason),
-    }

@@ -163,6 +163,20 @@ def test_nobody_who_may_write_is_a_finding(lab: Lab) -> None:
     assert "role=replica" in done.stdout
 
 
+@pytest.mark.lab
+def test_what_a_restart_wont_mend_is_an_event_with_its_fix(lab: Lab) -> None:
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=nowhere"
+    done = subprocess.run(
+        [*COMMAND, "--dsn", dsn, "--for", "1", "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    (failed,) = [one for one in told if one.get("event") == "connect.failed"]
+    assert "nowhere" in failed["reason"]
+    assert "database" in failed["fix"]
+
+
 @pytest.mark.parametrize("dsn", ["nonsense=", "host=a,b,c port=1,2"])
 def test_wrong_use(dsn: str) -> None:
     done = CliRunner().invoke(app, ["watch", "--dsn", dsn])
@@ -228,6 +242,85 @@ def test_eighty_columns_show_what_matters() -> None:
         "connection fai",
     ):
         assert word in text
+
+
+def screen(width: int, height: int, seen: Topology, told: list[tuple[int, Line]]) -> list[str]:
+    """What is on a terminal of this size."""
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
+    with _Screen(console) as live:
+        for level, line in told:
+            args = ("resilient.failover", level, "", 0, "%s", (line,), None)
+            live.line(logging.LogRecord(*args))
+        live.topology(seen, NoNumbers())  # type: ignore[arg-type]
+        shown = live._live.renderable
+    plain = Console(file=io.StringIO(), width=width, height=height)
+    plain.print(shown)
+    return plain.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+STORY = [
+    (logging.WARNING, Line(step="lost", endpoint="10.0.0.5:5432", cause="refused", reason="r" * 90,
+                           pool="orders", database="shop", failover="69cc2a5a2c6f9d65")),
+    (logging.WARNING, Line(step="promoted", endpoint="10.0.1.5:5432", reason="timeline 5",
+                           pool="orders", database="shop", failover="69cc2a5a2c6f9d65")),
+    (logging.WARNING, Line(step="over", old="10.0.0.5:5432", new="10.0.1.5:5432", total_s=0.728,
+                           detect_s=0.056, promote_s=0.656, reconnect_s=0.017, pool="orders",
+                           database="shop", failover="69cc2a5a2c6f9d65")),
+]  # fmt: skip
+#: libpq's own words, which name the place twice
+REFUSED = (
+    'connection failed: connection to server at "10.0.0.5", port 5432 failed: Connection refused'
+    " Is the server running on that host and accepting TCP/IP connections?"
+)
+
+
+def cluster(size: int) -> Topology:
+    views = tuple(
+        EndpointView(Endpoint("orders.db.example", f"10.0.{n}.5", 5432), f"az{n}",
+                     Role.UNKNOWN if n == 0 else Role.PRIMARY if n == size - 1 else Role.REPLICA,
+                     Health.UP if n else Health.DEAD, epoch=4, reason="" if n else REFUSED)
+        for n in range(size)
+    )  # fmt: skip
+    return Topology(7, views, views[-1], 4)
+
+
+@pytest.mark.parametrize(
+    "size", [(160, 50), (100, 30), (80, 24), (60, 24), (50, 20), (40, 16), (32, 16)]
+)
+def test_role_health_writer_and_reason_are_shown_whatever_the_size(size: tuple[int, int]) -> None:
+    width, height = size
+    lines = screen(width, height, cluster(3), STORY)
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for place, role, health in (
+        ("10.0.0.5:5432", "unknown", "dead"),
+        ("10.0.1.5:5432", "replica", "up"),
+        ("10.0.2.5:5432", "primary", "up"),
+    ):
+        (row,) = [line for line in lines if place in line and role in line and health in line]
+        assert ("*" in row) is (role == "primary")
+    assert "connection" in text
+    assert "step=over" in text
+    assert "pool=" not in text  # all of them are one pool's
+
+
+def test_eighty_columns_tell_all_of_a_failover() -> None:
+    text = " ".join(line.strip() for line in screen(80, 24, cluster(3), STORY))
+    assert "connection failed:" in text
+    assert "Connection refused" in text.replace("  ", " ")
+    assert "total_s=0.728 detect_s=0.056 promote_s=0.656 reconnect_s=0.017" in text
+
+
+def test_more_endpoints_than_rows_hide_no_line() -> None:
+    lines = screen(80, 24, cluster(40), STORY)
+    assert len(lines) <= 24
+    text = "\n".join(lines)
+    assert "10.0.39.5:5432 *" in text
+    assert "10.0.0.5:5432 " in text
+    assert "dead" in text
+    assert "more" in text
+    assert "step=over" in text
 
 
 HOSTILE = "bye\x1b[2J\x9b31m [red]x[/red]\nforged\u202e"
