@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -24,14 +26,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In a line each, so that all of it fits a screen.
-app.command(short_help="Force failovers on an embedded lab, or on yours.")(drill)
-app.command(short_help="Find what a failover would bring to light.")(doctor)
-app.command(short_help="Nines, downtime, redundancy, RTO.")(budget)
-app.command(short_help="Watch endpoints and failovers, live.")(watch)
-app.command(short_help="Draw a recording as one HTML file.")(report)
-app.command(short_help="Install the ledger of commits.")(install_ledger)
-app.command(short_help="Effective settings and their sources.")(settings)
+
+
+def _verb(run: Callable[..., None], short: str) -> None:
+    """`short`: one line, so that all verbs fit a screen.  A paragraph of the rest is a line too:
+    a terminal breaks it where it ends."""
+    paragraphs = inspect.cleandoc(run.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+    app.command(short_help=short, help=text)(run)
+
+
+_verb(drill, "Force failovers on an embedded lab, or on yours.")
+_verb(doctor, "Find what a failover would bring to light.")
+_verb(budget, "Nines, downtime, redundancy, RTO.")
+_verb(watch, "Watch endpoints and failovers, live.")
+_verb(report, "Draw a recording as one HTML file.")
+_verb(install_ledger, "Install the ledger of commits.")
+_verb(settings, "Effective settings and their sources.")
 
 
 def _version(asked: bool) -> None:

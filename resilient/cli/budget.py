@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +16,7 @@ import typer
 
 from .._parse import visible
 from ..core import rto as arithmetic
+from ..drill.words import plural
 from .wrong_use import wrong_use
 
 __all__ = ["budget"]
@@ -20,7 +24,7 @@ __all__ = ["budget"]
 #: of the column of words
 WIDTH = 44
 _TIER = re.compile(
-    r"(?P<name>[^=]+)=(?P<each>\d*\.?\d+)%?(?:[x×*](?P<count>\d+))?(?:@(?P<zones>.+))?"
+    r"(?P<name>[^=]+)=(?P<each>\d*\.?\d+\s*%?)(?:[x×*](?P<count>\d+))?(?:@(?P<zones>.+))?"
 )
 
 
@@ -44,15 +48,16 @@ def _option(help_text: str) -> Any:
 
 
 Number = float | None
+Percent = str | None
 Target = Annotated[
-    Number, _option("Availability aimed at, in percent (99.99) or as a fraction (0.9999).")
+    Percent, _option("Availability aimed at, in percent (99.99) or as a fraction (0.9999).")
 ]
 RtoS = Annotated[Number, _option("Recovery time of one incident, in seconds.")]
 Downtime = Annotated[Number, _option("Seconds of downtime a year, instead of --target.")]
 Series = Annotated[str | None, _option("Availabilities in a chain, in percent: 99.9,99.9,99.9.")]
-Redundant = Annotated[Number, _option("One instance's availability, for --instances of them.")]
+Redundant = Annotated[Percent, _option("One instance's availability, for --instances of them.")]
 Instances = Annotated[int | None, _option("How many (with --redundant).")]
-OfInstance = Annotated[Number, _option("One instance's availability: how many reach --target?")]
+OfInstance = Annotated[Percent, _option("One instance's availability: how many reach --target?")]
 Interval = Annotated[Number, _option("RTO by phase: seconds between two health checks.")]
 Threshold = Annotated[int, _option("RTO by phase: failed checks in a row.")]
 Promotion = Annotated[float, _option("RTO by phase: seconds to promote.")]
@@ -71,8 +76,7 @@ DrillFile = Annotated[
     Path | None,
     typer.Option(
         "--drill",
-        help="RTO: the longest outage in what `drill --json` printed to this file.",
-        exists=True,
+        help="RTO: the longest outage in what `drill --json` printed to this file; - is stdin.",
         dir_okay=False,
     ),
 ]
@@ -205,6 +209,12 @@ def _notes(asked: Asked) -> list[str]:
         " doesn't know"
         for zone, names in arithmetic.shared_zones(asked.tiers).items()
     ]
+    notes += [
+        f"{tier.name} has {tier.instances} instances in {plural(len(set(tier.zones)), 'zone')}"
+        f" ({', '.join(dict.fromkeys(tier.zones))}): those of one zone fail together"
+        for tier in asked.tiers
+        if tier.zones and tier.instances > len(set(tier.zones))
+    ]
     if any(tier.instances > 1 and not tier.zones for tier in asked.tiers):
         notes.append("zones weren't given (@az1,az2): instances in one zone fail together")
     if asked.target is not None and abs(asked.target - 0.9995) < 1e-9:
@@ -224,7 +234,7 @@ def _downtime(target: float) -> dict[str, object]:
     }
 
 
-def _target(percent: float | None, downtime_s: float | None) -> float | None:
+def _target(percent: str | None, downtime_s: float | None) -> float | None:
     if downtime_s is None:
         return _percent("--target", percent)
     if percent is not None:
@@ -232,11 +242,21 @@ def _target(percent: float | None, downtime_s: float | None) -> float | None:
     return arithmetic.availability_of_downtime(downtime_s)
 
 
-def _percent(name: str, value: float | None) -> float | None:
-    if value is None:
+def _percent(name: str, text: str | None) -> float | None:
+    """`99.99`, `99.99%` or `0.9999`, as a fraction."""
+    if text is None:
         return None
-    if not 0.0 <= value <= 100.0:
-        raise ValueError(f"{name} {value:g}: accepted: percent, 0 to 100")
+    number, sign, rest = text.partition("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if rest.strip() or not 0.0 <= value <= 100.0:
+        raise ValueError(
+            f"{name} {text}: accepted: percent, 0 to 100, or a fraction such as 0.9999"
+        )
+    if sign:
+        return value / 100.0
     if value == 1.0:
         raise ValueError(f"{name} 1: 100 % or 1 %? accepted: 99.99, or 0.9999")
     # Nobody means a percent and less: 0.9999 is 99.99 %.
@@ -248,7 +268,7 @@ def _tier(text: str) -> arithmetic.Tier:
     match = _TIER.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"--tier {text}: accepted: NAME=AVAILABILITY, NAME=0.999x2@az1,az2")
-    each = _percent(f"--tier {match['name']}", float(match["each"]))
+    each = _percent(f"--tier {match['name']}", match["each"])
     zones = tuple(zone.strip() for zone in (match["zones"] or "").split(",") if zone.strip())
     return arithmetic.Tier(match["name"], each or 0.0, int(match["count"] or 1), zones)
 
@@ -256,7 +276,12 @@ def _tier(text: str) -> arithmetic.Tier:
 def _longest_outage(file: Path) -> float:
     """The longest outage of the failovers in what `drill --json` printed."""
     outages = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"--drill {file} can't be read: {error.strerror}") from None
+    text = raw.decode(errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -278,7 +303,7 @@ def _percents(text: str | None) -> tuple[float, ...]:
     values: list[float] = []
     for part in text.split(",") if text is not None else ():
         try:
-            value = _percent("--series", float(part))
+            value = _percent("--series", part)
         except ValueError:
             raise ValueError(f"--series {text}: accepted: percents, such as 99.9,99.99") from None
         values += [value] if value is not None else []
@@ -287,7 +312,7 @@ def _percents(text: str | None) -> tuple[float, ...]:
 
 def _tidy(value: float) -> float:
     """Without the dust of binary fractions."""
-    return float(f"{value:.10g}")
+    return float(_digits(value, 10))
 
 
 _WORDS = {
@@ -317,11 +342,20 @@ def _print(found: dict[str, object]) -> None:
     assert isinstance(notes, tuple | list)
     assert isinstance(tiers, dict)
     for name, percent in tiers.items():
-        print(f"{'tier ' + visible(name):<{WIDTH}} {percent:g} %")
+        print(f"{'tier ' + visible(name):<{WIDTH}} {_number(percent)} %")
     for name, value in found.items():
-        print(f"{_WORDS[name]:<{WIDTH}} {_shown(name, value)}")
+        _line(f"{_WORDS[name]:<{WIDTH}} {_shown(name, value)}", " " * (WIDTH + 1))
     for note in notes:
-        print(f"note: {visible(note)}")
+        _line(f"note: {visible(note)}", "      ")
+
+
+def _line(text: str, indent: str) -> None:
+    """On a terminal as wide as that is, the rest of it below."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    width = max(60, shutil.get_terminal_size((80, 24)).columns)
+    print(textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def _shown(name: str, value: object) -> str:
@@ -331,9 +365,20 @@ def _shown(name: str, value: object) -> str:
         return "none: no downtime at all is no number of nines"
     if value is None:
         return "more than there is"
-    if "_s" in name and isinstance(value, float):
+    if name.endswith(("_s", "_s_per_year", "_s_per_month")) and isinstance(value, float):
         return f"{value:,.10g} s" + (f" = {in_words(value)}" if value >= 60 else "")
-    return f"{value:.6g}" if isinstance(value, float) else visible(str(value))
+    return _number(value) if isinstance(value, float) else visible(str(value))
+
+
+def _number(value: float) -> str:
+    """In six digits."""
+    return _digits(value, 6)
+
+
+def _digits(value: float, least: int) -> str:
+    """Nearly 100 % isn't 100 %, however many digits it takes to say so."""
+    shown = (f"{value:.{digits}g}" for digits in range(least, 17))
+    return next(text for text in shown if float(text) != 100.0 or value == 100.0)
 
 
 def in_words(seconds: float) -> str:

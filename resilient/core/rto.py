@@ -116,18 +116,18 @@ def incident_share(availability: float, rto_s: float) -> float:
     return rto_s / budget_s if budget_s else math.inf
 
 
-#: (target from, what it takes)
+#: (what it reaches, what it is): the least that reaches a target is what the target takes
 _ARCHITECTURES = (
-    (0.99999, "several regions, all serving (active-active)"),
-    (0.9999, "several zones, automatic failover in less than a minute, in every tier"),
+    (0.99, "one instance"),
     (0.999, "replicas behind a balancer, one zone"),
-    (0.0, "one instance"),
+    (0.9999, "several zones, automatic failover in less than a minute, in every tier"),
+    (1.0, "several regions, all serving (active-active)"),
 )
 
 
 def architecture(target: float) -> str:
-    """What a target usually takes."""
-    return next(text for least, text in _ARCHITECTURES if _availability(target) >= least - 1e-12)
+    """What a target usually takes: 99.95 % is more than one zone reaches (99.9 %)."""
+    return next(text for most, text in _ARCHITECTURES if _availability(target) <= most + 1e-12)
 
 
 def downtime_s(availability: float, period_s: float = YEAR_S) -> float:

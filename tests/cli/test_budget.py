@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,13 @@ def test_the_exercise() -> None:
     [
         ("99", "one instance"),
         ("99.9", "one zone"),
-        ("99.95", "one zone"),
+        ("98", "one instance"),
+        ("99.5", "one zone"),
+        ("99.95", "several zones"),  # the exercise's: one zone reaches 99.9 %
         ("99.99", "several zones"),
+        ("99.995", "several regions"),
         ("99.999", "several regions"),
+        ("100", "several regions"),
     ],
 )
 def test_what_a_target_takes(target: str, words: str) -> None:
@@ -128,6 +133,47 @@ def test_tiers_with_zones_in_common() -> None:
     assert code == 1
     assert "tier db" in out
     assert "meets the target                             no" in out
+
+
+def test_instances_in_one_zone_are_named() -> None:
+    told = ask("--tier", "db=99.9x3@az1,az2", "--tier", "lb=0.999x2@az3")
+    assert told["notes"] == [
+        "db has 3 instances in 2 zones (az1, az2): those of one zone fail together",
+        "lb has 2 instances in 1 zone (az3): those of one zone fail together",
+    ]
+
+
+@pytest.mark.parametrize("text", ["99.99", "99.99%", "99.99 %", "0.9999"])
+def test_a_target_as_people_write_it(text: str) -> None:
+    assert ask("--target", text)["target"] == 99.99
+    assert ask("--tier", f"db={text.replace(' ', '')}x2")["tiers"] == {"db": 99.999999}
+    assert ask("--series", f"{text},{text}")["series_availability"] == 99.980001
+
+
+def test_a_percent_sign_is_percent() -> None:
+    assert ask("--target", "0.5%")["target"] == 0.5
+    assert ask("--target", "1%")["target"] == 1
+    assert ask("--tier", "db=0.5%x2")["tiers"] == {"db": 0.9975}
+
+
+def test_nearly_all_isnt_all() -> None:
+    code, out, _ = run("--tier", "db=99.95x2", "--tier", "app=0.9999x3")
+    assert code == 0
+    assert re.search(r"^tier db +99\.99998 %$", out, re.MULTILINE)
+    assert not re.search(r"\b100 %?$", out, re.MULTILINE)
+    assert ask("--target", "99.9999999999")["target"] < 100
+
+
+def test_a_share_is_no_time() -> None:
+    out = run("--target", "99.99", "--rto", "55")[1]
+    assert re.search(r"share of the year's budget, % 1\.74284$", out, re.MULTILINE)
+
+
+def test_a_drills_rto_from_a_pipe() -> None:
+    argv = ["budget", "--target", "99.99", "--drill", "-", "--json"]
+    told = '{"outage_s": 4.25, "promote_after_s": 1}\n'
+    assert json.loads(CliRunner().invoke(app, argv, input=told).stdout)["rto_s"] == 4.25
+    assert CliRunner().invoke(app, argv, input=b"\xff\xfe").exit_code == 2
 
 
 def test_a_drills_rto(tmp_path: Path) -> None:
@@ -159,6 +205,11 @@ def test_no_downtime_is_no_number_of_nines() -> None:
     "argv",
     [
         ["--target", "1"],
+        ["--target", "nan"],
+        ["--target", "99,99"],
+        ["--target", "-1"],
+        ["--tier", "db=0.9.9"],
+        ["--tier", "db=99%%"],
         ["--tier", "db"],
         ["--tier", "db=0.9x0"],
         ["--tier", "db=101"],

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from typer.testing import CliRunner
@@ -93,3 +94,18 @@ def test_help_fits_a_screen() -> None:
     lines = said.stdout.rstrip().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    "verb", ["drill", "doctor", "budget", "watch", "report", "install-ledger", "settings"]
+)
+def test_help_flows_in_80_columns(verb: str) -> None:
+    """No line ends before the next word wouldn't have fitted."""
+    command = [sys.executable, "-m", "resilient.cli", verb, "--help"]
+    environment = {**os.environ, "COLUMNS": "80"}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    prose = said.stdout.partition("╭")[0].splitlines()
+    assert max(map(len, prose)) <= 80
+    for line, following in pairwise(each.strip() for each in prose):
+        if line and following:
+            assert len(f"{line} {following.split()[0]}") > 78, line
