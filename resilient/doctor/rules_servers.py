@@ -165,8 +165,9 @@ def poolers(facts: Facts) -> Iterator[Finding]:
                 server.where,
                 "“prepared statement does not exist”, or settings that another session made",
                 "a pooler stands in between: the session isn't the server's process",
-                "prepare_threshold=None in the pool's kwargs (or PgBouncer ≥ 1.21 with"
-                " max_prepared_statements), a Null pool, and no session settings",
+                "name the servers themselves; or, behind the pooler, prepare_threshold=None in"
+                " the pool's kwargs (or PgBouncer ≥ 1.21 with max_prepared_statements), a Null"
+                " pool, and no session settings",
                 grave=False,
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import subprocess
@@ -25,23 +24,6 @@ from resilient.lab.namespace import inside
 pytestmark = pytest.mark.lab
 
 TIMEOUTS = "options='-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s'"
-
-
-@pytest.fixture
-def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The command, in the lab's environment: (exit code, its JSON)."""
-
-    def ran(*argv: str, **env: str) -> tuple[int, dict[str, Any]]:
-        for name, value in {**lab.env(), **env}.items():
-            monkeypatch.setenv(name, value)
-        done = CliRunner().invoke(app, ["doctor", *argv, "--json"])
-        assert done.exit_code in (0, 1), done.stderr
-        told = json.loads(done.stdout)
-        assert isinstance(told, dict)
-        assert told["ok"] is (done.exit_code == 0)
-        return done.exit_code, told
-
-    return ran
 
 
 def checks(told: dict[str, Any]) -> dict[str, str]:
@@ -256,9 +238,12 @@ def bouncer(lab: Lab, tmp_path: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_a_pooler_is_found(run: Any, bouncer: str) -> None:
+def test_a_pooler_is_found(lab: Lab, run: Any, bouncer: str) -> None:
     _, told = run("--dsn", f"{bouncer} {TIMEOUTS}")
     assert {note["check"]: note["where"] for note in told["notes"]}["pooler"] == "127.0.9.9:6432"
+    assert fix_of(told, "pooler").startswith("name the servers themselves; or, behind the pooler, ")
+    _, told = run("--dsn", f"{lab.dsn} {TIMEOUTS}")
+    assert "pooler" not in {note["check"] for note in told["notes"]}
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "-")
