@@ -31,8 +31,8 @@ _HOUR_S = 3600.0
 #: by the setting's name; those that speak of several settings are below
 _USUAL = {
     "deadline_s": Usual("callers may wait for so many seconds", most=_HOUR_S),
-    "probe_interval_s": Usual("{inverse} probes a second and endpoint", least=0.01),
-    "probe_burst_interval_s": Usual("{inverse} probes a second and endpoint", least=0.005),
+    "probe_interval_s": Usual("{inverse} probes a second and endpoint", least=0.002),
+    "probe_burst_interval_s": Usual("{inverse} probes a second and endpoint", least=0.002),
     "success_threshold": Usual("a server that is back waits for {} answers", most=100),
     "retry_attempts": Usual("one operation is tried {} times", most=100),
     "connect_rate": Usual("after a loss a connection is made every {inverse} s", least=0.1),
@@ -68,7 +68,8 @@ def oddities(settings: Settings) -> list[tuple[str, str]]:
             "callers give up before a dead server is noticed"
             f" (interval + threshold × timeout = {window_s:g} s)"
         )
-    if settings.probe_burst_interval_s > settings.probe_interval_s:
+    chosen = settings.has_chosen("probe_burst_interval_s")
+    if chosen and settings.probe_burst_interval_s > settings.probe_interval_s:
         odd["probe_burst_interval_s"] = (
             "an endpoint under suspicion is probed less often than a quiet one"
             f" (PROBE_INTERVAL_S={settings.probe_interval_s:g})"

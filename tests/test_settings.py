@@ -675,6 +675,17 @@ def test_values_that_no_one_means_are_warned_of_once(
     assert next(iter(given)).upper() in caplog.text
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"probe_interval_s": 0.005}, {"deadline_s": 3}, {"dns_ttl_ceiling_s": 300}, {"eject_s": 0.1}],
+)
+def test_what_somebody_may_mean_is_left_alone(
+    caplog: pytest.LogCaptureFixture, given: dict[str, Any]
+) -> None:
+    Settings(**given)
+    assert caplog.text == ""
+
+
 def test_each_default_is_something_that_one_means(caplog: pytest.LogCaptureFixture) -> None:
     Settings()
     assert caplog.text == ""

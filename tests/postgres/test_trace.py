@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
@@ -107,7 +108,12 @@ def test_a_failover_is_told(
     assert {line["failover"] for line in story} == {failover_id}
     for record in caplog.records:
         if record.name.startswith("resilient"):
-            assert fields(record)
+            line = fields(record)
+            assert line
+            if record.name in ("resilient.failover", "resilient.postgres") and (
+                line.get("step") != "wal-lost"  # a cluster's
+            ):
+                assert (line["pool"], line["database"]) == ("orders", "app"), line
     assert [r for r in loud if not r.name.startswith("resilient")] == []
     # The record.
     (record,) = failovers
@@ -256,6 +262,35 @@ def test_a_primary_that_is_dead_with_nobody_promoted_is_told(
     assert [value for _, value in points["resilient.failovers.failed"]] == [1]
     loud = [r for r in caplog.records if r.name == "resilient.failover" and r.levelno >= 30]
     assert [fields(record)["step"] for record in loud] == ["lost", "unfinished"]
+
+
+@pytest.mark.parametrize("what", ["block", "autocommit"])
+def test_a_session_that_was_lost_for_good_is_linked_too(
+    lab: Lab, orders: str, seen: Seen, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It waited for another one, and had none by its deadline."""
+    monkeypatch.setattr(stories, "UNFINISHED_S", 20.0)
+    tracer = seen.tracers.get_tracer("app")
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    settings = settings_of(lab).replace(deadline_s=1)
+    with ConnectionPool(
+        dsn, settings=settings, min_size=1, kwargs={"autocommit": what == "autocommit"}
+    ) as pool:
+        pool.wait()
+        with tracer.start_as_current_span("request"):
+            conn = pool.getconn()
+            conn.execute("SELECT 1")
+            lab.primary.kill()
+            with pytest.raises(psycopg.OperationalError):
+                conn.execute("SELECT 1")
+            pool.putconn(conn)
+    (request,) = seen.spans("request")
+    (root,) = seen.spans()
+    said = dict(root.attributes or {})
+    assert (request.attributes or {})["resilient.failover.id"] == said["resilient.failover.id"]
+    assert [event.name for event in request.events] == [names.WAITED]
+    assert said["resilient.failover.calls"] == 1
+    assert [link.context.span_id for link in root.links] == [request.context.span_id]
 
 
 def _until(holds: Callable[[], bool]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..._logs import Line
@@ -30,7 +30,9 @@ logger = logging.getLogger("resilient.postgres")
 class Knowledge:
     """Of one pool and its replicas'."""
 
-    def __init__(self, resolver: str) -> None:
+    def __init__(self, resolver: str, labels: Callable[[], Mapping[str, str]] = dict) -> None:
+        """`labels`: what its lines say of the pool."""
+        self._labels = labels
         self._resolver = resolver
         self._resolver_told = False
         #: the ledger takes tokens, as far as is known
@@ -57,10 +59,11 @@ class Knowledge:
         if resolver == "auto":
             if ledger is False:
                 why = "resilient.commits is there, and this role may not INSERT into it"
-                logger.warning("%s", Line(step="resolver", resolver="lsn", reason=why))
+                said = {"resolver": "lsn", "reason": why, **self._labels()}
+                logger.warning("%s", Line(step="resolver", **said))
                 return
             resolver = "ledger" if ledger else "lsn"
-        logger.info("%s", Line(step="resolver", resolver=resolver))
+        logger.info("%s", Line(step="resolver", resolver=resolver, **self._labels()))
 
     def met(self, who: object, seen: Witness) -> None:
         """A session of this user and database has asked its server."""
@@ -76,13 +79,14 @@ class Knowledge:
         """It took no token: COMMITs are resolved without it from here on."""
         if self.ledger_works:
             self.ledger_works = False
-            logger.warning("%s", Line(step="resolver", resolver="lsn", reason=brief(exc)))
+            said = {"resolver": "lsn", "reason": brief(exc), **self._labels()}
+            logger.warning("%s", Line(step="resolver", **said))
 
     def names_fail(self, exc: BaseException) -> None:
         """A statement that was prepared isn't there: nothing of ours is prepared from here on."""
         if self.names_last:
             self.names_last = False
-            logger.warning("%s", Line(step="unprepared", reason=brief(exc)))
+            logger.warning("%s", Line(step="unprepared", reason=brief(exc), **self._labels()))
 
     def _claims(self) -> bool:
         """Is it time to ask a catalogue again?  Then who is told so does, and nobody else."""

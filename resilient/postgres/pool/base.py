@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -126,7 +127,10 @@ class PoolCore(Telling, ClusterListener):
         #: where the connection string is from, for who has to change it
         self.source = "the pool's conninfo"
         #: what was learnt of its servers; a replica's pool has its owner's
-        self.known = Knowledge(self.settings.commit_resolver)
+        me = weakref.ref(self)
+        self.known = Knowledge(
+            self.settings.commit_resolver, lambda: core.labels if (core := me()) else {}
+        )
         self._renewed_at = float("-inf")
         #: replicas that aren't asked to prove a token until then
         self._late: dict[Endpoint, float] = {}
@@ -577,8 +581,8 @@ class PoolCore(Telling, ClusterListener):
                 "this role is not told the timeline of a standby (pg_read_all_stats): reads with a"
                 " token go to the primary"
             )
-            line = Line(event="token.unproved", endpoint=endpoint.place, reason=why)
-            logger.info("%s", line)
+            at = endpoint.place
+            logger.info("%s", Line(event="token.unproved", endpoint=at, reason=why, **self.labels))
         self._late[endpoint] = time.monotonic() + LATE_S
 
     def late(self, after: CausalToken | None) -> frozenset[object]:

@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 
 from ..._logs import Line
 from ...core.model import Endpoint, FailureKind
-from ...telemetry import names
 from ..classify import connect_failure
 from ..errors import WrongRole
 from ..session.keeper import link_of
@@ -75,7 +74,7 @@ class Complaints:
         kind = connect_failure(getattr(exc, "sqlstate", None), str(exc))
         stays = kind is FailureKind.REJECTED
         fix = advice(text, core.source)
-        labels = _labels(core)
+        labels = core.labels
         line = Line(
             event="connect.failed",
             endpoint=endpoint.place,
@@ -97,7 +96,7 @@ class Complaints:
         """A session was made, and the user's `configure` failed on it: psycopg_pool says so,
         of the first that comes to it."""
         text = brief(exc)
-        line = Line(event="connect.unfit", endpoint=endpoint.place, reason=text, **_labels(core))
+        line = Line(event="connect.unfit", endpoint=endpoint.place, reason=text, **core.labels)
         logger.debug("%s", line)
 
         exc._resilient_unfit = (self._number, text)  # type: ignore[attr-defined]
@@ -116,7 +115,7 @@ class Complaints:
         key = f"nobody {intent}"
         again = logging.DEBUG if key in self._said else logging.INFO
         self._said.setdefault(key, set()).add(intent)
-        line = Line(event="connect.nobody", reason=brief(exc), **_labels(core))
+        line = Line(event="connect.nobody", reason=brief(exc), **core.labels)
         if loud:
             self._warned = brief(exc)
         logger.log(logging.WARNING if loud else again, "%s", line)
@@ -135,12 +134,6 @@ class Complaints:
 def brief(exc: BaseException) -> str:
     """An exception's text on one line."""
     return " ".join(str(exc).split())
-
-
-def _labels(core: PoolCore) -> dict[str, str]:
-    said = core.said
-    named = {"pool": names.POOL, "database": names.DATABASE}
-    return {label: said[name] for label, name in named.items() if name in said}
 
 
 def _mark(exc: BaseException) -> None:

@@ -110,8 +110,13 @@ class Held:
 
     def _got(self, conn: Any, grant: Grant) -> Hold:
         self._hold = hold = Hold(conn, grant, self._pool._core.settings)
-        logger.info("%s", Line(event="lock.held", key=self.key, **hold.facts()))
+        logger.info("%s", Line(event="lock.held", key=self.key, **hold.facts(), **self._labels))
         return hold
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        labels: dict[str, str] = self._pool._core.labels
+        return labels
 
     def _again(self, conn: Any, until: float) -> bool:
         """The session has ended while it waited: does it wait on in another?"""
@@ -122,13 +127,13 @@ class Held:
         """The watcher is done; whoever wants to know is told."""
         if not hold.reason:
             return
-        line = Line(event="lock.lost", key=self.key, **hold.facts(), reason=hold.reason)
-        logger.warning("%s", line)
+        facts = {**hold.facts(), "reason": hold.reason, **self._labels}
+        logger.warning("%s", Line(event="lock.lost", key=self.key, **facts))
         if self._on_lost is not None:
             try:
                 self._on_lost(LockLost(f"lock({self.key!r}) is lost: {hold.reason}"))
             except Exception:
-                logger.exception("%s", Line(event="lock.failed", key=self.key))
+                logger.exception("%s", Line(event="lock.failed", key=self.key, **self._labels))
 
     def _abandon(self, why: str) -> None:
         """The pool is closed."""

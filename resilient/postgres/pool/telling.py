@@ -100,6 +100,13 @@ class Telling:
         return self._said
 
     @property
+    def labels(self) -> Said:
+        """What each of its lines says of it."""
+        said = self.said
+        named = {"pool": names.POOL, "database": names.DATABASE}
+        return {label: said[name] for label, name in named.items() if name in said}
+
+    @property
     def stories(self) -> telemetry.Stories | None:
         """The failovers of its cluster; of a closed pool, those that were."""
         if self._owner is not None:
@@ -165,26 +172,33 @@ class Telling:
     def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None:
         """A transaction stands again, on this endpoint."""
         self._count(names.REPLAYS, {"resilient.replay.result": "replayed"})
-        line = Line(step="replayed", **_at(endpoint), statements=statements, seconds=seconds)
-        logger.info("%s", line)
+        done = {"statements": statements, "seconds": seconds}
+        logger.info("%s", Line(step="replayed", **_at(endpoint), **done, **self.labels))
         self._met(names.REPLAYED, statements=statements, seconds=seconds)
 
     def not_replayed(self, why: str) -> None:
         """It can't be done again.  Its caller hears why."""
         said = {"resilient.replay.result": "refused", "resilient.replay.reason": word_of(why)}
         self._count(names.REPLAYS, said)
-        logger.info("%s", Line(step="not-replayed", reason=why, pool=self.name))
+        logger.info("%s", Line(step="not-replayed", reason=why, **self.labels))
 
     def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None:
         """It was, and gave its caller something else than before.  Its caller hears that."""
         self._count(names.REPLAYS, {"resilient.replay.result": "mismatch"})
-        line = Line(step="mismatch", **_at(endpoint), statement=statement, reason=found)
-        logger.warning("%s", line)
+        what = {"statement": statement, "reason": found}
+        logger.warning("%s", Line(step="mismatch", **_at(endpoint), **what, **self.labels))
+
+    def missed(self, began_s: float, error: BaseException) -> None:
+        """A call whose session was lost then has waited for another one, and has none."""
+        if (stories := self.stories) is not None:
+            waited_s = time.monotonic() - began_s
+            stories.tell()
+            stories.waited(began_s, names.WAITED, seconds=waited_s, error=type(error).__name__)
 
     def resolved(self, outcome: str, reason: str) -> None:
         """What became of a COMMIT whose reply was lost."""
         self._count(names.COMMITS, {"resilient.commit.outcome": outcome})
-        line = Line(step="resolved", outcome=outcome, reason=reason)
+        line = Line(step="resolved", outcome=outcome, reason=reason, **self.labels)
         logger.info("%s", line)
         self._met(names.RESOLVED, outcome=outcome)
 

@@ -105,12 +105,13 @@ def kept(
     try:
         plan = yield from _Questions(judge, entries, found, parse, pause).plan()
     except ask.Unanswered as exc:
-        logger.warning("%s", Line(step="kept", reason=str(exc)))
+        logger.warning("%s", Line(step="kept", reason=str(exc), **judge.pool.labels))
         found.why = {id(entry): f"the catalogue wasn't to be asked: {exc}" for entry in makes}
         return found
     found.use(plan, entries)
     if found.instead:
-        logger.info("%s", Line(step="kept", statements=len(found.instead)))
+        count = len(found.instead)
+        logger.info("%s", Line(step="kept", statements=count, **judge.pool.labels))
     return found
 
 

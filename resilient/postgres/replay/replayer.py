@@ -172,10 +172,12 @@ class Replayer:
         proved: bool = True,
     ) -> Gen:
         """`recover`'s work, on `fresh` or else a new connection, until the deadline."""
+        began_s = time.monotonic()
         try:
             yield from self._try_to(exc, deadline_at, fresh, doing, proved)
-        except BaseException:
+        except BaseException as failure:
             self.journal.fail()
+            self.judge.pool.missed(began_s, failure)
             raise
 
     def _try_to(

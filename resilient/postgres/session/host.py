@@ -7,7 +7,7 @@ used here and in the hooks alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -98,6 +98,13 @@ class PoolSide(Protocol):
 
     def withdraw(self) -> bool:
         """May one more retry be made?"""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What its lines say of it."""
+
+    def missed(self, began_s: float, error: BaseException) -> None:
+        """A call has waited since then (monotonic) for another session, and has none."""
 
     def replayed(self, endpoint: Endpoint | None, statements: int, seconds: float) -> None:
         """A transaction stands again, on this endpoint."""
