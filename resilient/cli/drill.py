@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -133,9 +132,6 @@ def drill(  # noqa: PLR0917  # the options of the command line
         real = _real(dsn, command, choice, give_up)
     except ConfigError as error:
         wrong_use("drill", str(error))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign gets a ?
-            stream.reconfigure(errors="replace")
     for file in filter(None, (html, record)):
         _must_be_writable(file)
     if real is None:

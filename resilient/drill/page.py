@@ -77,7 +77,8 @@ def _graded(bad: int, state: str) -> str:
 
 
 def _summary(timelines: Sequence[Timeline]) -> Iterator[str]:
-    """All of them, a line each: the page may be long."""
+    """All of them, a line each: the page may be long.  The result comes first, so that a phone
+    shows it without a push."""
     if len(timelines) < 2:
         return
     names = list(dict.fromkeys(phase.name for one in timelines for phase in one.phases))
@@ -85,11 +86,11 @@ def _summary(timelines: Sequence[Timeline]) -> Iterator[str]:
     yield "<section aria-labelledby='all'><h2 id='all'>All of them</h2>"
     yield "<div class='scroll' role='region' aria-labelledby='all' tabindex='0'><table>"
     yield "<caption>Phases in seconds, as measured</caption><thead><tr>"
-    yield f"<th scope='col'>timeline</th>{heads}<th scope='col'>result</th></tr></thead><tbody>"
+    yield f"<th scope='col'>timeline</th><th scope='col'>result</th>{heads}</tr></thead><tbody>"
     for one in timelines:
         measured = {phase.name: phase.measured_s for phase in one.phases}
         cells = "".join(f"<td class='n'>{seconds(measured.get(name), 3)}</td>" for name in names)
-        yield f"<tr><th scope='row'>{escape(one.title)}</th>{cells}<td>{_result(one)}</td></tr>"
+        yield f"<tr><th scope='row'>{escape(one.title)}</th><td>{_result(one)}</td>{cells}</tr>"
     yield "</tbody></table></div></section>"
 
 

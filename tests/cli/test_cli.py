@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -94,6 +95,53 @@ def test_wrong_use_is_exit_2_and_says_why(argv: list[str]) -> None:
     assert code == 2
     assert out == ""
     assert err.strip()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["budget", "--target", "99.95", "--tier", "zürich=99.9x2"],
+        ["settings"],
+        ["drill", "--dry-run"],
+        ["doctor", "--dsn", "host=127.0.0.1 port=1"],
+    ],
+)
+def test_a_terminal_that_lacks_a_sign_gets_another(argv: list[str]) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "ascii",
+        "RESILIENT_ZONES": "zürich=10.0.0.0/8",
+    }
+    command = [sys.executable, "-m", "resilient.cli", *argv]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=60)
+    assert done.returncode in (0, 1)
+    assert b"Traceback" not in done.stderr
+    assert done.stdout.isascii()
+    assert b"?" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "argv", [["budget", "--target", "99.95"], ["settings", "--json"], ["--help"]]
+)
+def test_an_output_that_is_full_is_said_in_a_line(argv: list[str]) -> None:
+    command = [sys.executable, "-m", "resilient.cli", *argv]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr == "resilient: the output can't be written: No space left on device\n"
+
+
+def test_a_reader_that_leaves_is_no_accident() -> None:
+    command = [sys.executable, "-m", "resilient.cli", "settings", "--all"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) in (0, 1)
 
 
 def test_without_typer_one_sentence_says_what_to_install() -> None:

@@ -262,6 +262,7 @@ frame.onload = () => {
       .map(e => parseFloat(getComputedStyle(e).fontSize))),
     whole: Math.max(...boxes('.whole').map(b => b.height)),
     ground: getComputedStyle(doc.body).backgroundColor,
+    unseen: boxes('.scroll td:has(.bad, .fine)').filter(b => b.right > root.clientWidth).length,
     svg: boxes('.took svg').map(b => [b.width, b.height]),
   });
 };
@@ -314,7 +315,7 @@ def test_nothing_covers_anything(
     made = [crowded(), *failovers(RECORDING), *dumped(dump())]
     seen = browse(chromium, tmp_path, page("Fire drill", made), width, *flags)
     for name in ("overflow", "words_on_words", "words_on_signs", "names_on_dots", "ticks",
-                 "outside"):  # fmt: skip
+                 "outside", "unseen"):  # fmt: skip
         assert seen[name] == 0, (name, seen)
     assert seen["smallest"] >= 10  # pixels
     assert seen["whole"] < 1000 or width < 1000  # a chart and its heading fit a sheet of paper
