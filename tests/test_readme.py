@@ -9,6 +9,7 @@ import pytest
 
 from resilient import Settings, settings_table
 from tests.docs.pages import PAGES, README, ROOT, snippets
+from tools.readme import abroad, urls
 
 COMMANDS = ("make drill", "make test")
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -40,6 +41,18 @@ def test_an_old_table_is_found_and_made_anew(tmp_path: Path) -> None:
     assert text.endswith("after\n")
     assert "RESILIENT_DATABASE_URL" in text
     assert settings_table.main(["--check", str(copy)]) == 0
+
+
+@pytest.mark.parametrize("home", ["", "https://code.example/team/resilient"])
+def test_no_link_leads_nowhere_on_the_package_index(home: str) -> None:
+    """Which has none of the repository's pages."""
+    shown = abroad(README.read_text(), home)
+    found = re.findall(r"\[[^\]]*\]\(([^)]+)\)", shown)
+    assert all(where.startswith("https://") for where in found)
+    assert "Compatibility" in shown
+    assert (f"({home}/blob/main/docs/sizing.md)" in shown) is bool(home)
+    assert (f"]({home}/raw/main/docs/failover.svg)" in shown) is bool(home)
+    assert sorted(urls(home)) == (["Changelog", "Documentation", "Source"] if home else [])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
