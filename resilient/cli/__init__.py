@@ -24,6 +24,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def main() -> None:
     """Entry point of the `resilient` command."""
     try:
+        _main()
+    except KeyboardInterrupt:  # whenever it came, while modules are imported too
+        raise SystemExit(130) from None
+
+
+def _main() -> None:
+    try:
         from .app import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("typer", "rich", "click"):

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from resilient.cli import main
 from resilient.cli.app import app
 from resilient.cli.show import counts, legend, times
 from resilient.drill.verdict import broken
@@ -131,6 +132,18 @@ def test_an_output_that_is_full_is_said_in_a_line(argv: list[str]) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "resilient: the output can't be written: No space left on device\n"
+
+
+def test_an_interrupt_is_no_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it comes, while modules are imported too: 128 + SIGINT, as shells say it."""
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resilient.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 def test_a_reader_that_leaves_is_no_accident() -> None:
