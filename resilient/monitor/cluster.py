@@ -96,7 +96,7 @@ class Cluster(Asking):
         self._rng = random.Random()  # the application's own stays as it was seeded
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
-        self._names = NameWatch(names, settings, self._apply, self._clients)
+        self._names = NameWatch(names, settings, self._apply, self._clients, self.labels)
         self._lease = LeaseWatch(settings, self._apply, self.ask_now)
         self._fence = fences.Member(self._apply)
         for event in literals(names, settings):

@@ -21,7 +21,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from .._dataclass import dataclass
@@ -36,6 +36,7 @@ from ..settings import Settings
 from . import resolvers
 from .resolvers import SharedResolver
 
+FIX = "see this name where it is configured, RESILIENT_DNS_NAMESERVERS and RESILIENT_DNS_SEARCH"
 logger = logging.getLogger("resilient.monitor")
 
 RETRY_S = 1.0
@@ -95,8 +96,10 @@ class NameWatch:
         settings: Settings,
         apply: Callable[[Resolved], None],
         clients: Callable[[], int] = lambda: 0,
+        labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`clients`: how many the cluster has, this one included; 0: not known."""
+        """`clients`: how many there are, this one included; 0: not known.  `labels`: of lines."""
+        self._labels = labels
         self.errors: dict[str, str] = {}
         self._clients = clients
         self._rng = random.Random()
@@ -337,7 +340,8 @@ class NameWatch:
             return
         text = "; ".join(str(exc) for exc in failures)
         if self.errors.get(host) != text:
-            logger.warning("%s", Line(event="name.failed", name=host, error=text))
+            said = {"name": host, "error": text, "fix": FIX, **self._labels()}
+            logger.warning("%s", Line(event="name.failed", **said))
         self.errors[host] = text
 
 

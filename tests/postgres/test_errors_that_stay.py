@@ -85,6 +85,9 @@ async def test_a_name_that_is_not_there(lab: Lab, caplog: pytest.LogCaptureFixtu
         await pool.close()
     (line,) = loud(caplog)
     assert line.startswith("event=name.failed name=nowhere.example")
+    assert 'fix="see this name where it is configured' in line
+    assert "RESILIENT_DNS_NAMESERVERS" in line
+    assert "database=app" in line
 
 
 def test_said_again_when_it_changes(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
