@@ -136,7 +136,8 @@ class Flow:
     redirects and its authentication.
 
     `buffered`: the client reads the body at once, so it belongs to the attempt, and a
-    connection lost in the middle of it can be repaired.  `slots`: who answered, by origin.
+    connection lost in the middle of it can be repaired (not where a hook of the caller's sees
+    the response first: it may not want the body).  `slots`: who answered, by origin.
     """
 
     __slots__ = ("buffered", "slots")

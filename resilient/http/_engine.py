@@ -140,7 +140,8 @@ class Engine:
     def deadline_of(self, request: Any) -> float:
         """Seconds that the request has, as far as the caller or the settings say."""
         options = request.extensions.get("resilient") or {}
-        return float(options.get("deadline_s", self.settings.deadline_s))
+        asked_s = options.get("deadline_s")
+        return self.settings.deadline_s if asked_s is None else float(asked_s)
 
     def buffers(self, call: Call) -> bool:
         """Does the body belong to the attempt?"""

@@ -50,7 +50,7 @@ class Fallbacks:
         bases = [base for base in self._bases if _origin(base) != _origin(url)]
         if not bases:
             return None
-        asked = "deadline_s" in options
+        asked = options.get("deadline_s") is not None
         return Relay(self._library, request, bases, clock() + deadline_s, asked)
 
 

@@ -247,7 +247,7 @@ class Client(httpx2.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
-        token = FLOW.set(Flow(not stream))
+        token = FLOW.set(Flow(not stream and not self.event_hooks["response"]))
         try:
             return super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects
@@ -328,7 +328,7 @@ class AsyncClient(httpx2.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx2.Response:
-        token = FLOW.set(Flow(not stream))
+        token = FLOW.set(Flow(not stream and not self.event_hooks["response"]))
         try:
             return await super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects

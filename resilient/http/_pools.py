@@ -25,6 +25,7 @@ from . import _http2
 from ._attempt import CURRENT, Attempt, clock
 from ._library import Library
 from ._slot import Route
+from ._uploads import Upload
 
 _POOL = (
     "_network_backend",
@@ -69,6 +70,8 @@ def _direct(request: Any, attempt: Attempt) -> None:
     """Make a core request this attempt's own: its endpoint, its time, its headers."""
     request.url = Target(request.url, attempt)
     call = attempt.call
+    if not call.replayable:
+        request.stream = Upload(request.stream)
     given = request.extensions.get("timeout") or {}
     pool_s = min(call.pool_s, max(0.001, call.deadline_s - attempt.began_s))
     if pool_s != given.get("pool"):
@@ -161,7 +164,7 @@ def _bound_late(pool: Any) -> Iterator[None]:
     endpoint, a request that waits takes one that is free, at whatever endpoint its attempt may
     as well go to."""
     requests = pool._requests
-    if len(pool._connections) < pool._max_connections:
+    if not pool._connections or len(pool._connections) < pool._max_connections:
         yield
         return
     chosen = _bind([one for one in requests if one.is_queued()], _free(pool))

@@ -250,7 +250,7 @@ class Client(httpx.Client):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
-        token = FLOW.set(Flow(not stream))
+        token = FLOW.set(Flow(not stream and not self.event_hooks["response"]))
         try:
             return super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects
@@ -331,7 +331,7 @@ class AsyncClient(httpx.AsyncClient):
         auth: AuthTypes | UseClientDefault | None = DEFAULT,
         follow_redirects: bool | UseClientDefault = DEFAULT,
     ) -> httpx.Response:
-        token = FLOW.set(Flow(not stream))
+        token = FLOW.set(Flow(not stream and not self.event_hooks["response"]))
         try:
             return await super().send(
                 request, stream=stream, auth=auth, follow_redirects=follow_redirects

@@ -146,3 +146,16 @@ def test_a_slow_url_is_waited_for(
     with pytest.raises(shell.lib.ReadTimeout):
         shell.get(client, f"http://{NAME}:{port}/slow?s=0.6", timeout=0.2)
     assert other.seen("GET /slow") == 0
+
+
+@TIMED
+def test_no_deadline_is_none(
+    shell: Shell, names: Names, fallback: tuple[Upstream, Settings], subnet: str, port: int
+) -> None:
+    """`deadline_s: None` says nothing."""
+    other, settings = fallback
+    names.answers[NAME] = (subnet + "1",)
+    client = shell.client(settings)
+    extensions = options(deadline_s=None)
+    response = shell.get(client, f"http://{NAME}:{port}/x", **extensions)
+    assert response.json()["address"] == other.address

@@ -85,7 +85,10 @@ class Server:
                 nth += 1
                 method, path, _ = line.decode().split(" ", 2)
                 headers = dict(_headers(iter(stream.readline, b"\r\n")))
-                body = stream.read(int(headers.get("content-length", 0)))
+                if "transfer-encoding" in headers:
+                    body = b"".join(_chunks(stream))
+                else:
+                    body = stream.read(int(headers.get("content-length", 0)))
                 asked = Asked(method, path, headers, body, nth, sock)
                 self.asked.append(asked)
                 reply = self.handle(asked)
@@ -108,6 +111,15 @@ class Server:
         for sock in tuple(self._socks):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    while True:
+        part = stream.read(int(stream.readline(), 16))
+        stream.readline()
+        if not part:
+            return
+        yield part
 
 
 def _headers(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:

@@ -190,3 +190,10 @@ def test_at_the_limit_a_flow_stays_where_it_is(pair: Pair, serve: Serve, url: st
     for server in servers:
         ends = [asked.path for asked in server.asked if asked.path.startswith("/to")]
         assert set(ends) <= {f"/to?{server.address}"}
+
+
+def test_no_connection_at_all_may_be_opened(pair: Pair, serve: Serve, url: str) -> None:
+    serve(2, lambda one: (200, {}, b"ok"))
+    limits = httpx2.Limits(max_connections=0)
+    plain, ours = pair.each(lambda c: c.get(f"{url}/x"), limits=limits, timeout=0.1)
+    assert plain.text == ours.text == "PoolTimeout"
