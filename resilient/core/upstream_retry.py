@@ -13,8 +13,9 @@ The rules, in this order:
    an endpoint that is proved dead (`Failure.proved`).
 4. A request that found nobody to connect to waits for somebody: that is no attempt.  Where
    nobody else can appear (a literal address), it ends at once, as it does without us.
-5. 502, 503 and 504 to GET, HEAD and OPTIONS go once to one other endpoint; other answers are
-   the caller's, and all are for a client that has retries of its own.
+5. 502, 503 and 504 to GET, HEAD and OPTIONS go once to one other endpoint, and so does an
+   answer that breaks HTTP's rules; other answers are the caller's, and all are for a client that
+   has retries of its own.
 6. Attempts, time and budget bound all of it.  What is refused for these reasons is named, so
    that the caller sees the right error.
 """

@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -25,7 +26,9 @@ from ._slot import Slot
 class AsyncStream:
     """A connected stream with the interface of the core library's `AsyncNetworkStream`."""
 
-    __slots__ = ("_mark", "_readable", "_tls_names", "inner", "library", "slot")
+    __slots__ = (
+        "_early", "_mark", "_readable", "_tls_names", "inner", "library", "shared", "slot",
+    )  # fmt: skip
 
     def __init__(
         self, library: Library, inner: Any, slot: Slot, tls_names: Mapping[str, str]
@@ -36,6 +39,10 @@ class AsyncStream:
         self._tls_names = tls_names
         self._mark = _dial.Mark(slot)
         self._readable: Readable | None = None
+        #: several requests use it at once (HTTP/2), so somebody else may be reading
+        self.shared = False
+        #: what came while a request was sent
+        self._early = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> Awaitable[bytes]:
         attempt = CURRENT.get()
@@ -54,12 +61,18 @@ class AsyncStream:
                 raise self.library.core_error("ReadTimeout", TimeoutError("timed out"))
             stop_s = min(until_s, attempt.look_at)
             try:
-                return await self.receive(max_bytes, _dial.finite(max(0.001, stop_s - now)))
+                data = await self.receive(max_bytes, _dial.finite(max(0.001, stop_s - now)))
             except self.library.core.ReadTimeout:
                 if clock() >= attempt.look_at:
                     attempt.look(clock())
+            else:
+                attempt.ended = not data
+                return data
 
     async def receive(self, max_bytes: int, timeout: float | None) -> bytes:
+        if self._early:
+            early, self._early = self._early[:max_bytes], self._early[max_bytes:]
+            return early
         data: bytes = await self.inner.read(max_bytes, timeout)
         self.slot.byte_at = clock()
         return data
@@ -74,14 +87,42 @@ class AsyncStream:
             await self.inner.write(buffer, _dial.write_s(attempt, timeout))
             attempt.uploaded_s = clock()
             return
-        if not await unless_dead(attempt, partial(self._write_all, attempt, buffer, timeout)):
+        write = partial(self._write_all, attempt, buffer, timeout)
+        if not await unless_dead(attempt, write if self.shared else partial(self._beside, write)):
             raise self.library.core_error("WriteTimeout", TimeoutError("the endpoint is dead"))
 
     async def _write_all(self, attempt: Attempt, buffer: bytes, timeout: float | None) -> None:
         for begin in range(0, len(buffer), _dial.BULK):
             part = buffer[begin : begin + _dial.BULK]
+            if self._look()() and not self.shared:
+                for _ in range(3):  # let `_hear` take it
+                    await anyio.lowlevel.checkpoint()
             await self.inner.write(part, _dial.write_s(attempt, timeout))
             attempt.uploaded_s = clock()
+
+    async def _beside(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write while listening.  A server that answers before it has all (413, say) may end the
+        connection with the rest unread; asyncio, when it meets that while it writes, drops what
+        came and wasn't read."""
+        error: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._hear)
+            try:
+                await write()
+            except Exception as exc:
+                error = exc
+            group.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _hear(self) -> None:
+        core = self.library.core
+        with suppress(core.ReadError, core.ReadTimeout):
+            while len(self._early) < _dial.BULK and (
+                data := await self.inner.read(_dial.BULK, None)
+            ):
+                self.slot.byte_at = clock()
+                self._early += data
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -114,7 +155,7 @@ class AsyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            return self._mark.is_stale() or self._look()()
+            return bool(self._early) or self._mark.is_stale() or self._look()()
         if info == "is_over":
             return self._mark.is_stale() or self._look().hung_up()
         if info == "is_stale":

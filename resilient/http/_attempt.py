@@ -30,12 +30,12 @@ class Attempt:
 
     Making one occupies the endpoint, `leave` ends that.
 
-    `sent`: bytes of the request may have reached the endpoint.  `look_at`: monotonic time at
-    which it is looked whether the endpoint has died; `hedge_at`: at which another endpoint
-    is asked as well; `inf` for never.  `headed`: the head of the response has come.  `outer`:
-    the attempts (with their streams) that wait meanwhile, for a blocking shell.  `nobody`: all
-    addresses were dialled and refused.  `stranded`: given up, as the endpoint is dead.  `bound`: it
-    has to be this endpoint, no other.
+    `sent`: bytes of the request may have reached the endpoint. `look_at`: monotonic time at which
+    it is looked whether the endpoint has died; `hedge_at`: at which another endpoint is asked as
+    well; `inf` for never. `headed`: the head of the response has come. `ended`: its endpoint
+    ended the connection. `outer`: the attempts (with their streams) that wait meanwhile, for a
+    blocking shell. `nobody`: all addresses were dialled and refused. `stranded`: given up, as the
+    endpoint is dead. `bound`: it has to be this endpoint, no other.
     """
 
     __slots__ = (
@@ -43,6 +43,7 @@ class Attempt:
         "bound",
         "call",
         "dialled",
+        "ended",
         "headed",
         "hedge_at",
         "left",
@@ -62,7 +63,7 @@ class Attempt:
         self.slot = slot
         self.began_s = self.uploaded_s = now
         self.sent = self.local_fault = self.nobody = self.left = False
-        self.stranded = self.headed = self.bound = False
+        self.stranded = self.headed = self.bound = self.ended = False
         self.outer: tuple[tuple[Attempt, Any], ...] = ()
         self.dialled = 0
         origin = call.origin

@@ -4,6 +4,7 @@ A shell runs attempts and tells the call how each ended; the call answers with w
 next.  It does no I/O and waits for nothing.
 """
 
+# long: one request, with all that may happen to it
 from __future__ import annotations
 
 import uuid
@@ -31,7 +32,7 @@ from ..core.upstream_retry import (
 from . import _refusals
 from ._attempt import FLOW, Attempt, Flow, clock, draw
 from ._http2 import unprocessed
-from ._library import Library, Untouched
+from ._library import Library, Untouched, is_malformed
 from ._origin import Origin
 from ._slot import Slot
 
@@ -225,7 +226,7 @@ class Call:
         if timed_out and not attempt.stranded:
             self._check_time(attempt, kind, exc, now)
         failure = Failure(
-            kind,
+            Kind.FINAL if kind is Kind.LOST and self._stands(attempt, exc) else kind,
             self.repeatable,
             self.replayable,
             self.attempts,
@@ -254,6 +255,17 @@ class Call:
         if attempt.dialled > 1 and attempt.nobody and not timed_out:
             raise _refusals.nobody(self) from exc
         raise exc
+
+    def _stands(self, attempt: Attempt, exc: Exception) -> bool:
+        """Was it an answer, though one that can't be read, which the caller is to be told?  Such
+        an answer goes once to one other endpoint, as a 502 does."""
+        spoilt = isinstance(exc, self.library.client.RemoteProtocolError) and is_malformed(exc)
+        if not spoilt or attempt.ended:
+            return False
+        first, self.passed_on = not self.passed_on, True
+        request, others = self.request, self.origin.others(self.tried)
+        passed = first and may_pass_on(502, request.method, self.marked, request.headers)
+        return not (passed and others)
 
     def _check_time(self, attempt: Attempt, kind: Kind, exc: Exception, now: float) -> None:
         """Raises when a timeout was the end of what somebody allowed."""

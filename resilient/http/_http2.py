@@ -130,6 +130,10 @@ class _BlockingWire(_Wire):
 
 
 class _AsyncWire(_Wire):
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        stream.shared = True
+
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             data: bytes = await self.stream.receive(max_bytes, self.left_s())

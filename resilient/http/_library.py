@@ -45,6 +45,14 @@ def untouched_timeout(base: Any, seconds: float) -> Any:
     return Timeout(seconds)
 
 
+def is_malformed(exc: BaseException) -> bool:
+    """Is this error (the client library's) about the text of an HTTP/1.1 answer, or where it
+    ends?"""
+    core = exc.__cause__
+    inner = None if core is None else core.__cause__ or core.__context__
+    return type(inner).__module__.partition(".")[0] == "h11"
+
+
 def network_is_real(*places: tuple[Any, str]) -> Callable[[], bool]:
     """Says whether these methods are still the library's own.
 

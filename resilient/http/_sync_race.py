@@ -31,6 +31,7 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float
             data = stream.take(max_bytes, None if stop_s == inf else max(0.001, stop_s - now))
         if data is not None:
             stream.slot.byte_at = clock()
+            attempt.ended = not data
             return data
         if clock() >= attempt.look_at:
             attempt.look(clock())

@@ -60,6 +60,7 @@ class SyncStream:
             data = self.take(max_bytes, None if stop_s == inf else stop_s - now)
             if data is not None:
                 self.slot.byte_at = clock()
+                attempt.ended = not data
                 return data
         return read_head(self, attempt, max_bytes, until_s)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from side_by_side import Asked, Pair, Reply, Server
+from side_by_side import Asked, Names, Pair, Reply, Server
 
 from resilient import Settings
 
@@ -84,3 +86,35 @@ def test_a_hook_sees_a_response_before_its_body(
     assert isinstance(plain.result, Unwanted)
     assert isinstance(ours.result, Unwanted)
     assert ours.took_s < 2
+
+
+@pytest.fixture
+def early(names: Names, subnet: str, port: int) -> Iterator[None]:
+    """A server that answers 413 while it is being sent to, and ends the connection."""
+    listener = socket.create_server((subnet + "31", port))
+    names["svc.test"] = (subnet + "31",)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock, sock.makefile("rb") as stream:
+                    while stream.readline() != b"\r\n":
+                        pass
+                    time.sleep(0.1)  # the client fills all buffers
+                    sock.sendall(b"HTTP/1.1 413 X\r\ncontent-length: 3\r\n\r\nbig")
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+@pytest.mark.usefixtures("early")
+def test_an_early_answer_is_had(pair: Pair, url: str, library: str) -> None:
+    """The library's own over asyncio mostly says ReadError."""
+    pair.library = library
+    body = bytes(8_000_000)
+    for _ in range(5):
+        assert pair.one(lambda c: c.post(f"{url}/x", content=body), True).text == "413 big"

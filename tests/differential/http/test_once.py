@@ -188,3 +188,30 @@ def test_a_server_that_hangs_after_an_interim_answer_is_left(
     seen = pair.one(run if pair.blocking else run_async, True)
     assert seen.text == f"200 {two.address}"
     assert seen.took_s < 1
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n",
+    ],
+)
+def test_a_malformed_answer_is_an_answer(  # as many fixtures
+    pair: Pair, serve: Serve, url: str, library: str, count: int, answer: bytes
+) -> None:
+    """It is no sign that the request was lost: as a 502 it goes once to one other endpoint."""
+
+    def handle(one: Asked) -> Reply:
+        one.sock.sendall(answer)
+        time.sleep(0.1)  # it doesn't end the connection at once
+        return None
+
+    servers = serve(count, handle)
+    pair.library = library
+    plain, ours = pair.each(lambda c: c.get(f"{url}/x"))
+    assert plain.text == ours.text == "RemoteProtocolError"
+    assert sum(len(server.asked) for server in servers) == 1 + min(2, count)
