@@ -5,6 +5,8 @@ What is different here:
 - A stream's read timeout, cancellation or early close ends that stream: it is reset, what came
   for it is acknowledged, and the connection serves the others.
 - A stream that waits times out by its own clock, whoever of them is reading just now.
+- What is cancelled while it sets the connection up, or while frames are written for it, leaves
+  the connection whole: half of a frame, or a missing one, would end all streams.
 - After GOAWAY the streams that the server still answers get their answers.  Those above its last
   one were provably not processed, and so was a refused one: `unprocessed` says so.
 
@@ -12,6 +14,7 @@ GOAWAY never reaches the h2 library, which would read no further: `Frames` takes
 the stream of bytes and puts an acknowledged PING there instead.
 """
 
+# long: one kind of connection, for both shells
 from __future__ import annotations
 
 import time
@@ -23,6 +26,7 @@ import anyio
 
 from ._attempt import CURRENT, clock
 from ._library import Library
+from ._readable import Writable
 
 #: how long one stream reads before others of its connection may look at their clocks, in seconds
 TURN_S = 0.05
@@ -100,12 +104,14 @@ class Frames:
 
 
 class _Wire:
-    """The connection's stream, without GOAWAY.  `until_s`: when the next read must end."""
+    """The connection's stream, without GOAWAY.  `until_s`: when the next read must end.
+    `torn`: a part of what was to be written is lost."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.frames = Frames()
         self.until_s = inf
+        self.torn = False
 
     def get_extra_info(self, info: str) -> Any:
         return self.stream.get_extra_info(info)
@@ -129,10 +135,19 @@ class _BlockingWire(_Wire):
         self.stream.close()
 
 
+async def _hurry(shield: anyio.CancelScope) -> None:
+    """Whoever is cancelled while the connection takes nothing waits only so long for it."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        shield.deadline = anyio.current_time() + FAREWELL_S
+
+
 class _AsyncWire(_Wire):
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         stream.shared = True
+        self._writable: Any = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
@@ -142,7 +157,23 @@ class _AsyncWire(_Wire):
                 return passed
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self.stream.write(buffer, timeout)
+        """Written whole, also for somebody who is cancelled meanwhile: it may be others' too."""
+        if not buffer:
+            return
+        if self._writable is None:
+            self._writable = Writable(self.stream.get_extra_info("socket"))
+        if self._writable():  # nearly always: then it is taken at once
+            with anyio.CancelScope(shield=True):
+                await self.stream.write(buffer, timeout)
+            return
+        written = False
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope(shield=True) as shield:
+                group.start_soon(_hurry, shield)
+                await self.stream.write(buffer, timeout)
+                written = True
+            self.torn = self.torn or not written
+            group.cancel_scope.cancel()
 
     async def aclose(self) -> None:
         await self.stream.aclose()
@@ -164,6 +195,8 @@ class _Shared:
     _state: Any
     _read_exception: Any
     _connection_error: bool
+    _keepalive_expiry: float | None
+    _expire_at: float | None
 
     def _await(self, request: Any, stream_id: int, phase: str) -> None:
         """This stream begins to wait: note until when."""
@@ -197,6 +230,12 @@ class _Shared:
         if self._read_exception is exc:
             self._read_exception, self._connection_error = None, False
 
+    def _rest(self) -> None:
+        """It is idle from now on."""
+        self._state = type(self._state).IDLE
+        if self._keepalive_expiry is not None:
+            self._expire_at = time.monotonic() + self._keepalive_expiry
+
     def _abandon(self, stream_id: int) -> bool:
         """Let go of a stream; True when the server is to be told."""
         events = self._events.get(stream_id)
@@ -214,7 +253,7 @@ class _Shared:
 
     def is_available(self) -> bool:
         wire = self._network_stream
-        if wire.frames.last is not None or wire.get_extra_info("is_stale"):
+        if wire.frames.last is not None or wire.torn or wire.get_extra_info("is_stale"):
             return False
         return bool(super().is_available())  # type: ignore[misc]
 
@@ -226,6 +265,25 @@ class _Shared:
         return self.is_idle() and (  # type: ignore[attr-defined]
             wire.frames.last is not None or bool(wire.get_extra_info("is_over"))
         )
+
+
+class _Permits:
+    """The semaphore of a connection's streams, whose first permits the core library takes back at
+    once, so that one is left until the server says how many it allows.  It can't be cancelled
+    within that."""
+
+    def __init__(self, own: Any, taken_back: int) -> None:
+        self._own, self._left = own, taken_back
+        self.release = own.release
+        self.acquire_if_available = getattr(own, "acquire_if_available", None)
+
+    async def acquire(self) -> None:
+        if not self._left:
+            await self._own.acquire()
+            return
+        self._left -= 1
+        with anyio.CancelScope(shield=True):
+            await self._own.acquire()
 
 
 # long: a class over whichever base the library has
@@ -273,11 +331,37 @@ def _blocking_type(library: Library, base: Any) -> type:
     return Connection
 
 
+# long: a class over whichever base the library has
 def _async_type(library: Library, base: Any) -> type:
     core = library.core
 
     class Connection(_Shared, base):  # type: ignore[misc]  # the base is the library's
         _library = library
+        _entering = 0
+
+        async def handle_async_request(self, request: Any) -> Any:
+            self._entering += 1
+            try:
+                return await super().handle_async_request(request)
+            finally:
+                self._entering -= 1
+                # The core library forgets this where somebody is cancelled before his stream
+                # begins: the connection would never be idle again.
+                if self._state.name == "ACTIVE" and not self._events and not self._entering:
+                    self._rest()
+
+        async def _send_connection_init(self, request: Any) -> None:
+            with anyio.CancelScope(shield=True):  # others wait for it too
+                await super()._send_connection_init(request)
+
+        @property
+        def _max_streams_semaphore(self) -> Any:
+            return self.__dict__["_permits"]
+
+        @_max_streams_semaphore.setter
+        def _max_streams_semaphore(self, made: Any) -> None:
+            most = self._h2_state.local_settings.max_concurrent_streams
+            self.__dict__["_permits"] = _Permits(made, most - 1)
 
         async def _receive_stream_event(self, request: Any, stream_id: int) -> Any:
             self._await(request, stream_id, "read")

@@ -8,10 +8,12 @@ here: a transport's `_pool`, a client's `_timeout`; a pool's `_network_backend`,
 `_max_connections`, `_max_keepalive_connections`, `_keepalive_expiry`, `_http1`, `_http2`,
 `_retries`, `_local_address`, `_socket_options`, `_optional_thread_lock`, `_connections`,
 `_requests`, `_assign_requests_to_connections`, `_close_connections`; a connection's
-`_connection`, `_origin`; and in `_http2` those of its HTTP/2 side.  `missing` lists those that
+`_connection`, `_origin`, `_connect`, `_connect_failed`; and in `_http2` those of its HTTP/2
+side.  `missing` lists those that
 an installed version lacks; a test keeps it empty.
 """
 
+# long: all that is known of the inside of the core libraries' pools
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -111,6 +113,42 @@ def _connection_type(library: Library, blocking: bool) -> type:
         @_connection.setter
         def _connection(self, made: Any) -> None:
             self.__dict__["_inner"] = _http2.ours(library, made, blocking)
+
+        # Several requests may wait for one connection, and one of them dials.  Only if that one
+        # fails, or is cancelled, the connection has failed: the pool forgets it then.
+        @property
+        def _connect_failed(self) -> bool:
+            return bool(self.__dict__["_connect_failed"])
+
+        @_connect_failed.setter
+        def _connect_failed(self, failed: bool) -> None:
+            if not self.__dict__.get("_dialling"):
+                self.__dict__["_connect_failed"] = failed
+
+        def _begin(self) -> None:
+            if self._connect_failed:  # forgotten: what is dialled now nobody would close
+                raise library.core.ConnectionNotAvailable
+            self.__dict__["_dialling"] = True
+
+        if blocking:
+
+            def _connect(self, request: Any) -> Any:
+                self._begin()
+                try:
+                    return super()._connect(request)
+                finally:
+                    self.__dict__["_dialling"] = False
+        else:
+
+            def _connect(self, request: Any) -> Any:
+                return self._dial(request)
+
+            async def _dial(self, request: Any) -> Any:
+                self._begin()
+                try:
+                    return await super()._connect(request)
+                finally:
+                    self.__dict__["_dialling"] = False
 
     return Connection
 

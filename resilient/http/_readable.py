@@ -37,3 +37,20 @@ class Readable:
         poll = select.poll()
         poll.register(sock.fileno(), getattr(select, "POLLRDHUP", 0))
         return bool(poll.poll(0))
+
+
+class Writable:
+    """Does a socket take something now?"""
+
+    __slots__ = ("_poll", "_sock")
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._poll = select.poll()
+        if sock is not None and sock.fileno() >= 0:
+            self._poll.register(sock.fileno(), select.POLLOUT)
+
+    def __call__(self) -> bool:
+        """True as well when a write would fail at once."""
+        sock = self._sock
+        return sock is None or sock.fileno() < 0 or bool(self._poll.poll(0))

@@ -6,18 +6,15 @@ FAULTS 58.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import httpx
 import httpx2
 import pytest
-from side_by_side import Asked, Names, Pair, Reply, Server
+from side_by_side import Asked, Names, Pair, Reply, Server, connected
 
 from resilient import Settings
 
@@ -94,22 +91,6 @@ def test_limits_are_per_transport_over_all_endpoints(
     options = {"limits": httpx2.Limits(max_connections=2), "timeout": 10}
     many(pair, url, options, 24)
     assert 1 <= peak[0] <= 2
-
-
-def connected(port: int) -> int:
-    """Sockets of this process that are connected to this port of anybody."""
-    count = 0
-    for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError, ValueError, IndexError):
-            copy = os.dup(int(fd))
-            try:
-                sock = socket.socket(fileno=copy)
-            except OSError:
-                os.close(copy)
-                raise
-            with sock:
-                count += sock.getpeername()[1] == port
-    return count
 
 
 def many(pair: Pair, url: str, options: dict[str, Any], count: int) -> None:

@@ -4,13 +4,17 @@ processed is sent again."""
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
+import httpx
+import httpx2
 import pytest
-from side_by_side import Names, Pair
+from side_by_side import Names, Pair, connected
 
 from resilient import Settings
 
@@ -124,6 +128,47 @@ def test_a_cancelled_stream_leaves_its_siblings_alone(serve: Serve2, url: str) -
     assert pair.one(run, True, **OPTIONS).text.startswith("200")
     assert server.connections == 1
     assert server.cancelled == ["/slow?s=3"]
+
+
+@pytest.mark.parametrize(
+    ("library", "backend"),
+    # httpx's own generators are left to trio's garbage collection, which warns of it
+    [("httpx2", "asyncio"), ("httpx2", "trio"), ("httpx", "asyncio")],
+)
+def test_cancelled_at_any_point(
+    serve: Serve2, url: str, port: int, library: str, backend: str
+) -> None:
+    """Those who aren't are answered, and no connection is lost from sight."""
+    serve(3)
+    draw = random.Random(7)
+    pair = Pair(blocking=False, library=library)
+    limits = (httpx2 if library == "httpx2" else httpx).Limits(max_connections=4)
+
+    async def victim(client: Any) -> None:
+        with anyio.move_on_after(draw.random() * 0.02):
+            if draw.random() < 0.5:
+                await client.get(f"{url}/slow?s=0.01")
+            else:
+                await client.post(f"{url}/x", content=bytes(100_000))
+
+    async def other(client: Any, statuses: list[int]) -> None:
+        statuses.append((await client.post(f"{url}/x", content=b"order")).status_code)
+
+    async def run() -> None:
+        async with pair.client(True, limits=limits, **OPTIONS) as client:
+            statuses: list[int] = []
+            for _ in range(20):
+                async with anyio.create_task_group() as group:
+                    for number in range(24):
+                        group.start_soon(victim, client)
+                        if number % 8 == 7:
+                            group.start_soon(other, client, statuses)
+                assert connected(port) <= 4
+            assert statuses == [200] * 60
+        await anyio.sleep(0.05)
+        assert connected(port) == 0
+
+    anyio.run(run, backend=backend)
 
 
 def test_a_body_that_nobody_reads_doesnt_use_up_the_connection(
