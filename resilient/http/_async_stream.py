@@ -278,6 +278,8 @@ class DialRace:
         self._pending: dict[Slot, float] = {}
         self._winner_s: float | None = None
         self._error: Exception | None = None
+        #: an endpoint refused: not all errors are this machine's own
+        self._refused = False
         self._failed = anyio.Event()
 
     async def run(self, timeout_s: float) -> tuple[Slot, Any]:
@@ -292,7 +294,8 @@ class DialRace:
                 return self._won
             if self._pending or self._error is None:
                 raise core.ConnectTimeout("timed out")
-            self._attempt.nobody = not self._attempt.local_fault
+            self._attempt.local_fault = not self._refused
+            self._attempt.nobody = self._refused
             raise self._error
         except BaseException:
             if self._won is not None:
@@ -326,6 +329,12 @@ class DialRace:
     async def _dial(self, slot: Slot, timeout_s: float, group: Any) -> None:
         core, endpoint = self._library.core, slot.endpoint
         self._attempt.dialled += 1
+        local = _dial.other_family(slot, self._local_address)
+        if local is not None:
+            error = self._library.core_error("ConnectError", local)
+            error.__cause__ = local
+            self._fail(slot, error)
+            return
         try:
             stream = await self._network.connect_tcp(
                 endpoint.address,
@@ -337,7 +346,7 @@ class DialRace:
         except core.ConnectTimeout:
             return
         except core.ConnectError as exc:
-            self._refused(slot, exc)
+            self._fail(slot, exc)
             return
         since_s = self._pending.pop(slot)
         if self._won is not None:
@@ -348,13 +357,12 @@ class DialRace:
         self._failed.set()
         group.cancel_scope.cancel()
 
-    def _refused(self, slot: Slot, exc: Exception) -> None:
+    def _fail(self, slot: Slot, exc: Exception) -> None:
         del self._pending[slot]
         self._error = exc
         cause = exc.__cause__ or exc
         inner = getattr(cause, "__cause__", None) or cause
-        if _dial.is_local(cause) or _dial.is_local(inner):
-            self._attempt.local_fault = True
-        else:
+        if not (_dial.is_local(cause) or _dial.is_local(inner)):
+            self._refused = True
             _dial.refused(self._attempt, slot, exc)
         self._failed.set()

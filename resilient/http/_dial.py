@@ -8,9 +8,12 @@ then it is known to be dead.
 from __future__ import annotations
 
 import errno
+import os
+import socket
 from collections.abc import Mapping
 from math import inf
 
+from ..core.hosts import literal_address
 from ..core.upstream_events import Lost, Trouble
 from ._attempt import STAGGER_S, Attempt, clock, draw
 from ._slot import Slot
@@ -24,6 +27,11 @@ LOCAL = frozenset(
         errno.ENOMEM,
         errno.EADDRNOTAVAIL,
         errno.EADDRINUSE,
+        errno.EAFNOSUPPORT,
+        errno.ENOPROTOOPT,
+        errno.EOPNOTSUPP,
+        errno.EINVAL,
+        errno.ENODEV,
     }
 )
 
@@ -60,7 +68,18 @@ class Course:
 
 
 def is_local(exc: BaseException) -> bool:
-    return isinstance(exc, OSError) and exc.errno in LOCAL
+    """Addresses are dialled, no names, so what getaddrinfo refuses is the caller's own
+    `local_address`."""
+    return isinstance(exc, OSError) and (exc.errno in LOCAL or isinstance(exc, socket.gaierror))
+
+
+def other_family(slot: Slot, local_address: str | None) -> OSError | None:
+    """Why nothing can be dialled there from the address that the caller chose, if so."""
+    own = literal_address(local_address or "")
+    if own is None or (":" in own) is (":" in slot.endpoint.address):
+        return None
+    text = f"{os.strerror(errno.EAFNOSUPPORT)}: from {own} to {slot.endpoint.address}"
+    return OSError(errno.EAFNOSUPPORT, text)
 
 
 def refused(attempt: Attempt, slot: Slot, exc: BaseException) -> None:

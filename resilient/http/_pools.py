@@ -100,6 +100,7 @@ def _pool_type(library: Library, blocking: bool) -> type:
     return known
 
 
+# long: a class over whichever base the library has
 def _connection_type(library: Library, blocking: bool) -> type:
     base = library.core.HTTPConnection if blocking else library.core.AsyncHTTPConnection
 

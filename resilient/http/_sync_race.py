@@ -18,13 +18,15 @@ from ._attempt import Attempt, Elsewhere, OuterReady, Superseded, clock
 def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float) -> bytes:
     """Bytes.  Core's ReadTimeout at the deadline, when the user's own timeout is over, or when
     the endpoint is proved dead."""
+    looked = False
     while True:
         now = clock()
         until_s = min(user_until_s, attempt.until_s())
-        if now >= until_s:
+        if now >= until_s and looked:  # what is there already is had even where nothing may wait
             raise stream.library.core_error("ReadTimeout", TimeoutError("timed out"))
         stop_s = min(until_s, attempt.look_at, attempt.hedge_at)
         data: bytes | None
+        looked = True
         if attempt.outer:
             data = _receive_beside(stream, attempt, max_bytes, stop_s)
         else:

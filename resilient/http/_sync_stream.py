@@ -4,6 +4,7 @@ The core library connects by the URL's name and calls `connect_tcp`; what is dia
 endpoint's address.  TLS is started with the URL's name by the core library as ever.
 """
 
+# long: a socket, from its dial to its end
 from __future__ import annotations
 
 import errno
@@ -265,7 +266,6 @@ class SyncBackend:
             except TimeoutError as exc:
                 raise self._library.core_error("ConnectTimeout", exc) from exc
             except OSError as exc:
-                attempt.local_fault = _dial.is_local(exc)
                 attempt.nobody = not attempt.local_fault
                 raise self._library.core_error("ConnectError", exc) from exc
             if slot is not attempt.slot:
@@ -310,7 +310,8 @@ class DialRace:
         self._pending: dict[int, tuple[Slot, socket.socket, float]] = {}
         self._winner_s: float | None = None
         self._error: OSError | None = None
-        self._failed = False
+        # `_refused`: by an endpoint, so that not all errors are this machine's own
+        self._failed = self._refused = False
 
     def run(self, until_s: float) -> tuple[Slot, socket.socket]:
         """The endpoint that took the connection, and the socket.  OSError: none did;
@@ -329,6 +330,7 @@ class DialRace:
                     self._start(slot, now)
                 if not self._pending:
                     if not partial or now >= until_s or self._attempt.outer:
+                        self._attempt.local_fault = bool(self._error) and not self._refused
                         raise self._error or ConnectionError("no endpoint")
                     with suppress(TimeoutError):  # the other family may still come
                         origin.news(seen).result(_dial.finite(until_s - now))
@@ -352,8 +354,8 @@ class DialRace:
         self._attempt.dialled += 1
         try:
             sock = _begin(slot, self._local_address, self._options)
-        except OSError as exc:
-            self._fail(slot, exc)
+        except OSError as exc:  # nobody was asked yet
+            self._error = exc
             return
         sock.setblocking(False)
         code = sock.connect_ex(_socket_address(slot))
@@ -366,6 +368,7 @@ class DialRace:
     def _fail(self, slot: Slot, error: OSError) -> None:
         self._error = error
         if not _dial.is_local(error):
+            self._refused = True
             _dial.refused(self._attempt, slot, error)
 
     def _wait(self, until_s: float) -> tuple[Slot, socket.socket] | None:

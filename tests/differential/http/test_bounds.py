@@ -16,6 +16,8 @@ import httpx2
 import pytest
 from side_by_side import Asked, Names, Pair, Reply, Server, connected
 
+import resilient.http
+import resilient.http.httpx
 from resilient import Settings
 
 Serve = Callable[..., list[Server]]
@@ -178,3 +180,31 @@ def test_no_connection_at_all_may_be_opened(pair: Pair, serve: Serve, url: str) 
     limits = httpx2.Limits(max_connections=0)
     plain, ours = pair.each(lambda c: c.get(f"{url}/x"), limits=limits, timeout=0.1)
     assert plain.text == ours.text == "PoolTimeout"
+
+
+@pytest.mark.parametrize("library", ["httpx2", "httpx"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"local_address": "::1"},
+        {"local_address": "192.0.2.1"},
+        {"socket_options": [(99, 99, 99)]},
+    ],
+)
+def test_what_this_machine_refuses_is_told_at_once(
+    pair: Pair, serve: Serve, url: str, library: str, options: dict[str, Any]
+) -> None:
+    """It says nothing of the endpoints, and waiting for others won't help."""
+    if "socket_options" in options and not pair.blocking:
+        pytest.skip("the core library connects first and leaves that connection open")
+    servers = serve(2, lambda one: (200, {}, b"ok"))
+    pair.library = library
+    home: Any = resilient.http if library == "httpx2" else resilient.http.httpx
+    kind = home.Transport if pair.blocking else home.AsyncTransport
+    transport = kind(**options, settings=pair.settings)
+    seen = pair.one(lambda c: c.get(f"{url}/x"), True, transport=transport, timeout=5)
+    assert seen.text == "ConnectError"
+    assert seen.took_s < 2
+    good = pair.one(lambda c: c.get(f"{url}/x"), True)
+    assert (good.text, good.result.extensions["resilient"]["attempts"]) == ("200 ok", 1)
+    assert sum(len(server.asked) for server in servers) == 1
