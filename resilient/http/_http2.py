@@ -7,6 +7,7 @@ What is different here:
 - A stream that waits times out by its own clock, whoever of them is reading just now.
 - What is cancelled while it sets the connection up, or while frames are written for it, leaves
   the connection whole: half of a frame, or a missing one, would end all streams.
+- An upload ends when its stream is refused, reset, or answered in full (413, say).
 - After GOAWAY the streams that the server still answers get their answers.  Those above its last
   one were provably not processed, and so was a refused one: `unprocessed` says so.
 
@@ -43,6 +44,10 @@ _PING_ACK = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00" + bytes(8)
 
 class Unprocessed(Exception):
     """The server said that it hasn't looked at this request."""
+
+
+class Answered(Exception):
+    """An upload isn't wanted any more: its answer is there.  Never leaves this module."""
 
 
 def unprocessed(exc: BaseException) -> bool:
@@ -201,12 +206,28 @@ class _Shared:
     def _await(self, request: Any, stream_id: int, phase: str) -> None:
         """This stream begins to wait: note until when."""
         timeout = (request.extensions.get("timeout") or {}).get(phase)
-        request.waits = (stream_id, inf if timeout is None else clock() + timeout)
+        request.waits = (stream_id, inf if timeout is None else clock() + timeout, phase)
+
+    def _uploads(self, stream_id: int) -> None:
+        """Raises when no more of this stream's body is to be sent."""
+        seen = {type(event).__name__: event for event in self._events.get(stream_id, ())}
+        reset = seen.get("StreamReset")
+        if "ResponseReceived" in seen and (reset or "StreamEnded" in seen):
+            raise Answered
+        if reset is not None:
+            raise self._library.core.RemoteProtocolError(reset)
+
+    def _closed_by_server(self, exc: Exception, stream_id: int) -> None:
+        """The h2 library refused to send on a stream: raises why, if the server ended it."""
+        if type(exc).__name__ == "StreamClosedError":
+            self._uploads(stream_id)
 
     def _turn(self, request: Any) -> float:
         """Until when this stream is to wait.  Sets how long it may read now; raises when its
         time is over."""
-        stream_id, until_s = getattr(request, "waits", (None, inf))
+        stream_id, until_s, phase = getattr(request, "waits", (None, inf, ""))
+        if phase == "write" and stream_id is not None:
+            self._uploads(stream_id)
         wire = self._network_stream
         last = wire.frames.last
         if stream_id is not None and last is not None and stream_id > last:
@@ -298,7 +319,18 @@ def _blocking_type(library: Library, base: Any) -> type:
             self._await(request, stream_id, "read")
             return super()._receive_stream_event(request, stream_id)
 
+        def _send_request_body(self, request: Any, stream_id: int) -> None:
+            try:
+                super()._send_request_body(request, stream_id)
+            except Answered:
+                pass
+            except Exception as exc:
+                with suppress(Answered):
+                    self._closed_by_server(exc, stream_id)
+                    raise
+
         def _wait_for_outgoing_flow(self, request: Any, stream_id: int) -> Any:
+            self._uploads(stream_id)
             self._await(request, stream_id, "write")
             try:
                 return super()._wait_for_outgoing_flow(request, stream_id)
@@ -367,7 +399,18 @@ def _async_type(library: Library, base: Any) -> type:
             self._await(request, stream_id, "read")
             return await super()._receive_stream_event(request, stream_id)
 
+        async def _send_request_body(self, request: Any, stream_id: int) -> None:
+            try:
+                await super()._send_request_body(request, stream_id)
+            except Answered:
+                pass
+            except Exception as exc:
+                with suppress(Answered):
+                    self._closed_by_server(exc, stream_id)
+                    raise
+
         async def _wait_for_outgoing_flow(self, request: Any, stream_id: int) -> Any:
+            self._uploads(stream_id)
             self._await(request, stream_id, "write")
             try:
                 return await super()._wait_for_outgoing_flow(request, stream_id)

@@ -7,6 +7,8 @@
 /above             GOAWAY that doesn't include this stream, then nothing; 200 the next time
 /early?s=0.5       103 at once, 200 after that long
 /big?n=1000000     so many bytes
+/refuse-early      REFUSED_STREAM for the first one, as soon as its head is there
+/early-answer      413 as soon as its head is there; nothing of the body is taken
 /bye               200, then the end of the connection, without a word
 """
 
@@ -97,14 +99,26 @@ class Connection:
 
     def _note(self, event: object) -> None:
         if isinstance(event, h2.events.RequestReceived):
-            self._paths[event.stream_id] = dict(event.headers)[b":path"].decode()
+            path = self._paths[event.stream_id] = dict(event.headers)[b":path"].decode()
+            if path in {"/refuse-early", "/early-answer"}:
+                self._answer_early(event.stream_id, path)
         elif isinstance(event, h2.events.DataReceived):
+            if self._paths[event.stream_id] == "/early-answer":
+                return
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             self._server.cancelled.append(self._paths[event.stream_id])
         elif isinstance(event, h2.events.StreamEnded):
             task = asyncio.ensure_future(self._answer(event.stream_id))
             self._tasks.add(task)
+
+    def _answer_early(self, stream: int, path: str) -> None:
+        if path == "/early-answer":
+            self._h2.send_headers(stream, [(":status", "413")])
+            self._h2.send_data(stream, b"big", end_stream=True)
+        elif path not in self._server.seen:
+            self._server.seen.append(path)
+            self._h2.reset_stream(stream, h2.errors.ErrorCodes.REFUSED_STREAM)
 
     async def _answer(self, stream: int) -> None:
         parts = urlsplit(self._paths[stream])

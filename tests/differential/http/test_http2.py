@@ -213,6 +213,37 @@ def test_what_was_provably_not_processed_is_sent_again(
     assert servers[0].seen.count(path) == 2  # as this server counts, which processed one
 
 
+def test_an_upload_ends_when_it_is_refused(pair: Pair, serve: Serve2, url: str) -> None:
+    """It is more than the server takes without reading."""
+    (server,) = serve(1)
+    body = bytes(400_000)
+    seen = pair.one(lambda c: c.post(f"{url}/refuse-early", content=body), True, **OPTIONS)
+    assert seen.text.startswith("200"), seen.result
+    assert seen.took_s < 3
+    assert server.seen.count("/refuse-early") == 2
+
+
+def test_an_upload_ends_when_it_is_answered(pair: Pair, serve: Serve2, url: str) -> None:
+    """Nothing of its body is taken."""
+    (server,) = serve(1)
+    body = bytes(400_000)
+
+    def run(client: Any) -> Any:
+        first = client.post(f"{url}/early-answer", content=body)
+        assert client.get(f"{url}/x").status_code == 200
+        return first
+
+    async def run_async(client: Any) -> Any:
+        first = await client.post(f"{url}/early-answer", content=body)
+        assert (await client.get(f"{url}/x")).status_code == 200
+        return first
+
+    seen = pair.one(run if pair.blocking else run_async, True, **OPTIONS)
+    assert seen.text == "413 big", seen.result
+    assert seen.took_s < 3
+    assert server.connections == 1
+
+
 def test_a_server_that_goes_away_answers_what_it_took(pair: Pair, serve: Serve2, url: str) -> None:
     (server,) = serve(1)
     asks = [get(url, "/slow?s=0.5"), get(url, "/last"), get(url, "/x")]
