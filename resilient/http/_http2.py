@@ -5,6 +5,8 @@ What is different here:
 - A stream's read timeout, cancellation or early close ends that stream: it is reset, what came
   for it is acknowledged, and the connection serves the others.
 - A stream that waits times out by its own clock, whoever of them is reading just now.
+- A connection on which a stream timed out, and that was silent all the while, gets no new ones
+  until something is heard of it: it may lead to nobody.
 - What is cancelled while it sets the connection up, or while frames are written for it, leaves
   the connection whole: half of a frame, or a missing one, would end all streams.
 - An upload ends when its stream is refused, reset, or answered in full (413, say).
@@ -31,6 +33,8 @@ from ._readable import Writable
 
 #: how long one stream reads before others of its connection may look at their clocks, in seconds
 TURN_S = 0.05
+#: so long nothing came while somebody waited, until a timeout speaks against the connection
+SILENT_S = 1.0
 #: how long telling the server that a stream is over may take, in seconds
 FAREWELL_S = 0.5
 _REFUSED_STREAM = 7
@@ -110,13 +114,18 @@ class Frames:
 
 class _Wire:
     """The connection's stream, without GOAWAY.  `until_s`: when the next read must end.
-    `torn`: a part of what was to be written is lost."""
+    `torn`: a part of what was to be written is lost.  `asked_at`: since when somebody waits
+    for something to come; None since it came.  `doubted`: see `_doubt`."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.frames = Frames()
         self.until_s = inf
-        self.torn = False
+        self.torn = self.doubted = False
+        self.asked_at: float | None = None
+
+    def heard(self) -> None:
+        self.asked_at, self.doubted = None, False
 
     def get_extra_info(self, info: str) -> Any:
         return self.stream.get_extra_info(info)
@@ -129,6 +138,7 @@ class _BlockingWire(_Wire):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             data: bytes = self.stream.receive(max_bytes, self.left_s())
+            self.heard()
             passed = self.frames.feed(data)
             if passed or not data:
                 return passed
@@ -157,6 +167,7 @@ class _AsyncWire(_Wire):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             data: bytes = await self.stream.receive(max_bytes, self.left_s())
+            self.heard()
             passed = self.frames.feed(data)
             if passed or not data:
                 return passed
@@ -206,7 +217,16 @@ class _Shared:
     def _await(self, request: Any, stream_id: int, phase: str) -> None:
         """This stream begins to wait: note until when."""
         timeout = (request.extensions.get("timeout") or {}).get(phase)
-        request.waits = (stream_id, inf if timeout is None else clock() + timeout, phase)
+        now, wire = clock(), self._network_stream
+        request.waits = (stream_id, inf if timeout is None else now + timeout, phase)
+        if wire.asked_at is None:
+            wire.asked_at = now
+
+    def _doubt(self) -> None:
+        """A stream timed out.  Was the connection silent all the while?"""
+        wire = self._network_stream
+        if wire.asked_at is not None and clock() - wire.asked_at >= SILENT_S:
+            wire.doubted = True
 
     def _uploads(self, stream_id: int) -> None:
         """Raises when no more of this stream's body is to be sent."""
@@ -241,6 +261,7 @@ class _Shared:
             until_s = min(until_s, attempt.until_s())
             wire.until_s = min(until_s, attempt.look_at)
         if now >= until_s:
+            self._doubt()
             raise self._library.core.ReadTimeout("timed out")
         if len(self._events) > 1:
             wire.until_s = min(wire.until_s, now + TURN_S)
@@ -267,6 +288,8 @@ class _Shared:
         with suppress(Exception):  # h2's, when the stream is closed by now
             if unread:
                 self._h2_state.acknowledge_received_data(unread, stream_id)
+            if self._network_stream.doubted:
+                self._h2_state.ping(bytes(8))  # whose answer lifts the doubt
             if stream is not None and not stream.closed:
                 self._h2_state.reset_stream(stream_id, _CANCEL)
                 return True
@@ -274,7 +297,9 @@ class _Shared:
 
     def is_available(self) -> bool:
         wire = self._network_stream
-        if wire.frames.last is not None or wire.torn or wire.get_extra_info("is_stale"):
+        if wire.frames.last is not None or wire.torn or wire.doubted:
+            return False
+        if wire.get_extra_info("is_stale"):
             return False
         return bool(super().is_available())  # type: ignore[misc]
 
@@ -284,7 +309,10 @@ class _Shared:
         wire = self._network_stream
         # A server that ended an idle connection said so, but nobody was reading.
         return self.is_idle() and (  # type: ignore[attr-defined]
-            wire.frames.last is not None or bool(wire.get_extra_info("is_over"))
+            wire.frames.last is not None
+            or wire.torn
+            or wire.doubted
+            or bool(wire.get_extra_info("is_over"))
         )
 
 
@@ -344,6 +372,7 @@ def _blocking_type(library: Library, base: Any) -> type:
             except core.ReadTimeout as exc:
                 self._forgive(exc)
                 if clock() >= until_s:
+                    self._doubt()
                     raise
                 self._shy = len(self._events) > 1
                 return []
@@ -424,6 +453,7 @@ def _async_type(library: Library, base: Any) -> type:
             except core.ReadTimeout as exc:
                 self._forgive(exc)
                 if clock() >= until_s:
+                    self._doubt()
                     raise
                 return []
 

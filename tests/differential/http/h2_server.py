@@ -38,6 +38,7 @@ class H2Server:
         self.cancelled: list[str] = []
         self.connections = 0
         self.mute = False  # says nothing any more, to anybody
+        self.lost = False  # once: says nothing to those who are connected by then
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
@@ -64,6 +65,7 @@ class H2Server:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.lost = False
         await Connection(self, reader, writer).run()
 
 
@@ -75,13 +77,14 @@ class Connection:
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         self._paths: dict[int, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
 
     async def run(self) -> None:
         self._h2.initiate_connection()
         self._flush()
         try:
             while data := await self._reader.read(65536):
-                if self._server.mute:
+                if self._server.mute or self._lost():
                     continue
                 for event in self._h2.receive_data(data):
                     self._note(event)
@@ -92,6 +95,10 @@ class Connection:
             for task in self._tasks:
                 task.cancel()
             self._writer.close()
+
+    def _lost(self) -> bool:
+        self._gone = self._gone or self._server.lost
+        return self._gone
 
     def _flush(self) -> None:
         if not self._server.mute:

@@ -109,6 +109,32 @@ def test_a_streams_timeout_is_its_own(pair: Pair, serve: Serve2, url: str) -> No
     assert server.cancelled == ["/slow?s=2"]
 
 
+def test_a_connection_that_leads_to_nobody_is_left(pair: Pair, serve: Serve2, url: str) -> None:
+    """As with the plain client, one request at most times out on it."""
+    (server,) = serve(1)
+
+    def lose() -> None:
+        server.lost = True  # what is connected now is never answered any more
+
+    def run(client: Any) -> Any:
+        client.get(f"{url}/x")
+        lose()
+        with pytest.raises(httpx2.ReadTimeout if pair.library == "httpx2" else httpx.ReadTimeout):
+            client.get(f"{url}/x", timeout=1.2)
+        return client.get(f"{url}/x", timeout=1.2)
+
+    async def run_async(client: Any) -> Any:
+        await client.get(f"{url}/x")
+        lose()
+        with pytest.raises(httpx2.ReadTimeout if pair.library == "httpx2" else httpx.ReadTimeout):
+            await client.get(f"{url}/x", timeout=1.2)
+        return await client.get(f"{url}/x", timeout=1.2)
+
+    seen = pair.one(run if pair.blocking else run_async, True, **OPTIONS)
+    assert seen.text.startswith("200"), seen.result
+    assert server.connections == 2
+
+
 def test_a_cancelled_stream_leaves_its_siblings_alone(serve: Serve2, url: str) -> None:
     (server,) = serve(1)
     pair = Pair(blocking=False)
