@@ -15,8 +15,9 @@ import gc
 import importlib
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from .cells import Cell
@@ -35,6 +36,9 @@ TIMES = (
 #: calls before anything is counted: statements are prepared at their fifth, and the interpreter
 #: has settled on how it does things (of calls that take long, fewer)
 WARM, WARM_LONG = 20, 8
+#: then workers have so long, in seconds, for what they were told meanwhile, and all of it once
+#: more: under callgrind they hardly get to run beside the thread that calls
+SETTLE_S = 0.3
 
 
 class Marks:
@@ -61,6 +65,9 @@ def slowed() -> None:
             setattr(found, name, getattr(found, name) * SLOWER)
         except (ImportError, AttributeError):  # another version
             continue
+    with suppress(ImportError):
+        catalogue: Any = importlib.import_module("resilient.postgres.replay.catalogue")
+        catalogue.BRIEFLY = catalogue.BRIEFLY.replace(b"100ms", b"5s")
 
 
 def pool_of(side: str, conninfo: str, cell: Cell) -> Any:
@@ -182,8 +189,10 @@ def by_threads(side: str, conninfo: str, cells: list[Cell], mark: Marks) -> None
 
 
 def counted(cell: Cell, call: Callable[[], Any], mark: Marks) -> None:
-    for _ in range(WARM if cell.rows == 1 else WARM_LONG):
-        call()
+    for _ in range(2):
+        for _ in range(WARM if cell.rows == 1 else WARM_LONG):
+            call()
+        time.sleep(SETTLE_S)
     count = cell.repeats
     gc.collect()
     mark.begin()
@@ -268,8 +277,10 @@ async def by_tasks(side: str, conninfo: str, cells: list[Cell], mark: Marks) -> 
 
 
 async def counted_async(cell: Cell, call: Callable[[], Awaitable[Any]], mark: Marks) -> None:
-    for _ in range(WARM if cell.rows == 1 else WARM_LONG):
-        await call()
+    for _ in range(2):
+        for _ in range(WARM if cell.rows == 1 else WARM_LONG):
+            await call()
+        await asyncio.sleep(SETTLE_S)
     count = cell.repeats
     gc.collect()
     mark.begin()
