@@ -11,7 +11,6 @@ import re
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg.generators import execute
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Incarnation
@@ -19,7 +18,9 @@ from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import explained
 from ..replay.catalogue import Asked, only_reading
+from ..replay.replayer import Detour
 from ..replay.statements import traits
+from ..session.answers import answered
 from ..session.host import Gen
 from ..session.wire import ended
 from . import ledger
@@ -71,35 +72,51 @@ class Committer:
         self.tokenless = False
         self.rode = False
 
-    def commit(self) -> Gen:
-        """COMMIT of a recorded transaction; returns once it is durable, or raises."""
-        journal, judge = self.journal, self.judge
+    def commit_whole(self) -> Gen:
+        """`commit`, for who waits on this very generator (see `Judge.whole`)."""
+        gen = self.commit()
+        judge, journal = self.judge, self.journal
+        judge.parts = False
+        asks = journal.blind and journal.written is None
+        judge.whole = None if asks or self.mode != "lsn" else gen
+        return gen
+
+    # long: every block passes here, and a call costs a fifth of a microsecond
+    def commit(self, failed: tuple[e.Error, bool] | None = None) -> Gen:
+        """COMMIT of a recorded transaction; returns once it is durable, or raises.  `failed`: it
+        has, by this, and whether it had been sent."""
+        journal, wire, judge = self.journal, self.wire, self.judge
+        parts, judge.parts = judge.parts, False
         result = None
         while True:
+            if failed is not None:
+                again, failed = self._fails(*failed), None
+                if not (yield from again):
+                    break
             sent = False
             try:
                 if not journal.fresh:
-                    self.wire.hear_end()
+                    wire.hear_end()
                 if journal.blind and journal.written is None and self.resolver.marks:
                     yield from self._ask_rider()
-                self._announce()
+                # From here on its answer is waited for, unless it can't count.
+                wire.committing = True
+                link = wire.link
+                cut = link is not None and link.condemned and link.aborted
+                if cut or wire.pgconn.status == _BAD:
+                    wire.committing = False
+                    raise self._cut()
                 sent = True
                 result = yield from self._send()
             except ledger.Refused as refused:
                 yield from self._without_token(refused)
                 continue
             except e.Error as failure:
-                exc = judge.heard(failure)
-                if judge.surfaces(exc, Sent.COMMIT if sent else Sent.BLOCK):
-                    judge.give_up()
-                    if not journal.failed:
-                        journal.reset()  # the server refused it: the application's own
-                    raise exc from None
-                if not sent:
-                    if not (yield from self.replayer.recover(exc, Sent.BLOCK)):
-                        raise exc from None
-                elif (yield from self.resolver.lost(exc)):
-                    break
+                failed = failure, sent
+                if parts and not judge.stopped:
+                    rest = self.commit(failed)
+                    failed = None  # a failure whose own frame holds it stays for long
+                    return Detour(rest=rest)
                 continue
             break
         self.tokenless = False
@@ -110,6 +127,21 @@ class Committer:
         if asked and not judge.pool.look_up(asked) and self.told:
             yield from self._look_up(asked[0])
         return result
+
+    def _fails(self, failure: e.Error, sent: bool) -> Gen:
+        """What is to be done about it.  False: it is committed; True: not yet."""
+        judge = self.judge
+        exc = judge.heard(failure)
+        if judge.surfaces(exc, Sent.COMMIT if sent else Sent.BLOCK):
+            judge.give_up()
+            if not self.journal.failed:
+                self.journal.reset()  # the server refused it: the application's own
+            raise exc from None
+        if sent:
+            return not (yield from self.resolver.lost(exc))
+        if not (yield from self.replayer.recover(exc, Sent.BLOCK)):
+            raise exc from None
+        return True
 
     def commit_unrecorded(self) -> Gen:
         """COMMIT of what nobody has recorded: done, refused, or unknown."""
@@ -163,7 +195,7 @@ class Committer:
         if pgconn.status == _BAD and (self.host.closed or not self.judge.recording):
             raise e.OperationalError("the connection is closed")
         pgconn.send_query(b"COMMIT")
-        return self._first((yield from execute(pgconn)))
+        return self._first((yield from answered(pgconn)))
 
     def _first(self, results: list[PGresult]) -> PGresult:
         """The answer to COMMIT."""
@@ -174,24 +206,18 @@ class Committer:
             raise self.wire.error(first)
         return first
 
-    def _announce(self) -> None:
-        """From here on a COMMIT is under way: its answer is waited for, unless it can't count.  A
-        session that was lost or cut before takes none."""
-        wire = self.wire
-        wire.committing = True
-        link = wire.link
+    def _cut(self) -> e.OperationalError:
+        """A session that was lost or cut before takes no COMMIT."""
+        link = self.wire.link
         if link is not None and link.aborted:
-            wire.committing = False
-            raise e.OperationalError(f"not committed there: {link.condemned}")
-        if wire.pgconn.status == _BAD:
-            wire.committing = False
-            raise e.OperationalError("the connection was lost before COMMIT")
+            return e.OperationalError(f"not committed there: {link.condemned}")
+        return e.OperationalError("the connection was lost before COMMIT")
 
     def _send(self) -> Gen:
         """COMMIT, and its answer, which counts."""
         wire, resolver, written = self.wire, self.resolver, self.journal.written
         pgconn = wire.pgconn
-        if pgconn.transaction_status != _INTRANS:
+        if written is not None and pgconn.transaction_status != _INTRANS:
             written = None
         wire.sync_rep_warned = self.told = False
         resolver.token = b""
@@ -205,10 +231,12 @@ class Committer:
                 result = ledger.told(wire, answers)
             else:  # as `_answer`
                 pgconn.send_query(b"COMMIT")
-                result = self._first((yield from execute(pgconn)))
+                results = yield from answered(pgconn)
+                result = self._first(results)
         finally:
             wire.committing = False
-        if (link := wire.link) is not None and link.aborted and (why := self._void()):
+        link = wire.link
+        if link is not None and link.condemned and link.aborted and (why := self._void()):
             raise e.OperationalError(why)
         if wire.sync_rep_warned:
             raise self.judge.unconfirmed()

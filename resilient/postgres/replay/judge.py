@@ -32,7 +32,11 @@ class Judge:
     `run`.  `obeyed`: the failure by which somebody has stopped this session alone.
     `locked_out`: a new session was refused where the last one was ended.  `dealt`: the
     failure under way is one of a recorded statement, and was dealt with.  `driven`: who waits takes
-    detours, see `replayer`.
+    detours, see `replayer`.  `whole`: the generator of the statement that was begun last, where it
+    can do without any as long as nothing fails; whoever waits on that very one may set `parts`, and
+    gives it to psycopg's loop as it is: at a failure it ends, with another to be gone on with.  It
+    takes `parts` for itself as it begins, so that nothing else ever does so.  `stopped`: nobody
+    would go on with it any more.
     """
 
     __slots__ = (
@@ -43,9 +47,12 @@ class Judge:
         "journal",
         "locked_out",
         "obeyed",
+        "parts",
         "recording",
         "session",
+        "stopped",
         "struck",
+        "whole",
         "wire",
     )
 
@@ -61,12 +68,18 @@ class Judge:
         self.locked_out = False
         self.dealt = False
         self.driven = False
+        self.parts = self.stopped = False
+        self.whole: object = None
 
     @property
     def pool(self) -> PoolSide:
         """The pool that it was checked out of."""
         assert self.core is not None
         return self.core
+
+    def stop(self) -> None:
+        """Whoever waits on it stops."""
+        self.parts, self.stopped = False, True
 
     # -- what to do about it
 

@@ -7,16 +7,17 @@ the statement's part is what psycopg sends outside of a pipeline.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg.generators import execute, fetch_many
 from psycopg.pq.abc import PGresult
 
 from .._psycopg import PostgresClientQuery, PostgresQuery, Prepare
 from ..commit.committer import Committer
 from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
+from ..session.answers import answer_all
 from ..session.host import Gen
 from .journal import Entry
 
@@ -34,6 +35,7 @@ _COMMAND = pq.ExecStatus.COMMAND_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
 _DONE = frozenset((_COMMAND, _TUPLES))
 _SYNC = pq.ExecStatus.PIPELINE_SYNC
+_YES, _NO, _SHOULD = Prepare.YES, Prepare.NO, Prepare.SHOULD
 
 
 class Sender:
@@ -81,10 +83,16 @@ class Sender:
             if begin:
                 pgconn.send_query_params(begin, None)
             before = 1 if begin else 0
-            if prep is Prepare.NO:
-                entry.send_params(pgconn)
+            if prep is None or prep is _NO:
+                pgconn.send_query_params(
+                    query,
+                    entry.params,
+                    param_types=entry.types,
+                    param_formats=entry.formats,
+                    result_format=entry.fmt,
+                )
             else:
-                if prep is Prepare.SHOULD:
+                if prep is _SHOULD:
                     pgconn.send_prepare(name, query, param_types=entry.types)
                     before += 1
                 pgconn.send_query_prepared(
@@ -100,41 +108,36 @@ class Sender:
             yield from self._leave()
             raise
         answers: list[list[PGresult]] = []
-        error = spoilt = None
         try:
-            results = yield from execute(pgconn)
-            while results and (status := results[0].status) != _SYNC:
-                if status == _FATAL:
-                    if len(answers) <= before:
-                        error = error or results[0]
-                    else:
-                        spoilt = results[0]
-                answers.append(results)
-                results = yield from fetch_many(pgconn)
+            yield from answer_all(pgconn, answers)
             pgconn.exit_pipeline_mode()  # an error where the session is gone
         except e.OperationalError:
             # What stands behind the statement's own answer says nothing about it.
-            if (error is None and spoilt is None) or len(answers) <= before:
+            if len(answers) <= before or not any(map(_failed, answers)):
                 wire.unbegun = bool(begin) and not answers
                 raise
         results = answers[before]
+        spoilt = None
         if rider:
             whole = not prepares and len(answers) == before + 2
             if whole and (answer := answers[-1][0]).status == _TUPLES:
                 self.committer.read_rider(answer)
             else:
                 self._heard_rider(answers[before + 1 :], prepares, query)
-        if prep is not Prepare.YES:
+                spoilt = next(filter(_failed, reversed(answers[before + 1 :])), None)
+        if prep is not None and prep is not _YES:
             self.host.prepared(entry, prep, name, results)
-        if error is not None:
-            wire.unbegun = bool(begin) and error is answers[0][0]
-            raise wire.error(error)
+        # One that is done says that what was sent before it is.
         if len(results) != 1 or results[0].status not in _DONE:
+            failed = next(filter(_failed, answers[: before + 1]), None)
+            if failed is not None:
+                wire.unbegun = bool(begin) and failed is answers[0]
+                raise wire.error(failed[0])
             cur._check_results(results)
         cur._set_results(results)
         if spoilt is not None and pgconn.status != _BAD:
             # Ours has failed behind it, and with it the transaction: nobody's business.
-            self.spoilt = wire.error(spoilt)
+            self.spoilt = wire.error(spoilt[0])
 
     def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes, query: bytes) -> None:
         if prepares and answers and answers[0][0].status == _COMMAND:
@@ -171,8 +174,17 @@ class Sender:
         return wire.send_own(query, text, named=self.committer.named, kind=RIDER_NAME)
 
 
+def _failed(results: list[PGresult]) -> bool:
+    return results[0].status == _FATAL
+
+
 def tagged(rider: bytes, query: bytes) -> bytes:
     """Ours, with the caller's statement before it for who looks at sessions."""
-    text = query[:TAG_BYTES].decode("ascii", "replace").replace("\ufffd", "?")
+    return _tagged(rider, query[:TAG_BYTES])
+
+
+@lru_cache(maxsize=512)
+def _tagged(rider: bytes, shown: bytes) -> bytes:
+    text = shown.decode("ascii", "replace").replace("\ufffd", "?")
     text = text.replace("/*", "/ *").replace("*/", "* /").replace("\0", "")
     return b"/* %s */ %s" % (text.encode(), rider)

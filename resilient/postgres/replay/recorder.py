@@ -33,6 +33,7 @@ from ..session.wire import ended
 from .catalogue import Asked
 from .journal import Entry, kept
 from .message import FLUSH_ASK_S, Sender
+from .replayer import Detour
 from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
@@ -41,6 +42,9 @@ _UNKNOWN = pq.TransactionStatus.UNKNOWN
 _FATAL = pq.ExecStatus.FATAL_ERROR
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
+#: a statement that failed: by what, with which BEGIN, in which status, as what it is recorded, and
+#: whether that BEGIN is ours
+Failed = tuple[e.Error, bytes, int, Entry | None, bool]
 STEPS = (b"BEGIN", b"SAVEPOINT ", b"RELEASE ", b"ROLLBACK TO ")
 
 
@@ -140,7 +144,7 @@ class Recorder:
         begins = command.startswith(b"BEGIN")
         while True:
             try:
-                if begins:
+                if begins and self.replayer.unmet:
                     yield from self.replayer.meet()
                 result = yield from self.host.command(command)
                 break
@@ -149,7 +153,10 @@ class Recorder:
                 sent = Sent.NOTHING if begins else Sent.BLOCK
                 if not (yield from self.replayer.recover(exc, sent)):
                     raise exc from None
-        self.journal.command(command)
+        if begins and not self.journal.hazard:
+            self.journal.begins(begun_by(command))
+        else:
+            self.journal.command(command)
         return result
 
     # -- statements that psycopg sends by itself
@@ -182,14 +189,12 @@ class Recorder:
         if begin:
             yield from self.step(begin)
 
-    # long: every statement passes here, and a call costs a fifth of a microsecond
-    def perform(  # noqa: PLR0912, PLR0915
+    def perform(
         self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
     ) -> Gen:
         """psycopg's `_execute_gen`: one statement, until it is answered or must fail."""
         if cur._closed:
             raise e.InterfaceError("the cursor is closed")
-        journal, wire, host = self.journal, self.wire, self.host
         cur._reset()
         if not cur._last_query or cur._last_query is not query:
             cur._last_query = None
@@ -205,14 +210,38 @@ class Recorder:
         if cur._query_cls is not PostgresQuery:
             what = _of_client(cur, what, pgq.query)
         fmt = cur.format if binary is None else _FORMATS[binary]
+        gen = self._attempts(cur, query, pgq, what, fmt, prepare)
+        judge = self.judge
+        judge.parts = False
+        judge.whole = gen if what.merges and not self.wraps else None
+        return gen
+
+    # long: every statement passes here, and a call costs a fifth of a microsecond
+    def _attempts(  # noqa: PLR0912, PLR0915, PLR0917
+        self,
+        cur: Any,
+        query: Any,
+        pgq: Any,
+        what: Traits,
+        fmt: pq.Format,
+        prepare: bool | None,
+        failed: Failed | None = None,
+    ) -> Gen:
+        """Send it until it is answered or must fail.  `failed`: it has, before.  Where
+        `Judge.parts` says so, this ends at a failure with what is to be gone on with."""
+        journal, wire, host, judge = self.journal, self.wire, self.host, self.judge
+        parts, judge.parts = judge.parts, False
         entry = None
         wrapped = reads = False
         wire.sync_rep_warned = False
         while not (what.ends and wire.in_block):
+            if failed is not None:
+                again, failed = self._fails(failed, cur, pgq, what, fmt), None
+                entry, wrapped = yield from again
             if journal.kept is not None:
                 from .keeping import behind  # nobody else needs it
 
-                yield from behind(self.judge, pgq)
+                yield from behind(judge, pgq)
             status = wire.pgconn.transaction_status
             begin = rider = b""
             try:
@@ -248,36 +277,20 @@ class Recorder:
                 if entry is not None and (begin or rider):
                     yield from self.sender.send(cur, entry, prepare, begin, rider)
                 else:
-                    yield from cur._resilient(pgq, prepare=prepare, binary=fmt == _BINARY)
+                    yield from cur._resilient(pgq, prepare, fmt)
             except e.Error as failure:
-                exc = self.judge.heard(failure)
-                entry = entry or entry_of(cur, pgq, fmt)
-                self._begun(begin)
-                sent = self._sent(bool(begin), status, what)
-                if begin and wire.unbegun and ended(exc):
-                    sent = Sent.NOTHING
-                if self.judge.surfaces(exc, sent):
-                    if ended(exc):
-                        self.judge.end_with(exc)
-                    elif wrapped:
-                        yield from self.roll_back()
-                    else:
-                        yield from self._refused(entry, exc, begin)
-                    raise exc.with_traceback(None) from None
-                if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
-                    self.judge.strike(entry.query, exc)
-                asked = (entry.query, entry.types)
-                if not (yield from self.deal_with(exc, sent, entry.shown, asked)):
-                    if not wire.lost:
-                        yield from self._refused(entry, exc, begin)
-                    raise exc.with_traceback(None) from None
+                failed = (failure, begin, status, entry, wrapped)
+                if parts and not judge.stopped:
+                    rest = self._attempts(cur, query, pgq, what, fmt, prepare, failed)
+                    failed = None  # a failure whose own frame holds it stays for long
+                    return Detour(rest=rest)
                 continue
             if begin:
                 journal.begins(begun_by(begin))
             if wrapped and entry is not None:
                 entry.waiting = True  # its caller has seen nothing of it yet
             if wire.sync_rep_warned:
-                raise self.judge.unconfirmed()
+                raise judge.unconfirmed()
             after = wire.pgconn.transaction_status
             if entry is None and after == _IDLE and not what.special:
                 journal.reset()
@@ -289,15 +302,50 @@ class Recorder:
                 self._answered(what, entry, cur._results, reads or bool(rider), inside)
             else:
                 journal.add(entry, cur._results, not (rider or reads) and what.writes)
-            if self.sender.spoilt is not None:
-                yield from self.without_rider()
             break
         else:
             yield from self._commit_by_hand(cur)
+        if self.sender.spoilt is not None:
+            if parts and not judge.stopped:
+                return Detour(rest=self._without_rider(cur, query))
+            yield from self.without_rider()
         if wrapped and entry is not None:
             yield from self._commit_wrapped(cur, entry)
         cur._last_query = query
-        yield from host.tidy()
+        return (yield from host.tidy())
+
+    def _fails(self, failed: Failed, cur: Any, pgq: Any, what: Traits, fmt: pq.Format) -> Gen:
+        """What is to be done about it; returns where the statement is to be sent again."""
+        failure, begin, status, entry, wrapped = failed
+        wire = self.wire
+        exc = self.judge.heard(failure)
+        entry = entry or entry_of(cur, pgq, fmt)
+        self._begun(begin)
+        sent = self._sent(bool(begin), status, what)
+        if begin and wire.unbegun and ended(exc):
+            sent = Sent.NOTHING
+        if self.judge.surfaces(exc, sent):
+            if ended(exc):
+                self.judge.end_with(exc)
+            elif wrapped:
+                yield from self.roll_back()
+            else:
+                yield from self._refused(entry, exc, begin)
+            raise exc.with_traceback(None) from None
+        if status != _UNKNOWN and sent in (Sent.BLOCK, Sent.READ):
+            self.judge.strike(entry.query, exc)
+        asked = (entry.query, entry.types)
+        if not (yield from self.deal_with(exc, sent, entry.shown, asked)):
+            if not wire.lost:
+                yield from self._refused(entry, exc, begin)
+            raise exc.with_traceback(None) from None
+        return entry, wrapped
+
+    def _without_rider(self, cur: Any, query: Any) -> Gen:
+        """The end of a statement behind which ours has failed."""
+        yield from self.without_rider()
+        cur._last_query = query
+        yield from self.host.tidy()
 
     def without_rider(self) -> Gen:
         """The query of ours has failed, which a transaction doesn't survive: it is done again."""

@@ -65,17 +65,23 @@ def _wire(fresh: Fresh | None) -> Wire | None:
 class Detour:
     """What a generator asks of whoever waits on it: a new session, or a pause.
 
-    `at`: the new session has to be this endpoint's; None: whoever fits now.
+    `at`: the new session has to be this endpoint's; None: whoever fits now.  `rest`: it has ended,
+    and this is to be gone on with, which may ask for more (see `Judge.parts`).
     """
 
-    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s")
+    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s", "rest")
 
     def __init__(
-        self, deadline_at: float = 0.0, pause_s: float = 0.0, at: Endpoint | None = None
+        self,
+        deadline_at: float = 0.0,
+        pause_s: float = 0.0,
+        at: Endpoint | None = None,
+        rest: Gen | None = None,
     ) -> None:
         self.deadline_at = deadline_at
         self.pause_s = pause_s
         self.at = at
+        self.rest = rest
         self.fresh: Fresh | None = None
         self.failure: Exception | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import repeat
 
 from psycopg import pq
 from psycopg.pq.abc import PGresult
@@ -21,17 +22,13 @@ def estimate(result: PGresult) -> int:
     rows = result.ntuples
     if not rows:
         return EMPTY_BYTES
-    columns, get, cells = result.nfields, result.get_value, 0
+    columns, get = result.nfields, result.get_value
     if rows == 1:
-        for col in range(columns):
-            cells += len(get(0, col) or b"")
+        cells = sum(map(len, filter(None, map(get, repeat(0), range(columns)))))
         return EMPTY_BYTES + cells + columns * 8
-    sampled = range(0, rows, rows // SAMPLE_ROWS or 1)
-    for row in sampled:
-        for col in range(columns):
-            value = get(row, col)
-            if value is not None:
-                cells += len(value)
+    sampled, cells = range(0, rows, rows // SAMPLE_ROWS or 1), 0
+    for column in range(columns):
+        cells += sum(map(len, filter(None, map(get, sampled, repeat(column)))))
     return EMPTY_BYTES + (cells * rows) // len(sampled) + rows * columns * 8
 
 

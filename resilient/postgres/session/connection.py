@@ -44,6 +44,8 @@ from .waiting import (
 )
 
 _BAD = pq.ConnStatus.BAD
+_IDLE = pq.TransactionStatus.IDLE
+_COMMITS, _ROLLBACKS = ("COMMIT", b"COMMIT"), ("ROLLBACK", b"ROLLBACK")
 
 
 class Hooks(BaseConnection[Any]):
@@ -81,10 +83,12 @@ class Hooks(BaseConnection[Any]):
         if command == b"DEALLOCATE ALL":
             keeper.wire.forget_names()
         if recorder is None:
-            if command in ("COMMIT", b"COMMIT") and self._pipeline is None:
+            if command in _COMMITS and self._pipeline is None:
                 return keeper.committer.commit_unrecorded()
-            if command in ("ROLLBACK", b"ROLLBACK"):
+            if command in _ROLLBACKS:
                 return keeper.committer.roll_back()
+            if self._pipeline is None and command.__class__ is bytes and not (args or kwargs):
+                return keeper.host.command(command)
             return super()._exec_command(command, *args, **kwargs)
         if command == b"COMMIT":
             if self._pipeline is not None:
@@ -101,6 +105,18 @@ class Hooks(BaseConnection[Any]):
         elif command.startswith(STEPS):
             return recorder.step(command)
         return super()._exec_command(command, *args, **kwargs)
+
+    def _commit_gen(self) -> Gen:
+        recorder = self._resilient.recorder
+        if (
+            recorder is None
+            or self._pipeline is not None
+            or self._num_transactions
+            or self._tpc
+            or self.pgconn.transaction_status == _IDLE
+        ):
+            return super()._commit_gen()
+        return recorder.committer.commit_whole()
 
     def _check_intrans_gen(self, attribute: str) -> Gen:
         recorder = self._resilient.recorder
@@ -126,6 +142,15 @@ class Hooks(BaseConnection[Any]):
             return keeper.start_reading(super()._start_query)
         keeper.wire.rowwise |= not piped  # who begins a statement so may stream
         return super()._start_query()
+
+
+def nothing_to_commit(conn: Any) -> bool:
+    """Is `commit` done before it begins?  Not while somebody is at work on the connection."""
+    return (
+        conn.pgconn.transaction_status == _IDLE
+        and not (conn._num_transactions or conn._tpc)
+        and not conn.lock.locked()
+    )
 
 
 def place_of_broken(conn: BaseConnection[Any]) -> Any:
@@ -161,17 +186,22 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         keeper = self._resilient
         judge = keeper.judge
         judge.dealt = False
-        plain = not judge.recording and gen.__class__ is GeneratorType  # one of C is no such
-        steps = gen if plain else until_detour(judge, gen)
+        steps: Any = gen
+        judge.parts = gen is judge.whole
+        if judge.parts:
+            judge.whole, judge.stopped = None, False
+        elif judge.recording or gen.__class__ is not GeneratorType:  # one of C is no such
+            steps = until_detour(judge, gen)
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
+            judge.parts = False
             if self._closed:  # by its user: there is nothing to find out
                 raise
             fd, steps = -1, first_step(judge, gen, exc)
         while True:
             try:
-                found = waiting.wait(steps, fd, interval=interval, timeout=timeout)
+                found: Any = waiting.wait(steps, fd, interval, timeout)
             except (KeyboardInterrupt, SystemExit):
                 stop(self, keeper, steps)
                 raise
@@ -180,6 +210,10 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
                 found = hear_out(keeper, gen)
             if found.__class__ is not Detour:
                 return found  # type: ignore[no-any-return]
+            if found.rest is not None:
+                gen = found.rest
+                steps = until_detour(judge, gen)
+                continue
             try:
                 fd = take(self, found, fd)
             except BaseException:
@@ -219,6 +253,11 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
         else:
             with tx:
                 yield tx
+
+    def commit(self) -> None:
+        """As psycopg's."""
+        if not nothing_to_commit(self):
+            super().commit()
 
     def close(self) -> None:
         """As psycopg's; where that returns it to its pool, also one that has ended broken."""
@@ -261,17 +300,22 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         keeper = self._resilient
         judge = keeper.judge
         judge.dealt = False
-        plain = not judge.recording and gen.__class__ is GeneratorType  # one of C is no such
-        steps = gen if plain else until_detour(judge, gen)
+        steps: Any = gen
+        judge.parts = gen is judge.whole
+        if judge.parts:
+            judge.whole, judge.stopped = None, False
+        elif judge.recording or gen.__class__ is not GeneratorType:  # one of C is no such
+            steps = until_detour(judge, gen)
         try:
             fd = self.pgconn.socket
         except e.OperationalError as exc:
+            judge.parts = False
             if self._closed:  # by its user: there is nothing to find out
                 raise
             fd, steps = -1, first_step(judge, gen, exc)
         while True:
             try:
-                found = await waiting.wait_async(steps, fd, interval=interval, timeout=timeout)
+                found: Any = await waiting.wait_async(steps, fd, interval, timeout)
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
                 await stop_async(self, keeper, steps)
                 raise
@@ -280,6 +324,10 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
                 found = hear_out(keeper, gen)
             if found.__class__ is not Detour:
                 return found  # type: ignore[no-any-return]
+            if found.rest is not None:
+                gen = found.rest
+                steps = until_detour(judge, gen)
+                continue
             try:
                 fd = await take_async(self, found, fd)
             except BaseException:
@@ -319,6 +367,11 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
         else:
             async with tx:
                 yield tx
+
+    async def commit(self) -> None:
+        """As psycopg's."""
+        if not nothing_to_commit(self):
+            await super().commit()
 
     async def close(self) -> None:
         """As psycopg's; where that returns it to its pool, also one that has ended broken."""

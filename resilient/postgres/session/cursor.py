@@ -15,15 +15,15 @@ import psycopg
 from psycopg import errors as e
 from psycopg import pq, sql
 from psycopg.adapt import Transformer
-from psycopg.generators import execute
 
 from .._psycopg import BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
 from ..replay.journal import kept
 from ..replay.recorder import Recorder, entry_of
+from .answers import answered
 from .classes import beneath, made_once
-from .host import Gen
+from .host import Gen, name_of
 from .keeper import Keeper
-from .many import many
+from .many import many, unrecorded
 from .pipeline import DONE, RecordingPipeline
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
@@ -34,6 +34,8 @@ _FATAL = pq.ExecStatus.FATAL_ERROR
 _IDLE = pq.TransactionStatus.IDLE
 _BINARY = pq.Format.BINARY
 _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
+#: libpq has pipelines, from version 14
+_PIPELINES = psycopg.Pipeline.is_supported()
 
 if TYPE_CHECKING:
     CursorBase = BaseCursor[Any, Any]
@@ -68,6 +70,24 @@ def recorder_of(cur: Any) -> Recorder | None:
 _check_results: Any = BaseCursor._check_results
 #: and what begins a transaction, where that needs no recorder
 _start_query: Any = BaseConnection._start_query
+
+
+def later(pgconn: Any, name: bytes, pgq: Any, fmt: pq.Format) -> Any:
+    """What sends it, by its name or as it is, when it is called."""
+    if name:
+        return partial(
+            pgconn.send_query_prepared,
+            *(name, pgq.params),
+            param_formats=pgq.formats,
+            result_format=fmt,
+        )
+    return partial(
+        pgconn.send_query_params,
+        *(pgq.query, pgq.params),
+        param_types=pgq.types,
+        param_formats=pgq.formats,
+        result_format=fmt,
+    )
 
 
 class NotingCursor(CursorBase):
@@ -134,7 +154,7 @@ class RecordingCursor(CursorBase):
             yield from _start_query(conn)
         pgq = self._convert_query(query, params)
         fmt = self.format if binary is None else _FORMATS[binary]
-        yield from self._resilient(pgq, prepare=prepare, binary=fmt == _BINARY)
+        yield from self._resilient(pgq, prepare, fmt)
         self._last_query = query
         if conn._prepared._to_flush:
             yield from conn._prepared.maintain_gen(conn)
@@ -159,16 +179,14 @@ class RecordingCursor(CursorBase):
             if pgq.params:
                 pgq.params = kept(pgq.params)
             pipeline.remember(entry_of(self, pgq, fmt))
-        name = None
-        asked = (pgq.query, pgq.types)
-        if prepare is not False and manager.prepare_threshold is not None:
-            name = manager._names.get(asked) if pgq.__class__ is PostgresQuery else None
+        known = pgq.__class__ is PostgresQuery
+        name = name_of(manager, pgq, prepare) if known else None
         if name is None:
             yield from self._by_psycopg(pgq, prepare=prepare, binary=binary)
         else:
-            manager._names.move_to_end(asked)
-            send: Any = conn.pgconn.send_query_prepared
-            send = partial(send, name, pgq.params, param_formats=pgq.formats, result_format=fmt)
+            if not name:
+                self._query = pgq
+            send = later(conn.pgconn, name, pgq, fmt)
             pipeline.command_queue.append(send)
             pipeline.result_queue.append((self, None))
         yield from pipeline._communicate_gen()
@@ -223,22 +241,33 @@ class RecordingCursor(CursorBase):
             recorder.answered_before = results[0].status != _FATAL
         _check_results(self, results)
 
-    def _resilient(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
-        """One statement as psycopg sends it; what is prepared goes there without its detours."""
-        if pgq.__class__ is PostgresQuery and prepare is not False and binary is not None:
-            conn: Any = self._conn
-            manager = conn._prepared
-            asked = (pgq.query, pgq.types)
-            name = manager._names.get(asked)
-            if name is not None and manager.prepare_threshold is not None and not conn._pipeline:
-                manager._names.move_to_end(asked)
-                return self._send_known(name, pgq, _FORMATS[binary])
-        return self._by_psycopg(pgq, prepare=prepare, binary=binary)
-
-    def _send_known(self, name: bytes, pgq: Any, fmt: pq.Format) -> Gen:
-        pgconn = self._conn.pgconn
-        pgconn.send_query_prepared(name, pgq.params, param_formats=pgq.formats, result_format=fmt)
-        results = yield from execute(pgconn)
+    def _resilient(self, pgq: Any, prepare: bool | None, fmt: pq.Format) -> Gen:
+        """One statement, outside of a pipeline: psycopg's `_maybe_prepare_gen`.  What isn't to be
+        prepared just now goes there without its detours."""
+        conn: Any = self._conn
+        known = pgq.__class__ is PostgresQuery and conn._pipeline is None
+        name = name_of(conn._prepared, pgq, prepare) if known else None
+        if name is None:
+            yield from self._by_psycopg(pgq, prepare=prepare, binary=fmt == _BINARY)
+            return
+        pgconn = conn.pgconn
+        if name:
+            pgconn.send_query_prepared(
+                name, pgq.params, param_formats=pgq.formats, result_format=fmt
+            )
+        else:
+            self._query = pgq
+            if pgq.params or fmt == _BINARY:
+                pgconn.send_query_params(
+                    pgq.query,
+                    pgq.params,
+                    param_types=pgq.types,
+                    param_formats=pgq.formats,
+                    result_format=fmt,
+                )
+            else:
+                pgconn.send_query(pgq.query)
+        results = yield from answered(pgconn)
         if len(results) != 1 or results[0].status not in DONE:
             self._check_results(results)
         self._set_results(results)
@@ -256,13 +285,15 @@ class SyncRecording(RecordingCursor, SyncBase):
     def executemany(
         self, query: Any, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
-        recorder = recorder_of(self)
-        if recorder is None or self._conn._pipeline is not None:
+        if self._conn._pipeline is not None or not _PIPELINES:
             return super().executemany(query, params_seq, returning=returning)
-        rows = iter(params_seq)
+        recorder, rows = recorder_of(self), iter(params_seq)
         try:
             with self._conn.lock:
-                self._conn.wait(many(self, recorder, query, rows, returning))
+                if recorder is None:
+                    self._conn.wait(unrecorded(self, query, rows, returning))
+                else:
+                    self._conn.wait(many(self, recorder, query, rows, returning))
         except e._NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None
@@ -274,13 +305,15 @@ class AsyncRecording(RecordingCursor, AsyncBase):
     async def executemany(
         self, query: Any, params_seq: Iterable[Any], *, returning: bool = False
     ) -> None:
-        recorder = recorder_of(self)
-        if recorder is None or self._conn._pipeline is not None:
+        if self._conn._pipeline is not None or not _PIPELINES:
             return await super().executemany(query, params_seq, returning=returning)
-        rows = iter(params_seq)
+        recorder, rows = recorder_of(self), iter(params_seq)
         try:
             async with self._conn.lock:
-                await self._conn.wait(many(self, recorder, query, rows, returning))
+                if recorder is None:
+                    await self._conn.wait(unrecorded(self, query, rows, returning))
+                else:
+                    await self._conn.wait(many(self, recorder, query, rows, returning))
         except e._NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from psycopg import IsolationLevel, pq
+from psycopg import errors as e
 from psycopg.pq.abc import PGresult
 
 from ...core.model import Endpoint
 from ...monitor.sockets import Link
 from ...settings import Settings
 from .._psycopg import BaseConnection, Prepare
+from .answers import answered
 
 if TYPE_CHECKING:
     from ..commit.facts import Witness
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 Gen = Generator[Any, Any, Any]
 
 _IDLE = pq.TransactionStatus.IDLE
+_DONE = frozenset((pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
+_FATAL = pq.ExecStatus.FATAL_ERROR
 
 
 class Host(Protocol):
@@ -60,12 +64,13 @@ class Host(Protocol):
     def swap(self, fresh: Host) -> None:
         """Go on with the session of that one, under the object that the caller holds."""
 
-    def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare, bytes]:
-        """Is this statement prepared, or to be prepared now, and by which name?"""
+    def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare | None, bytes]:
+        """Is this statement prepared, or to be prepared now, and by which name?  None: it isn't,
+        and that is noted."""
 
     def prepared(self, entry: Entry, how: Prepare, name: bytes, results: list[PGresult]) -> None:
-        """It was sent so, and answered.  Of one that was prepared before there is nothing to
-        note."""
+        """It was sent so, and answered.  Of one that was prepared before, or isn't and is noted,
+        there is nothing to note."""
 
     def tidy(self) -> Iterable[Any]:
         """Have the server drop what was prepared and isn't used any more."""
@@ -126,6 +131,27 @@ class PoolSide(Protocol):
         """Shut its socket down at a monotonic time, unless it is let go before."""
 
 
+def name_of(manager: Any, query: Any, prepare: bool | None) -> bytes | None:
+    """By which name the statement is prepared; empty: it isn't, and is sent as it is.  None: it is
+    psycopg's to say, or to prepare.  What psycopg would note of it is noted."""
+    threshold = manager.prepare_threshold
+    if threshold is None:
+        return b""
+    asked = (query.query, query.types)
+    if prepare is not False:
+        name: bytes | None = manager._names.get(asked)
+        if name is not None:
+            manager._names.move_to_end(asked)
+            return name
+    counts = manager._counts
+    count = counts.get(asked)
+    if count is None or (prepare is not False and (prepare or count >= threshold)):
+        return None
+    counts[asked] = count + 1
+    counts.move_to_end(asked)
+    return b""
+
+
 class PsycopgHost:
     """psycopg's connection, sync or async."""
 
@@ -175,7 +201,19 @@ class PsycopgHost:
         return found
 
     def command(self, command: bytes) -> Gen:
-        return BaseConnection._exec_command(self.conn, command)
+        conn = self.conn
+        if conn._pipeline is not None:
+            return (yield from BaseConnection._exec_command(conn, command))
+        conn._check_connection_ok()
+        pgconn = conn.pgconn
+        pgconn.send_query(command)
+        results = yield from answered(pgconn)
+        if len(results) == 1 and results[0].status in _DONE:
+            return results[0]
+        for result in results:
+            if result.status == _FATAL:
+                raise e.error_from_result(result, encoding=pgconn._encoding)
+        raise e.InternalError(f"{len(results)} answers to {command.decode()!r}")
 
     def swap(self, fresh: Host) -> None:
         assert isinstance(fresh, PsycopgHost)
@@ -209,16 +247,13 @@ class PsycopgHost:
         if self._adapters is not None:
             (self.conn._adapters,), self._adapters = self._adapters, None
 
-    def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare, bytes]:
+    def prepare(self, entry: Entry, wanted: bool | None) -> tuple[Prepare | None, bytes]:
         query: Any = entry  # it has what psycopg's query has
         conn: Any = self._conn()
         manager = conn._prepared
-        if wanted is not False and manager.prepare_threshold is not None:
-            asked = (entry.query, entry.types)
-            name = manager._names.get(asked)
-            if name is not None:
-                manager._names.move_to_end(asked)
-                return Prepare.YES, name
+        name = name_of(manager, query, wanted)
+        if name is not None:
+            return (Prepare.YES if name else None), name
         found: tuple[Prepare, bytes] = manager.get(query, wanted)
         return found
 

@@ -7,12 +7,13 @@ looked at: psycopg does both for each row, by way of a queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from psycopg import errors as e
 from psycopg import pq
+from psycopg.generators import send
 from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Sent
@@ -21,12 +22,13 @@ from ..replay.journal import Entry, kept
 from ..replay.message import tagged
 from ..replay.recorder import Recorder, entry_of
 from ..replay.statements import traits
+from .answers import fetched
 from .host import Gen
-from .pipeline import DONE, keep_farewell
+from .pipeline import DONE, TOGETHER, keep_farewell
 from .wire import ended
 
-#: so many rows are sent before the socket is looked at again
-TOGETHER = 16
+#: of so many rows it is looked at whether they can only read
+FEW = 16
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
@@ -34,10 +36,78 @@ _FATAL = pq.ExecStatus.FATAL_ERROR
 _RIDER = object()
 
 
-class Batch(BasePipeline):
+class Apart(BasePipeline):
+    """The pipeline of one `executemany`; its end is one message, and isn't waited for twice.
+
+    `own`: the caller's own failure, a row that wasn't given or that psycopg doesn't take.  `broke`:
+    what ended the session behind it.
+    """
+
+    own: BaseException | None = None
+    broke: e.Error | None = None
+
+    def _enter_gen(self) -> Gen:
+        wire = self._conn._resilient.wire  # type: ignore[attr-defined]
+        if wire.rowwise:
+            wire.read_whole()
+        return super()._enter_gen()
+
+    def _fetch_gen(self, *, flush: bool) -> Gen:
+        return fetched(self, flush)
+
+    def _exit_gen(self) -> Gen:
+        commands, pgconn = self.command_queue, self.pgconn
+        sent = False
+        try:
+            while commands:
+                commands.popleft()()
+            pgconn.pipeline_sync()
+            self.result_queue.append(None)
+            if pgconn.flush():
+                yield from send(pgconn)
+            sent = True
+        finally:
+            yield from fetched(self, flush=not sent)
+
+
+def unrecorded(cur: Any, query: Any, rows: Iterator[Any], returning: bool) -> Gen:
+    """All of it, as psycopg does it, while one waits."""
+    conn = cur._conn
+    batch = conn._pipeline = Apart(conn)
+    try:
+        yield from _within(batch, cur._executemany_gen_pipeline(query, rows, returning), _never)
+    finally:
+        conn._pipeline = None
+
+
+def _never() -> bool:
+    return False
+
+
+def _within(batch: Apart, steps: Gen, lost: Callable[[], bool]) -> Gen:
+    """Between the pipeline's begin and its end.  `lost`: is there nothing to be ended?"""
+    failure: BaseException | None = None
+    yield from batch._enter_gen()
+    try:
+        yield from steps
+    except BaseException as exc:  # also the caller's own, whose rows these are
+        failure = exc
+        if isinstance(exc, GeneratorExit) or lost():
+            raise
+    try:
+        yield from batch._exit_gen()
+    except e.Error as exc:
+        batch.broke = exc
+        failure = failure or exc
+    batch._exit(failure)
+    if failure is not None:
+        raise failure
+
+
+class Batch(Apart):
     """The pipeline of one `executemany`, which remembers the statements and their answers in their
     order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `rider`: the
-    answer to our question behind them."""
+    answer to our question behind them.  `reads`: they can only read, and nothing was asked."""
 
     def __init__(self, conn: Any, recorder: Recorder, again: list[Entry]) -> None:
         super().__init__(conn)
@@ -49,11 +119,7 @@ class Batch(BasePipeline):
         self.entries: list[Entry] = []
         self.answers: list[list[PGresult]] = []
         self.rider: PGresult | None = None
-        self.inside = False
-        #: the caller's own failure: a row that wasn't given, or that psycopg doesn't take
-        self.own: BaseException | None = None
-        #: what ended the session behind it
-        self.broke: e.Error | None = None
+        self.inside = self.reads = False
 
     def _process_results(self, queued: Any, results: Any) -> None:
         if queued is _RIDER:
@@ -132,31 +198,10 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
 
 
 def _send(cur: Any, recorder: Recorder, batch: Batch, steps: Gen) -> Gen:
-    failure: BaseException | None = None
     cur._conn._pipeline = batch
     recorder.deferring = True  # BEGIN is not this one's to send
     try:
-        if recorder.wire.rowwise:
-            recorder.wire.read_whole()
-        yield from batch._enter_gen()
-        try:
-            yield from steps
-        except e.Error as exc:
-            failure = exc
-            if recorder.wire.lost:
-                raise
-        except BaseException as exc:
-            failure = exc
-            if batch.own is None or recorder.wire.lost:
-                raise
-        try:
-            yield from batch._exit_gen()
-        except e.Error as exc:
-            batch.broke = exc
-            failure = failure or exc
-        batch._exit(failure)
-        if failure is not None:
-            raise failure
+        yield from _within(batch, steps, lambda: recorder.wire.lost)
     finally:
         recorder.deferring = False
         cur._conn._pipeline = None
@@ -172,7 +217,7 @@ def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bo
     cur._execmany_returning = returning
     pgq: Any = yield from _before(cur, batch)
     fresh, names, fmt = True, _prepared(cur), cur.format
-    send, queue, entries = batch.pgconn.send_query_prepared, batch.result_queue, batch.entries
+    put, queue, entries = batch.pgconn.send_query_prepared, batch.result_queue, batch.entries
     own = True
     try:
         for number, params in enumerate(rows):
@@ -197,9 +242,9 @@ def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bo
                 if len(entries) > batch.limit:
                     batch.end()
             names.move_to_end(asked)
-            send(name, pgq.params, param_formats=pgq.formats, result_format=fmt)
+            put(name, pgq.params, param_formats=pgq.formats, result_format=fmt)
             queue.append((cur, None))
-            if not number % TOGETHER:
+            if not number % TOGETHER and number:
                 yield from batch._communicate_gen()
             own = True
     except BaseException as exc:
@@ -244,8 +289,14 @@ def _ask(batch: Batch, query: bytes) -> None:
     """Our question of a block, behind its last row."""
     recorder, wire = batch.recorder, batch.recorder.wire
     known = recorder.journal.written is not None or not wire.ride or recorder.host.read_only
-    if known or not batch.inside or not traits(query).rides:
+    what = traits(query)
+    if known or not batch.inside or not what.rides:
         return
+    if what.reads and len(batch.entries) <= FEW and not batch.over:
+        proved = recorder.known.proved
+        batch.reads = all((entry.query, entry.types) in proved for entry in batch.entries)
+        if batch.reads:
+            return
     ask = partial(batch.pgconn.send_query_params, tagged(wire.ride, query), None)
     batch.command_queue.append(ask)
     batch.result_queue.append(_RIDER)  # type: ignore[arg-type]
@@ -266,6 +317,8 @@ def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
     if rider is not None and rider.status == _TUPLES and journal.written is None:
         recorder.committer.read_rider(rider)
         journal.marked = len(journal.entries) - 1
+        return
+    if batch.reads:
         return
     journal.unanswered()
     if exc is None and rider is not None and rider.status == _FATAL:

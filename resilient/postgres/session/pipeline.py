@@ -18,6 +18,7 @@ from ...core.reaction import Sent
 from .._psycopg import BaseConnection, BasePipeline
 from ..replay.journal import Entry
 from ..replay.recorder import Recorder
+from .answers import fetched
 from .host import Gen
 from .keeper import Keeper
 from .wire import Wire, ended
@@ -31,6 +32,8 @@ else:
 _BAD = pq.ConnStatus.BAD
 #: a result that is no error
 DONE = frozenset((pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK))
+#: so much is sent before the socket is looked at again
+TOGETHER = 16
 
 
 class RecordingPipeline(Base):
@@ -43,6 +46,8 @@ class RecordingPipeline(Base):
         self._unanswered: deque[Entry] = deque()
         #: what the end of the session has answered instead, with who waits for it
         self._cut: list[tuple[Entry | None, Any]] = []
+        #: so often something was sent since the socket was looked at
+        self._unlooked = 0
 
     def remember(self, entry: Entry) -> None:
         """A statement is queued."""
@@ -91,14 +96,24 @@ class RecordingPipeline(Base):
         return super()._enter_gen()
 
     def _communicate_gen(self) -> Gen:
+        """As psycopg's.  Where libpq takes all of it at once, the socket is looked at every
+        `TOGETHER` times: what has come meanwhile is there then, and whoever fetches waits."""
         try:
+            self._unlooked += 1
+            if self._unlooked < TOGETHER:
+                commands = self.command_queue
+                while commands:
+                    commands.popleft()()
+                if not self.pgconn.flush():
+                    return
+            self._unlooked = 0
             yield from super()._communicate_gen()
         except e.Error as exc:
             yield from self._survive(exc)
 
     def _fetch_gen(self, *, flush: bool) -> Gen:
         try:
-            yield from super()._fetch_gen(flush=flush)
+            yield from fetched(self, flush)
         except e.Error as exc:
             yield from self._survive(exc)
 

@@ -172,6 +172,7 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
 
 def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
     """The caller stops waiting for a query."""
+    keeper.judge.stop()
     pgconn = keeper.wire.pgconn
     if pgconn.transaction_status != _ACTIVE:
         return
@@ -195,6 +196,7 @@ def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
 
 async def stop_async(conn: AsyncConnection[Any], keeper: Keeper, steps: Steps) -> None:
     """The caller stops waiting for a query."""
+    keeper.judge.stop()
     pgconn = keeper.wire.pgconn
     if pgconn.transaction_status != _ACTIVE:
         return

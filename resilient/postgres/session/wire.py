@@ -136,8 +136,9 @@ class Wire:
     @property
     def facts(self) -> Witness | None:
         """What is known of its server for resolving a COMMIT."""
-        seen = self.link.witness if self.link is not None else None
-        return seen if isinstance(seen, Witness) else None
+        link = self.link
+        seen = link.witness if link is not None else None
+        return seen if seen.__class__ is Witness else None
 
     @property
     def bounded(self) -> bool:
