@@ -182,12 +182,13 @@ class Recorder:
 
     # -- statements
 
-    def _begin_all_the_same(self) -> Gen:
+    def _refuse(self, exc: Exception) -> Gen:
         """psycopg begins before it looks at the parameters: whatever they are, the transaction has
         begun, and a `transaction()` behind it is only a part of that one."""
         begin = self.host.begin() if self.wire.pgconn.transaction_status == _IDLE else b""
         if begin:
             yield from self.step(begin)
+        raise exc
 
     def perform(
         self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
@@ -201,9 +202,8 @@ class Recorder:
             cur._tx = Transformer(cur)
         try:
             pgq = cur._query = cur._convert_query(query, params)
-        except Exception:
-            yield from self._begin_all_the_same()
-            raise
+        except Exception as exc:
+            return self._refuse(exc)
         if pgq.params:
             pgq.params = kept(pgq.params)
         what = KNOWN.get(pgq.query) or traits(pgq.query)

@@ -125,10 +125,9 @@ def fetched(pipeline: BasePipeline, flush: bool) -> Generator[Any, Any, None]:
 
 
 def _come(pgconn: PGconn) -> Generator[Any, Any, list[list[PGresult]]]:
-    """The next answers in pipeline mode, which aren't there yet."""
+    """The next answers in pipeline mode.  They are looked for before they are waited for: a turn of
+    an asyncio loop costs as much as fifty looks."""
     while True:
-        while not (yield _WAIT_R):
-            continue
         steps = pipeline_communicate(pgconn, _NO_COMMANDS)
         next(steps)
         try:
@@ -136,3 +135,5 @@ def _come(pgconn: PGconn) -> Generator[Any, Any, list[list[PGresult]]]:
         except StopIteration as stop:
             if stop.value or not pgconn.is_busy():
                 return stop.value  # type: ignore[no-any-return]
+        while not (yield _WAIT_R):
+            continue
