@@ -5,6 +5,7 @@ The shell answers each command and sends the answer back:
     Look()                 → (Topology, seconds left)
     Ask(endpoint)          → seconds until it may be dialled, see `core.pace`; 0: it is, next;
                              `NOT_NOW`: not by this one, see `core.refusals`
+    Ask(endpoint, view)    → the same of one that said that it doesn't fit, see `core.chance`
     Dial(endpoint)         → True when connected (the generator is done), False when not
     Await(version, s)      → None, once the topology's version differs or the time is over
 
@@ -21,7 +22,7 @@ from typing import Any
 
 from .._dataclass import dataclass
 from .intent import Try, Wanted, try_of
-from .model import Endpoint, Health, Topology
+from .model import Endpoint, EndpointView, Health, Topology
 from .refusals import NOT_NOW
 from .routing import Rng
 
@@ -31,6 +32,8 @@ ANY = Wanted()
 FIRST_LOOK_S = 0.5
 #: a patient caller dials again after this long although nothing was published
 AGAIN_S = 0.5
+#: a worker that may dial on a chance so soon waits for it
+SOON_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Look:
 @dataclass(frozen=True, slots=True)
 class Ask:
     endpoint: Endpoint
+    by_chance: EndpointView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ def connecting(
             yield Await(topology.version, pause_s)
             waited_s += pause_s
             continue
-        view = wanted.to_dial(topology, tried, rng)
+        view, pause_s = wanted.to_dial(topology, tried, rng), AGAIN_S
+        if view is None:
+            view, pause_s = yield from _by_chance(wanted, topology, patient)
         if view is not None:
             if not patient and (pause_s := (yield Ask(view.endpoint))) > 0:
                 if pause_s == NOT_NOW:
@@ -92,11 +98,25 @@ def connecting(
             tried.add(try_of(view))
             if (yield Dial(view.endpoint)):
                 return
-        elif patient:
-            yield Await(topology.version, min(left_s, AGAIN_S))
-            tried.clear()
+        elif patient or pause_s < AGAIN_S:
+            yield Await(topology.version, min(left_s, pause_s, AGAIN_S))
+            if pause_s >= AGAIN_S:
+                tried.clear()
         else:
             return
+
+
+def _by_chance(
+    wanted: Wanted, topology: Topology, patient: bool
+) -> Generator[Command, Any, tuple[EndpointView | None, float]]:
+    """(whom to dial although it doesn't fit, when to look again): nobody fits."""
+    maybe = wanted.by_chance(topology)
+    if maybe is None:
+        return None, AGAIN_S
+    wait_s = yield Ask(maybe.endpoint, maybe)
+    if not wait_s:
+        return maybe, AGAIN_S
+    return None, wait_s if patient or wait_s <= SOON_S else AGAIN_S
 
 
 def bound(endpoint: Endpoint) -> Generator[Command, Any, None]:

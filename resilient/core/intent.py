@@ -122,6 +122,23 @@ class Wanted:
         maybe.sort(key=lambda view: view.health is Health.DEAD)
         return maybe[0] if maybe else None
 
+    def by_chance(self, topology: Topology) -> EndpointView | None:
+        """Where nobody fits: who has said that it doesn't, and may lead to another server next.
+
+        A group may.  So may the only address that is configured; in a list each says what it is.
+        """
+        reads = self.reads(topology)
+        if topology.conflict or (topology.writer is not None and not reads):
+            return None
+        current = [
+            view for view in topology.endpoints if not view.retired and (reads or not view.reader)
+        ]
+        alone = len(current) == 1 and not self.places(topology)
+        for view in current:
+            if (view.group or alone) and view.readable:
+                return view
+        return None
+
     def refusal(self, view: EndpointView, topology: Topology) -> str:
         """Why an endpoint isn't taken, for an error's text; empty when it fits."""
         reads = self.reads(topology)

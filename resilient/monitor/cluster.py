@@ -27,9 +27,10 @@ from .. import telemetry
 from .._logs import Line
 from ..core import failover, schedule
 from ..core import topology as core
+from ..core.chance import Chances
 from ..core.drain import Fate, Phase, fate
 from ..core.health import ProbeConfig
-from ..core.model import Endpoint, FailureKind, Health, Observation, Role, Topology
+from ..core.model import Endpoint, EndpointView, FailureKind, Health, Observation, Role, Topology
 from ..core.pace import Pacing
 from ..core.refusals import Refusals
 from ..settings import Settings
@@ -71,6 +72,7 @@ class Cluster(Asking):
         self._story_lock = threading.Lock()
         self._pacing = Pacing()
         self._refusals = Refusals()
+        self._chances = Chances()
         #: logins may be refused: there is a password
         self.uses_password = False
         self._met: set[Endpoint] = set()
@@ -219,6 +221,14 @@ class Cluster(Asking):
         with self._story_lock:
             self._pacing = self._pacing.ended(endpoint, took_s, connected, now, draw)
 
+    def may_chance(self, view: EndpointView) -> float:
+        """Seconds until somebody dials who said that it doesn't fit; 0: now; see `core.chance`."""
+        key, now = core.key_of(view.endpoint), time.monotonic()
+        draw, clients = self._rng.random(), self._clients()
+        with self._story_lock:
+            self._chances, wait_s = self._chances.ask(key, view, clients, now, draw)
+        return wait_s
+
     def may_log_in(self, endpoint: Endpoint, secret: Hashable) -> float:
         """Seconds until one asks again; 0: it logs in, and says how that ended with `logged_in`
         or `log_in_refused`; see `core.refusals`."""
@@ -256,6 +266,9 @@ class Cluster(Asking):
     def reconnected(self, endpoint: Endpoint) -> None:
         """A usable connection to the writer exists: ends the story of a failover, if one is
         under way."""
+        if self._chances.next_s:
+            with self._story_lock:
+                self._chances = self._chances.met(core.key_of(endpoint))
         if self._story.current is None:
             return
         with self._story_lock:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import pytest
 from cluster_sim import A, B, C
 
+from resilient.core.chance import GROUP_MOST_S, LONE_S, MOST, Chances
 from resilient.core.connect import (
     AGAIN_S,
     FIRST_LOOK_S,
@@ -20,6 +22,7 @@ from resilient.core.connect import (
 )
 from resilient.core.intent import Wanted, try_of
 from resilient.core.model import Endpoint, EndpointView, Health, Role, Topology
+from resilient.core.topology_state import key_of
 
 
 def view(
@@ -42,6 +45,7 @@ class Shell:
     connects: Callable[[Endpoint], bool] = lambda item: True
     dial_s: float = 0.01
     leave: Callable[[float], float] = lambda now: 0.0
+    chances: Chances = field(default_factory=Chances)
     now: float = 0.0
     dialled: list[tuple[float, Endpoint]] = field(default_factory=list)
     connected: Endpoint | None = None
@@ -50,7 +54,11 @@ class Shell:
         if isinstance(command, Look):
             return self.topology_at(self.now), self.deadline_s - self.now
         if isinstance(command, Ask):
-            return self.leave(self.now)
+            if command.by_chance is None:
+                return self.leave(self.now)
+            key = key_of(command.endpoint)
+            self.chances, wait_s = self.chances.ask(key, command.by_chance, 0, self.now, 0.5)
+            return wait_s
         if isinstance(command, Dial):
             self.dialled.append((self.now, command.endpoint))
             self.now += self.dial_s
@@ -188,3 +196,53 @@ def test_a_bound_connection_goes_to_its_endpoint_only() -> None:
             assert not alive
         else:
             assert command == Dial(item)
+
+
+# -- an address isn't a server: the next connection may meet another one
+
+
+MIXED = snapshot(1, replace(view(A, Role.REPLICA), group=True))
+
+
+def test_a_group_that_has_a_primary_is_dialled_until_it_is_met() -> None:
+    shell = Shell(lambda now: MIXED)
+    shell.connects = lambda item: len(shell.dialled) == 3
+    shell.run(patient=False)
+    assert shell.connected == A
+    assert shell.now < 1
+
+
+def test_one_without_is_dialled_ever_more_slowly() -> None:
+    shell = Shell(lambda now: MIXED, deadline_s=30, connects=lambda item: False)
+    shell.run(patient=True)
+    times = [at for at, _ in shell.dialled]
+    assert times[-1] - times[-2] >= GROUP_MOST_S
+    assert len(times) < 30
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_worker_of_a_lone_address_comes_back_for_it(patient: bool) -> None:
+    lone = snapshot(1, view(A, Role.REPLICA))
+    shell = Shell(lambda now: lone, deadline_s=4, connects=lambda item: False)
+    shell.run(patient=patient)
+    if not patient:
+        assert shell.dialled == []
+        shell.now = 1.5 * LONE_S
+        shell.run(patient=False)
+    assert [item for _, item in shell.dialled][:1] == [A]
+    assert len(shell.dialled) <= 4
+
+
+def test_in_a_list_each_says_what_it_is() -> None:
+    two = snapshot(1, view(A, Role.REPLICA), view(B, Role.REPLICA))
+    shell = Shell(lambda now: two, deadline_s=10, connects=lambda item: False).run(patient=True)
+    assert shell.dialled == []
+
+
+def test_a_crowd_dials_it_no_oftener_than_one_server_bears() -> None:
+    chances, now, dials = Chances(), 0.0, 0
+    for _ in range(1000):
+        chances, wait_s = chances.ask(key_of(A), MIXED.endpoints[0], 10_000, now, 0.5)
+        dials += not wait_s
+        now += wait_s
+    assert now / (dials - 1) * MOST >= 10_000

@@ -54,8 +54,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:
-            gone = core.replicas.pop(endpoint)
-            await gone.close(timeout=1.0)
+            await core.replicas.pop(endpoint).close(timeout=1.0)
         for endpoint in wanted - set(core.replicas):
             if self._closed:
                 return
@@ -157,6 +156,9 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         if read_only:
             self._on_checkout(conn)
             return self._make_read_only(conn)
+        if read_only is False and core.met_standby(conn):
+            await super().putconn(conn)
+            return await self._getconn_writer(timeout, False)
         return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
@@ -171,13 +173,12 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         return max(remaining(deadline_at), 0.001)
 
     async def _getconn_writer(self, timeout: float | None, read_only: bool) -> ACT:
-        """An explicit write where checkouts are for reading by default: of a pool beside, which
-        keeps none warm."""
+        """An explicit write where checkouts are for reading by default: of a pool beside."""
         if self._writing is None:
             self._writing = beside(self)
             await self._writing.open()
-        limit_s = self.timeout if timeout is None else timeout
-        conn = await self._writing._checkout(limit_s, None, None, None)
+        timeout = self.timeout if timeout is None else timeout
+        conn = await self._writing._checkout(timeout, None, None, None)
         return cast(ACT, self._make_read_only(conn) if read_only else conn)
 
     async def _getconn_reader(

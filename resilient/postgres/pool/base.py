@@ -204,11 +204,16 @@ class PoolCore(Telling, ClusterListener):
             core.lent.clear()
         self.replicas.clear()
 
-    def may_dial(self, endpoint: Endpoint, burst: int) -> float:
+    def may_dial(
+        self, endpoint: Endpoint, burst: int, by_chance: EndpointView | None = None
+    ) -> float:
         """Seconds until a worker asks again; 0: it dials, see `core.pace`.
 
         A pool's first dial after a loss never waits: it ends the outage for its callers.
+        `by_chance`: what it said, which doesn't fit; see `core.chance`.
         """
+        if by_chance is not None:
+            return self.cluster.may_chance(by_chance)
         cluster = self.cluster
         with self._lock:
             first, self._losses = cluster.losses != self._losses, cluster.losses
@@ -295,6 +300,15 @@ class PoolCore(Telling, ClusterListener):
         role = link.observed.role if view.group and link.observed is not None else view.role
         return role is Role.REPLICA
 
+    def met_standby(self, conn: BaseConnection[Any]) -> bool:
+        """Has this connection of the pool's own met a standby, while checkouts were for reading?
+        Its address may have led to the primary before and since."""
+        link = link_of(conn) if self.read_from else None
+        seen = link.observed if link is not None else None
+        if seen is None or seen.role is not Role.REPLICA:
+            return False
+        return conn.pgconn.parameter_status(b"in_hot_standby") != b"off"
+
     def barred(self) -> bool:
         """The writer is there and takes no writes by default: who insists on them waits."""
         writer = self.topology.writer
@@ -374,6 +388,8 @@ class PoolCore(Telling, ClusterListener):
         why, fenced = refused(wanted, self.topology, endpoint, seen)
         if why:
             raise (FencedPrimary if fenced else WrongRole)(why)
+        # What the pool is for may have changed since it was dialled.
+        self.read_from = self.read_from or seen.role is Role.REPLICA
 
     def met(self, endpoint: Endpoint, seen: Witness) -> None:
         """A session's server says where its timeline began, if it was promoted in this run."""

@@ -117,7 +117,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             elif isinstance(command, connect.Await):
                 await self._await(command)
             elif isinstance(command, connect.Ask):
-                answer = core.may_dial(command.endpoint, self._max_size)
+                answer = core.may_dial(command.endpoint, self._max_size, command.by_chance)
             else:
                 try:
                     dial = core.dial(command.endpoint, self._wanted, deadline_at)

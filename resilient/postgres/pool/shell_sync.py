@@ -120,7 +120,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             elif isinstance(command, connect.Await):
                 self._await(command)
             elif isinstance(command, connect.Ask):
-                answer = core.may_dial(command.endpoint, self._max_size)
+                answer = core.may_dial(command.endpoint, self._max_size, command.by_chance)
             else:
                 try:
                     dial = core.dial(command.endpoint, self._wanted, deadline_at)

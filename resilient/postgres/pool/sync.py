@@ -53,8 +53,7 @@ class ResilientPool(Apart, SyncShell[CT]):
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:
-            gone = core.replicas.pop(endpoint)
-            gone.close(timeout=1.0)
+            core.replicas.pop(endpoint).close(timeout=1.0)
         for endpoint in wanted - set(core.replicas):
             if self._closed:
                 return
@@ -162,6 +161,9 @@ class ResilientPool(Apart, SyncShell[CT]):
         if read_only:
             self._on_checkout(conn)
             return self._make_read_only(conn)
+        if read_only is False and core.met_standby(conn):
+            super().putconn(conn)
+            return self._getconn_writer(timeout, False)
         return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
@@ -176,13 +178,12 @@ class ResilientPool(Apart, SyncShell[CT]):
         return max(remaining(deadline_at), 0.001)
 
     def _getconn_writer(self, timeout: float | None, read_only: bool) -> CT:
-        """An explicit write where checkouts are for reading by default: of a pool beside, which
-        keeps none warm."""
+        """An explicit write where checkouts are for reading by default: of a pool beside."""
         if self._writing is None:
             self._writing = beside(self)
             self._writing.open()
-        limit_s = self.timeout if timeout is None else timeout
-        conn = self._writing._checkout(limit_s, None, None, None)
+        timeout = self.timeout if timeout is None else timeout
+        conn = self._writing._checkout(timeout, None, None, None)
         return cast(CT, self._make_read_only(conn) if read_only else conn)
 
     def _getconn_reader(

@@ -12,7 +12,7 @@ import pytest
 
 from resilient.lab import Lab
 from resilient.lab.balancer import Balancer
-from resilient.postgres import probe
+from resilient.postgres import NoEndpointAvailable, probe
 from resilient.settings import Settings
 from tests.postgres.conftest import Face
 
@@ -120,3 +120,61 @@ async def test_one_that_always_leads_to_the_primary_writes(
             lab.inject("crash").wait_done()
             assert await ours.insert(-2, timeout=20.0) == lab.primary.address
             assert await at_rest(proxy) <= FEW
+
+
+@pytest.fixture
+def mixed(lab: Lab) -> Iterator[Balancer]:
+    """Each new connection meets another member, the primary among them."""
+    backends = [(member.address, lab.port) for member in lab.members]
+    with Balancer.round_robin(ADDRESS, lab.port, *backends) as balancer:
+        yield balancer
+
+
+@pytest.mark.parametrize(
+    ("face", "attrs"),
+    [
+        ("sync", "read-write"),
+        ("async", "primary"),
+        ("null-sync", "read-write"),
+        ("null-async", "primary"),
+        ("sync", "read-only"),
+        ("async", "standby"),
+        ("null-async", "standby"),
+    ],
+    indirect=["face"],
+)
+async def test_in_a_mixed_group_everybody_gets_what_was_asked_for(
+    lab: Lab, orders: str, face: Face, mixed: Balancer, attrs: str
+) -> None:
+    """A bare pool dials until it meets it."""
+    dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app target_session_attrs={attrs}"
+    fits = {lab.primary.address}
+    if attrs in ("standby", "read-only"):
+        fits = {member.address for member in lab.standbys}
+    async with opened(face, dsn, Settings(), timeout=20.0) as ours:
+        if not face.null:
+            await ours.wait(20.0)
+        assert {await ours.where() for _ in range(6)} <= fits
+
+
+async def test_an_explicit_write_meets_the_primary_or_waits(
+    lab: Lab, orders: str, face: Face, mixed: Balancer
+) -> None:
+    """Also while nobody knows yet that it is a group."""
+    dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+    for _ in range(6):
+        fresh = Face("async" if face.is_async else "sync")
+        async with opened(fresh, dsn, Settings(), min_size=4, timeout=20.0) as ours:
+            for _ in range(5):
+                assert await ours.where(read_only=False) == lab.primary.address
+
+
+@one_shell
+async def test_and_says_why_it_waits(lab: Lab, orders: str, face: Face, replicas: Balancer) -> None:
+    dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+    async with opened(face, dsn, Settings()) as ours:
+        await ours.wait(10.0)
+        before = replicas.accepted
+        with pytest.raises(NoEndpointAvailable, match="a replica"):
+            await ours.where(read_only=False, timeout=3.0)
+        assert replicas.accepted - before <= 3 * FEW  # nor does it dial without end
