@@ -1,8 +1,8 @@
 """Which cluster is meant, and who writes in it.
 
-* One strict name that was given for writing says which cluster is meant: when it leads to a
-  live primary of another one, that one is.  Several names have to agree, and a foreign server
-  among them is refused; another cluster is taken only when nothing of ours is left.
+* The strict names that were given for writing say which cluster is meant: when they lead to a
+  live primary of another one, that one is.  Several have to agree: each leads to a server of it,
+  and none to one of ours.  Until then a foreign server among them is refused.
 * The writer is the one live primary of the highest timeline ever seen in the cluster.  Whom
   only readers' names lead to is none, and raises no timeline.
 * A primary that tells no timeline writes only where nobody tells one.
@@ -55,19 +55,21 @@ def pinned(state: State) -> State:
 
 
 def _moved_to(state: State) -> str:
-    """The cluster that the one strict writer's name leads to now, if it has a primary there."""
+    """The cluster that the strict writers' names lead to now, if it has a primary there."""
     records = [record for _, record in state.names if not record.reader]
-    if len(records) != 1 or records[0].rotating or not state.system_id:
+    if not state.system_id or any(record.rotating for record in records):
         return ""
-    here = [item for key, item in state.known if key in records[0].keys]
+    known = dict(state.known)
+    led_to = [[known[key] for key in record.keys if key in known] for record in records]
+    here = [item for items in led_to for item in items]
     if any(item.system_id == state.system_id for item in here):
         return ""
-    primaries = [
-        item.system_id
-        for item in here
-        if item.view.role is Role.PRIMARY and item.view.health is not Health.DEAD
-    ]
-    return primaries[0] if primaries else ""
+    for item in here:
+        if item.view.role is Role.PRIMARY and item.view.health is not Health.DEAD:
+            agree = (any(one.system_id == item.system_id for one in items) for items in led_to)
+            if all(agree):
+                return item.system_id
+    return ""
 
 
 def with_heights(state: State) -> State:

@@ -298,6 +298,40 @@ def test_the_lag_behind_somebody_else_is_not_known() -> None:
     assert view.lag_s == 0.5
 
 
+# -- several strict names that move to another cluster
+
+
+def test_several_names_say_it_together() -> None:
+    """Two of `db`'s servers, by a name each; the other cluster has C and D."""
+    state = after(Resolved("one", (A,)), Resolved("two", (B,)))
+    state = after(Observed(A, primary(5)), Observed(B, replica(5)), state=state)
+    state = after(Resolved("one", (C,)), Observed(C, primary(1, **OTHER)), state=state)
+    assert writer(state) == A  # the other name still leads to its replica
+    state = after(Resolved("two", (D,)), state=state)
+    assert writer(state) == A  # whose server D is, isn't known
+    state = after(Observed(D, replica(1, **OTHER)), state=state)
+    assert writer(state) == C
+    back = (Resolved("one", (A,)), Resolved("two", (B,)))
+    state = after(*back, Observed(A, primary(5)), Observed(B, replica(5)), state=state)
+    assert writer(state) == A
+
+
+def test_names_that_lead_to_one_server_of_it_say_it_too() -> None:
+    state = after(Resolved("one", (A,)), Resolved("two", (B,)))
+    state = after(Observed(A, primary(5)), Observed(B, replica(5)), state=state)
+    state = after(Resolved("one", (C,)), Resolved("two", (C,)), state=state)
+    assert writer(after(Observed(C, primary(1, **OTHER)), state=state)) == C
+
+
+def test_names_that_lead_to_two_other_clusters_say_nothing() -> None:
+    state = after(Resolved("one", (A,)), Resolved("two", (B,)))
+    state = after(Observed(A, primary(5)), Observed(B, replica(5)), state=state)
+    state = after(Resolved("one", (C,)), Resolved("two", (D,)), state=state)
+    third = {"incarnation": "k", "system_id": "s3"}
+    state = after(Observed(C, primary(1, **OTHER)), state=state)
+    assert writer(after(Observed(D, primary(1, **third)), state=state)) == A
+
+
 # -- groups
 
 

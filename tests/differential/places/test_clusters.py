@@ -153,6 +153,26 @@ async def test_a_list_with_a_foreign_server_stays_refused(
         assert str(other) in refused.reason
 
 
+async def test_a_lists_names_move_together(
+    lab: Lab, orders: str, face: Face, green: Member
+) -> None:
+    """As every new process does: it finds the other cluster alone."""
+    old = lab.standbys[0]
+    lab.dns.set_records("second.db.test", "A", [old.address], 1)
+    hosts = f"host={lab.WRITER},second.db.test port={lab.port} user=app dbname=app"
+    async with opened(face, hosts, settings_of(lab, zone=None)) as ours:
+        assert await ours.insert(-17) == lab.primary.address
+        lab.dns.flip(lab.WRITER, "green.db.test")
+        await until(lambda: any(view.fenced for view in ours.pool.topology.endpoints))
+        assert await ours.insert(-18) == lab.primary.address  # one of them is no agreement
+        write = partial(ours.insert, -19, timeout=5.0)
+        lab.dns.set_records("second.db.test", "A", [green.address], 1)
+        assert await moved(green.address, time.monotonic(), write) < 2 * TTL_S + GRACE_S
+        lab.dns.set_records("second.db.test", "A", [old.address], 1)
+        lab.dns.flip(lab.WRITER, lab.member_name(lab.primary.zone))
+        assert await moved(lab.primary.address, time.monotonic(), write) < 2 * TTL_S + GRACE_S
+
+
 # -- readers' names
 
 
