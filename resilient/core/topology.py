@@ -307,14 +307,18 @@ def _publish(given: State, now: float) -> State:
 def _believed(
     state: State, writer: EndpointView | None, now: float
 ) -> tuple[State, EndpointView | None, str]:
-    """(state, writer, why there is none): the first one waits for what the others say."""
-    if writer is None or state.led:
+    """(state, writer, why there is none): the first one waits for what the others say.  Until
+    there was one, nobody who says so is taken while a name leads nowhere yet."""
+    if state.led or (writer is None and state.first_at is not None):
         return state, writer, ""
+    nameless = writing.unresolved(state)
+    if writer is None:
+        return state, None, f"{', '.join(nameless)}: no answer yet" if nameless else ""
+    silent = [*writing.unheard(state, writer), *nameless]
     if state.first_at is None:
         state = replace(state, first_at=now)
-    silent = writing.unheard(state, writer)
     if silent and now < (state.first_at or 0.0) + writing.FAIR_S - 1e-9:
-        names = ", ".join(str(view.endpoint) for view in silent)
+        names = ", ".join(silent)
         return state, None, f"a primary answers; whether {names} is one as well isn't known yet"
     return replace(state, led=True), writer, ""
 

@@ -8,7 +8,8 @@
 * A primary that tells no timeline writes only where nobody tells one.
 * One with `default_transaction_read_only` is one where no other is: what a caller makes of it
   is the caller's.
-* The first primary ever is believed once every other endpoint has answered, or had `FAIR_S`.
+* The first primary ever is believed once every other endpoint has answered, and every other name,
+  or had `FAIR_S`.
 """
 
 from __future__ import annotations
@@ -183,14 +184,20 @@ def fence(item: Known, state: State, out: frozenset[Key]) -> Known:
 # -- the first one, and none at all
 
 
-def unheard(state: State, writer: EndpointView) -> list[EndpointView]:
+def unheard(state: State, writer: EndpointView) -> list[str]:
     """Who might be the primary as well, and hasn't said anything yet."""
     return [
-        item.view
+        str(item.view.endpoint)
         for item in eligible(state)
         if item.view.health is Health.UNKNOWN and not item.view.reason
         if not item.view.retired and item.view.endpoint != writer.endpoint
     ]
+
+
+def unresolved(state: State) -> list[str]:
+    """Names, of several, that lead nowhere yet."""
+    names = [name for name, record in state.names if not (record.keys or record.reader)]
+    return names if len(state.names) > 1 else []
 
 
 def streaming(state: State) -> bool:

@@ -10,6 +10,7 @@ from cluster_sim import A, B, C, endpoint, primary, replica
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resilient.core.intent import Wanted, refused
 from resilient.core.model import Endpoint, FailureKind, Intent, Observation, Role
 from resilient.core.schedule import due
 from resilient.core.topology import (
@@ -188,6 +189,22 @@ def test_the_first_primary_waits_for_what_the_others_say() -> None:
     assert writer(after(Observed(B, replica(1)), state=state)) == A
     assert writer(after(Observed(B, primary(2, "i-b")), state=state)) == B
     assert writer(after(ProbeFailed(B, 1, FailureKind.REFUSED), state=state)) == A
+
+
+def test_and_for_names_that_lead_nowhere_yet() -> None:
+    state = after(Resolved("a", (A,)), Resolved("late", ()), Resolved("reports", (), reader=True))
+    doubted = "late: no answer yet"
+    assert state.topology.doubt == doubted
+    why, _ = refused(Wanted(), state.topology, A, primary(1))
+    assert "haven't answered" in why
+    state = after(Observed(A, primary(1)), state=state)
+    assert writer(state) is None
+    assert "late" in state.topology.doubt
+    found = after(Resolved("late", (B,)), Observed(B, primary(2, "i-b")), state=state)
+    assert writer(found) == B
+    assert writer(after(Tick(), state=state, now=10.0 + FAIR_S)) == A
+    alone = after(Resolved("a", (A,)), Resolved("reports", (), reader=True))
+    assert writer(after(Observed(A, primary(1)), state=alone)) == A
 
 
 def test_for_a_fair_time_and_no_longer() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from resilient.lab import Lab
 from resilient.lab.balancer import Balancer
+from resilient.lab.dns_server import DnsFaults
 from resilient.lab.postgres import Member
 from resilient.postgres import CommitOutcomeUnknown, ConnectionPool
 from resilient.settings import Settings
@@ -243,18 +244,41 @@ async def test_a_restored_copy_stops_nobody(lab: Lab, orders: str, face: Face) -
 # -- the first one
 
 
-@other_shell
-async def test_a_fresh_process_beside_a_zombie_hears_the_others_first(
-    lab: Lab, orders: str, face: Face
-) -> None:
+@pytest.fixture
+def zombie(lab: Lab, orders: str) -> Iterator[Member]:
+    """The old primary, which acknowledges whatever it is told, beside the new one."""
     old = lab.primary
     run = lab.inject("zombie")
     run.wait_done()
+    old.execute("alter system set synchronous_standby_names = ''")
+    old.execute("select pg_reload_conf()")
+    yield old
+    old.execute("alter system reset synchronous_standby_names")
+    old.execute("select pg_reload_conf()")
+
+
+@other_shell
+async def test_a_fresh_process_beside_a_zombie_hears_the_others_first(
+    lab: Lab, face: Face, zombie: Member
+) -> None:
     new = lab.primary
     with Balancer("127.0.7.10", lab.port, lambda: (new.address, lab.port), 0.008) as slow:
-        hosts = f"host={old.address},{slow.address} port={lab.port} user=app dbname=app"
+        hosts = f"host={zombie.address},{slow.address} port={lab.port} user=app dbname=app"
         async with opened(face, hosts, settings_of(lab)) as ours:
             assert await ours.insert(-71, timeout=5.0) == new.address
+
+
+async def test_and_those_whose_name_is_answered_a_moment_later(
+    lab: Lab, face: Face, zombie: Member
+) -> None:
+    lab.dns.set_records("late.db.test", "A", [lab.primary.address], 1)
+    lab.dns.faults = DnsFaults(names=frozenset({"late.db.test"}), delay_s=0.05)
+    hosts = f"host={zombie.address},late.db.test port={lab.port} user=app dbname=app"
+    try:
+        async with opened(face, hosts, settings_of(lab)) as ours:
+            assert await ours.insert(-72, timeout=5.0) == lab.primary.address
+    finally:
+        lab.dns.faults = DnsFaults()
 
 
 @one_shell
