@@ -70,8 +70,11 @@ SESSIONS_QUERY = (
 )
 SESSIONS_COLUMN = 9
 
-#: for servers that don't have those functions, or don't let us
-PLAIN_QUERY = b"SELECT pg_catalog.pg_is_in_recovery()"
+#: for servers that don't have those functions, or don't let us; and those that have fewer
+PLAIN_QUERIES = (
+    b"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.pg_backend_pid()",
+    b"SELECT pg_catalog.pg_is_in_recovery()",
+)
 
 #: a standby that keeps its answer back looks at itself this often, in seconds: about 30 µs of
 #: its processor's time each
@@ -153,6 +156,7 @@ def question(
 ) -> PQGen[Answer]:
     """Ask on an idle connection, which has `questions` prepared.
 
+    A server that answers no such question has the role that its session was told at the start.
     `flushed` is told how far a primary has flushed its WAL, if given.  With `hold_s` a standby
     keeps its answer back for so long, unless it is promoted.  Otherwise, with `mine`, how many
     sessions of it are this process's, it tells how many clients it has.  Raises `RoleError`.
@@ -161,7 +165,7 @@ def question(
     first = watch_query(round(hold_s / STEP_S)) if keeps else SESSIONS_QUERY if mine else b""
     if not first and flushed is not None:
         first = FLUSH_QUERY
-    for query in filter(None, (first, QUERY, PLAIN_QUERY)):
+    for query in filter(None, (first, QUERY, *PLAIN_QUERIES)):
         result = yield from _query(pgconn, query, questions)
         refused = _refused(result)
         if keeps and query is first:
@@ -169,7 +173,7 @@ def question(
             questions.keeps = not refused  # type: ignore[union-attr]
         if not refused:
             break
-    seen = _read(pgconn, result)
+    seen = _told_at_the_start(pgconn) if refused else _read(pgconn, result)
     if query is FLUSH_QUERY and flushed is not None:
         reached = _text(result, FLUSH_COLUMN)
         if reached is not None:
@@ -178,6 +182,14 @@ def question(
         seen = replace(seen, clients=max(1, int(sessions) // mine))
     steps = _text(result, STEPS_COLUMN) if keeps and query is first and not refused else None
     return Answer(seen, STEP_S * int(steps or 0))
+
+
+def _told_at_the_start(pgconn: pq.abc.PGconn) -> Observation:
+    """By what a server reports without being asked (manual 55.2.7); PostgreSQL before 14 reports
+    no role, and is taken for what a bare pool takes it for."""
+    role = Role.REPLICA if pgconn.parameter_status(b"in_hot_standby") == b"on" else Role.PRIMARY
+    barred = pgconn.parameter_status(b"default_transaction_read_only") == b"on"
+    return Observation(role, read_only=barred)
 
 
 def _refused(result: pq.abc.PGresult) -> bool:
@@ -238,8 +250,9 @@ def _read(pgconn: pq.abc.PGconn, result: pq.abc.PGresult) -> Observation:
     if result.ntuples != 1 or values[0] not in ("t", "f"):
         raise RoleError(FailureKind.ERROR, "an odd answer to pg_is_in_recovery()")
     role = Role.REPLICA if values[0] == "t" else Role.PRIMARY
-    if len(values) == 1:
-        return Observation(role)
+    if len(values) <= len(PLAIN_QUERIES):
+        pid = values[1] if len(values) > 1 else None
+        return Observation(role, pooled=pid is not None and pid != str(pgconn.backend_pid))
     _, system_id, timeline, incarnation, read_only, lag, streams, exact, pid = values[:FLUSH_COLUMN]
     return Observation(
         role,

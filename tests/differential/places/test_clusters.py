@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
 
 import psycopg
 import pytest
@@ -298,10 +297,13 @@ async def test_who_says_nothing_for_a_fair_time_holds_nobody_up(
 # -- servers that tell nothing
 
 
-@pytest.fixture
-def mute(green: Member) -> Any:
-    """A primary that tells no timeline."""
-    functions = ("pg_control_system()", "pg_control_checkpoint()", "pg_postmaster_start_time()")
+TELLING = ("pg_control_system()", "pg_control_checkpoint()", "pg_postmaster_start_time()")
+
+
+@pytest.fixture(params=[TELLING, (*TELLING, "pg_is_in_recovery()")], ids=["timeline", "role"])
+def mute(request: pytest.FixtureRequest, green: Member) -> Iterator[Member]:
+    """A primary that tells no timeline, and then no role either."""
+    functions: tuple[str, ...] = request.param
     with psycopg.connect(green.conninfo.replace("dbname=postgres", "dbname=app")) as conn:
         for name in functions:
             conn.execute(f"revoke execute on function pg_catalog.{name} from public")

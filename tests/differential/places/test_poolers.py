@@ -54,6 +54,26 @@ async def test_it_is_recognised_and_serves(lab: Lab, orders: str, face: Face, mo
             assert ours.pool.topology.version == version
 
 
+@one_shell
+async def test_it_is_recognised_where_its_server_tells_no_incarnation(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    functions = ("pg_control_system()", "pg_control_checkpoint()", "pg_postmaster_start_time()")
+    with psycopg.connect(
+        lab.primary.conninfo.replace("dbname=postgres", "dbname=app"), autocommit=True
+    ) as admin:
+        for name in functions:
+            admin.execute(f"revoke execute on function pg_catalog.{name} from public")
+        try:
+            with bouncer(lab, lab.primary, "transaction", 2) as pooler:
+                async with opened(face, pooler.dsn, settings_of(lab, zone=None)) as ours:
+                    assert await ours.insert(-3) == lab.primary.address
+                    await until(lambda: any(view.pooled for view in ours.pool.topology.endpoints))
+        finally:
+            for name in functions:
+                admin.execute(f"grant execute on function pg_catalog.{name} to public")
+
+
 @other_shell
 async def test_saturated_it_lives_and_nothing_is_begun_twice(
     lab: Lab, orders: str, face: Face
