@@ -16,6 +16,7 @@ from typing import Any
 
 from resilient.core import connect, dns_pace, failover
 from resilient.core.budget import RetryBudget, backoff_s
+from resilient.core.chance import Chances
 from resilient.core.dns import Found
 from resilient.core.dns_cache import Cache, CacheLimits
 from resilient.core.health import ProbeConfig
@@ -31,6 +32,7 @@ from resilient.core.topology import (
     Resolved,
     State,
     Tick,
+    key_of,
     step,
 )
 
@@ -69,6 +71,7 @@ class Client:
         self._waiting: deque[Operation] = deque()
         self._story = failover.Tracker()
         self._pacing = Pacing()
+        self._chances = Chances()
         self._losses = 0
         self._sides: dict[Endpoint, float] = {}
         self._flying: Counter[Endpoint] = Counter()
@@ -292,7 +295,7 @@ class Client:
             command = commands.send(answer)
             while not isinstance(command, connect.Await | connect.Dial):
                 answer = (
-                    self._may_dial(command.endpoint)
+                    self._may_dial(command)
                     if isinstance(command, connect.Ask)
                     else (self.state.topology, DEADLINE_S)
                 )
@@ -306,7 +309,13 @@ class Client:
             return
         self._dial(commands, command.endpoint)
 
-    def _may_dial(self, endpoint: Endpoint) -> float:
+    def _may_dial(self, asked: connect.Ask) -> float:
+        endpoint = asked.endpoint
+        if asked.by_chance is not None:
+            key, draw, now = key_of(endpoint), self.rng.random(), self.world.now
+            clients = self._clients()
+            self._chances, wait_s = self._chances.ask(key, asked.by_chance, clients, now, draw)
+            return wait_s
         first, self._losses = self._losses != self._pacing.losses, self._pacing.losses
         size, now = self.world.params.size, self.world.now
         self._pacing, wait_s = self._pacing.ask(endpoint, CONNECT_RATE_S, size, now, first)

@@ -128,7 +128,8 @@ class Wanted:
         A group may.  So may the only address that is configured; in a list each says what it is.
         """
         reads = self.reads(topology)
-        if topology.conflict or (topology.writer is not None and not reads):
+        writer = topology.writer
+        if topology.conflict or (writer is not None and not (reads or writer.group)):
             return None
         current = [
             view for view in topology.endpoints if not view.retired and (reads or not view.reader)
@@ -164,8 +165,23 @@ def refused(
         text = f"{endpoint} belongs to cluster {seen.system_id}, not {topology.system_id}"
         return text, True
     if wanted.reads(topology):
+        if why := _outlived(topology, endpoint, seen):
+            return why, True
         return _not_for_reading(wanted, endpoint, seen), False
     return _not_for_writing(wanted, topology, endpoint, seen)
+
+
+def _outlived(topology: Topology, endpoint: Endpoint, seen: Observation) -> str:
+    """A primary of another branch than the one that is written to has nothing to read."""
+    if seen.role is not Role.PRIMARY or seen.timeline is None or topology.epoch is None:
+        return ""
+    if seen.system_id not in ("", topology.system_id):
+        return ""  # its timelines are others
+    view = topology.find(endpoint)
+    above = view is not None and view.reader and seen.timeline > topology.epoch
+    if seen.timeline < topology.epoch or above:
+        return f"{endpoint} is a primary of timeline {seen.timeline}; {topology.epoch} was seen"
+    return ""
 
 
 def _not_for_reading(wanted: Wanted, endpoint: Endpoint, seen: Observation) -> str:

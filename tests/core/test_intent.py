@@ -133,3 +133,21 @@ def test_and_by_those_between() -> None:
     fences = Fences().put("one", sight("x")).put("two", sight("x", "y"))
     fences = fences.put("three", sight("y", height=3))
     assert sorted(map(str, (who for who, _, _ in fences.news("three")))) == ["one", "two"]
+
+
+def test_a_primary_of_another_branch_has_nothing_to_read() -> None:
+    """Behind a reader's address: members are judged one by one."""
+    group = view(B, group=True, reader=True)
+    topology = Topology(1, (view(A, Role.PRIMARY, epoch=2), group), None, 2, system_id="s1")
+    for reading in (Wanted(Target.PREFER_STANDBY), Wanted(Target.READ_ONLY)):
+        assert "2 was seen" in refused(reading, topology, B, primary(1))[0]
+        assert "2 was seen" in refused(reading, topology, B, primary(3))[0]
+    assert refused(Wanted(Target.PREFER_STANDBY), topology, B, primary(2)) == ("", False)
+    assert refused(Wanted(Target.PREFER_STANDBY), topology, B, replica(1)) == ("", False)
+
+
+def test_a_group_that_is_the_writer_is_dialled_again() -> None:
+    group = view(A, Role.PRIMARY, group=True)
+    led = Topology(1, (group,), group, 1)
+    assert Wanted().by_chance(led) == group
+    assert Wanted().by_chance(FULL) is None

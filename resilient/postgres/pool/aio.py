@@ -135,7 +135,8 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         if self._core.reopen:
             self._core.reopen = False
             await self.open()
-        core = self._core
+        core, limit_s = self._core, self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
         if not (read_only is None and core.plain):
             reads = core.reads
             if read_only is None and reads and core.bounded(max_staleness_s, after):
@@ -149,7 +150,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         try:
             conn = await super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            error = core.explain(exc, self.timeout if timeout is None else timeout)
+            error = core.explain(exc, limit_s)
             if error is exc:
                 raise
             raise error from core.last_failure or exc
@@ -158,7 +159,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
             return self._make_read_only(conn)
         if read_only is False and core.met_standby(conn):
             await super().putconn(conn)
-            return await self._getconn_writer(timeout, False)
+            return await self._getconn_writer(max(remaining(deadline_at), 0.001), False)
         return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
@@ -177,7 +178,6 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         if self._writing is None:
             self._writing = beside(self)
             await self._writing.open()
-        timeout = self.timeout if timeout is None else timeout
         conn = await self._writing._checkout(timeout, None, None, None)
         return cast(ACT, self._make_read_only(conn) if read_only else conn)
 

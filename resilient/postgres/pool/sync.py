@@ -140,7 +140,8 @@ class ResilientPool(Apart, SyncShell[CT]):
         if self._core.reopen:
             self._core.reopen = False
             self.open()
-        core = self._core
+        core, limit_s = self._core, self.timeout if timeout is None else timeout
+        deadline_at = deadline_in(limit_s)
         if not (read_only is None and core.plain):
             reads = core.reads
             if read_only is None and reads and core.bounded(max_staleness_s, after):
@@ -154,7 +155,7 @@ class ResilientPool(Apart, SyncShell[CT]):
         try:
             conn = super().getconn(timeout)
         except psycopg_pool.PoolTimeout as exc:
-            error = core.explain(exc, self.timeout if timeout is None else timeout)
+            error = core.explain(exc, limit_s)
             if error is exc:
                 raise
             raise error from core.last_failure or exc
@@ -163,7 +164,7 @@ class ResilientPool(Apart, SyncShell[CT]):
             return self._make_read_only(conn)
         if read_only is False and core.met_standby(conn):
             super().putconn(conn)
-            return self._getconn_writer(timeout, False)
+            return self._getconn_writer(max(remaining(deadline_at), 0.001), False)
         return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
@@ -182,7 +183,6 @@ class ResilientPool(Apart, SyncShell[CT]):
         if self._writing is None:
             self._writing = beside(self)
             self._writing.open()
-        timeout = self.timeout if timeout is None else timeout
         conn = self._writing._checkout(timeout, None, None, None)
         return cast(CT, self._make_read_only(conn) if read_only else conn)
 

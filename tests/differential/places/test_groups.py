@@ -178,3 +178,23 @@ async def test_and_says_why_it_waits(lab: Lab, orders: str, face: Face, replicas
         with pytest.raises(NoEndpointAvailable, match="a replica"):
             await ours.where(read_only=False, timeout=3.0)
         assert replicas.accepted - before <= 3 * FEW  # nor does it dial without end
+
+
+@one_shell
+async def test_a_readers_group_with_a_fenced_primary_in_it(
+    lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the old primary still shows is nobody's data any more."""
+    monkeypatch.setattr(probe, "LIFE_S", 0.3)
+    old = lab.primary
+    lab.inject("zombie").wait_done()
+    (third,) = [member for member in lab.standbys if member is not old]
+    backends = [(member.address, lab.port) for member in (old, third)]
+    with Balancer.round_robin(ADDRESS, lab.port, *backends) as readers:
+        settings = settings_of(lab, zone=None, database_readers=f"{readers.address}:{lab.port}")
+        dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+        async with opened(face, dsn, settings) as ours:
+            assert await ours.insert(-1, timeout=10.0) == lab.primary.address
+            await until(lambda: any(view.group for view in ours.pool.topology.endpoints))
+            reads = [asyncio.create_task(ours.where(read_only=True)) for _ in range(30)]
+            assert old.address not in await asyncio.gather(*reads)
