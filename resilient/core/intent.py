@@ -136,7 +136,9 @@ class Wanted:
         ]
         alone = len(current) == 1 and not self.places(topology)
         for view in current:
-            if (view.group or alone) and view.readable:
+            known = view.health is Health.UP and view.role is not Role.UNKNOWN and not view.astray
+            # What was fenced is the server that answered last; each connection is judged anew.
+            if known and (alone or (view.group and not view.fenced)):
                 return view
         return None
 

@@ -151,3 +151,11 @@ def test_a_group_that_is_the_writer_is_dialled_again() -> None:
     led = Topology(1, (group,), group, 1)
     assert Wanted().by_chance(led) == group
     assert Wanted().by_chance(FULL) is None
+
+
+def test_a_lone_address_that_was_fenced_may_lead_to_another_server() -> None:
+    fenced = view(A, Role.PRIMARY, fenced=True)
+    assert Wanted().by_chance(Topology(1, (fenced,), None, 2)) == fenced
+    assert Wanted().by_chance(Topology(1, (fenced, view(B)), None, 2)) is None
+    assert refused(Wanted(), Topology(1, (fenced,), None, 2), A, primary(1))[1]
+    assert refused(Wanted(), Topology(1, (fenced,), None, 2), A, primary(2)) == ("", False)

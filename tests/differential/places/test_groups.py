@@ -6,6 +6,7 @@ FAULTS 46.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -198,3 +199,25 @@ async def test_a_readers_group_with_a_fenced_primary_in_it(
             await until(lambda: any(view.group for view in ours.pool.topology.endpoints))
             reads = [asyncio.create_task(ours.where(read_only=True)) for _ in range(30)]
             assert old.address not in await asyncio.gather(*reads)
+
+
+@other_shell
+async def test_an_address_that_answered_as_a_fenced_primary_is_dialled_again(
+    lab: Lab, orders: str, face: Face
+) -> None:
+    """It led to the new primary, then to the old one, and leads to the new one again."""
+    old = lab.primary
+    lab.inject("zombie").wait_done()
+    there = [lab.primary]
+    with Balancer(ADDRESS, lab.port, lambda: (there[0].address, lab.port)) as moving:
+        dsn = f"host={moving.address} port={lab.port} user=app dbname=app"
+        async with opened(face, dsn, settings_of(lab, zone=None)) as ours:
+            assert await ours.insert(-1, timeout=10.0) == lab.primary.address
+            there[0] = old
+            await ours._call(ours.pool.drain)  # its sessions are made anew, and refused
+            await until(lambda: any(view.fenced for view in ours.pool.topology.endpoints))
+            await asyncio.sleep(0.5)  # probes have a session of theirs there, and keep it
+            there[0] = lab.primary
+            started = time.monotonic()
+            assert await ours.insert(-2, timeout=10.0) == lab.primary.address
+            assert time.monotonic() - started < probe.LIFE_S / 2
