@@ -108,6 +108,13 @@ class Pool:
     def not_replayed(self, why: str) -> None:
         pass
 
+    @property
+    def labels(self) -> dict[str, str]:
+        return {}
+
+    def missed(self, began_s: float, error: BaseException) -> None:
+        pass
+
     def mismatched(self, endpoint: Endpoint | None, statement: str, found: str) -> None:
         pass
 
