@@ -124,18 +124,23 @@ class Cluster:
         with contextlib.closing(self.primary.connect()) as connection:
             for statement in filter(None, map(str.strip, _SETUP.split(";"))):
                 connection.execute(statement.encode())
-        self.wait_streaming(self.standbys, self._options.start_timeout_s)
+            (made,) = connection.execute("SELECT pg_current_wal_lsn()::text").fetchall()
+        self.wait_streaming(self.standbys, self._options.start_timeout_s, str(made[0]))
 
     def _start_standby(self, member: Member) -> None:
         member.copy_from(self.primary)
         member.follow(self.primary)
 
-    def wait_streaming(self, members: tuple[Member, ...], timeout_s: float) -> None:
+    def wait_streaming(
+        self, members: tuple[Member, ...], timeout_s: float, replayed: str = ""
+    ) -> None:
         """Return when all of them stream from the primary (and, with `sync`, count for its
-        commits); LabError after `timeout_s`."""
+        commits), and have replayed up to this LSN; LabError after `timeout_s`."""
         give_up_at = time.monotonic() + timeout_s
         wanted = {member.zone for member in members}
         query = (_COUNTING if self._options.sync else _STREAMING).encode()
+        if replayed:
+            query += f" AND replay_lsn >= '{replayed}'".encode()
         with contextlib.closing(self.primary.connect()) as connection:
             while True:
                 missing = wanted - {str(row[0]) for row in connection.execute(query)}

@@ -31,7 +31,9 @@ def test_an_upstream_is_killed() -> None:
     assert row["acked"] > 50
     assert (row["lost"], row["duplicated"], row["strangers"]) == (0, 0, 0)
     assert not row["never"]
-    assert row["errors"] == 0, row["texts"]
+    # An order that was on its way is nobody's to send again.
+    assert row["errors"] <= 1, row["texts"]
+    assert all(text.startswith("ReadError") for text in row["texts"])
     assert row["stuck"] == 0
 
 
