@@ -161,17 +161,13 @@ async def test_hung_server_and_nowhere_to_go(lab: Lab, orders: str, any_face: Fa
     try:
         assert await any_face.where() == lab.primary.address
         lab.primary.pause()
-        first, took_s = await _failed(any_face)
-        # Whoever gets an idle connection is cut a deadline after the verdict.
-        assert took_s <= 2.1 + 3.0 + 0.2
-        await _until(lambda: any_face.pool.topology.writer is None, 5.0)
-        then, took_s = await _failed(any_face)
-        if not isinstance(then, psycopg_pool.PoolTimeout):
-            # There is one: a probe had borrowed it at first.
-            assert isinstance(first, psycopg_pool.PoolTimeout)
-            assert took_s <= 3.0 + 0.2
-            then, took_s = await _failed(any_face)
-        assert isinstance(then, psycopg_pool.PoolTimeout)
+        # Whoever gets an idle connection is cut a deadline after the verdict.  There are two where
+        # a probe had borrowed the first one, and while it has one there may be none.
+        for _ in range(4):
+            ended, took_s = await _failed(any_face)
+            assert took_s <= 2.1 + 3.0 + 0.2
+        assert any_face.pool.topology.writer is None
+        assert isinstance(ended, psycopg_pool.PoolTimeout)
         assert took_s <= 1.1
         lab.primary.resume()
         assert await any_face.where(timeout=5.0) == lab.primary.address
