@@ -25,16 +25,19 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 @pytest.mark.skipif(not inside(), reason=refusal() or "no namespace")
 def test_an_upstream_is_killed() -> None:
-    with World() as world:
-        row = play(world, Case("resilient", "plain", "killed", 1), give_up_s=10.0)
-    assert row["trouble"] == ""
-    assert row["acked"] > 50
-    assert (row["lost"], row["duplicated"], row["strangers"]) == (0, 0, 0)
-    assert not row["never"]
-    # An order that was on its way is nobody's to send again.
-    assert row["errors"] <= 1, row["texts"]
-    assert all(text.startswith("ReadError") for text in row["texts"])
-    assert row["stuck"] == 0
+    for _ in range(3):
+        with World() as world:
+            row = play(world, Case("resilient", "plain", "killed", 1), give_up_s=10.0)
+        assert row["trouble"] == ""
+        assert row["acked"] > 50
+        assert (row["lost"], row["duplicated"], row["strangers"]) == (0, 0, 0)
+        assert not row["never"]
+        assert row["stuck"] == 0
+        if row["errors"] == 0:
+            break
+        # An order was on its way, which nobody may send again: it is met between two of them.
+        assert row["errors"] == 1, row["texts"]
+    assert row["errors"] == 0, row["texts"]
 
 
 def op(session: str, began_at: float, ended_at: float, **more: Any) -> Op:

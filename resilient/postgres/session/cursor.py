@@ -209,8 +209,10 @@ class RecordingCursor(CursorBase):
             recorder.noted = None
 
     def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
-        yield from super()._stream_send_gen(*args, **kwargs)
-        self._conn._resilient.wire.rowwise = True  # of the session that has it by now
+        try:
+            yield from super()._stream_send_gen(*args, **kwargs)
+        finally:  # also where it is cancelled; of the session that has it by now
+            self._conn._resilient.wire.rowwise = True
 
     def _start_copy_gen(self, statement: Any, params: Any = None) -> Gen:
         recorder = recorder_of(self)

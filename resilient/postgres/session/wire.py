@@ -27,8 +27,8 @@ SYNC_REP = b"SyncRepWaitForLSN"
 ENDING_SOON = frozenset({b"57P01", b"57P02"})
 #: so many unread answers of one message are looked through for the server's last words
 MOST_LEFT = 16
-#: types of more parameters than a statement may have
-TOO_MANY = [0] * 65_536
+#: a statement may have one parameter less
+TOO_MANY = 65_536
 
 _IDLE = pq.TransactionStatus.IDLE
 _BAD = pq.ConnStatus.BAD
@@ -213,7 +213,7 @@ class Wire:
         also does it for a statement that it then refuses to send, for its parameters."""
         self.rowwise = False
         with suppress(e.OperationalError):
-            self.pgconn.send_prepare(b"", b"", TOO_MANY)
+            self.pgconn.send_prepare(b"", b"", [0] * TOO_MANY)
 
     def forget_names(self) -> None:
         """What was prepared may be gone: it gets new names."""
