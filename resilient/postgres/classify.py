@@ -41,7 +41,10 @@ _WORDS = (
     ("the connection is lost", FailureKind.LOST),
     ("terminating connection", FailureKind.SHUTDOWN),
     ("connection socket closed", FailureKind.LOST),
+    # OpenSSL's words for a socket that ends; of its other errors the server is the cause.
     ("SSL SYSCALL error", FailureKind.LOST),
+    ("unexpected eof while reading", FailureKind.LOST),
+    ("SSL connection has been closed", FailureKind.LOST),
     ("certificate", FailureKind.REJECTED),
     ("SSL", FailureKind.REJECTED),
     ("authentication failed", FailureKind.REJECTED),
@@ -80,6 +83,12 @@ def credentials_refused(sqlstate: str | None, text: str) -> bool:
     return any(words in text for words in _CREDENTIALS)
 
 
+def unfit_for_tls(text: str) -> bool:
+    """Has the server no TLS, or not the one that the conninfo asks for?  It is this server's own
+    trouble: the next one may be who it says it is."""
+    return "certificate" in text or ("SSL" in text and "FATAL" not in text)
+
+
 def server_refused(sqlstate: str | None, text: str) -> bool:
     """Does a server that is up refuse this login for what it is, not for the moment?"""
     if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
@@ -98,7 +107,11 @@ def statement_failure(sqlstate: str | None, broken: bool, text: str) -> FailureK
     if sqlstate is not None:
         kind = kind_of(sqlstate)
         return FailureKind.LOST if kind is None and broken else kind
-    return connect_failure(None, text) if broken else None
+    if not broken:
+        return None
+    kind = connect_failure(None, text)
+    # Nobody is rejected in the middle of a session: what TLS finds wrong there is the way.
+    return FailureKind.LOST if kind is FailureKind.REJECTED else kind
 
 
 def probe_failure(sqlstate: str | None, broken: bool, text: str) -> FailureKind:

@@ -21,8 +21,10 @@ import trustme
 from pg_servers import Pool, Servers
 
 from resilient import Settings
+from resilient.core.model import FailureKind
 from resilient.errors import NoEndpointAvailable
 from resilient.lab import DnsServer
+from resilient.postgres.classify import statement_failure
 
 pytestmark = pytest.mark.lab
 
@@ -168,13 +170,50 @@ async def test_a_service_is_verified_by_its_domain(
         assert encrypted(pool)
 
 
+ANSWERS = pytest.mark.parametrize(
+    "answer", [b"N", b"S", b""], ids=["no TLS", "a stranger's certificate", "hangs up"]
+)
+
+
+@ANSWERS
+async def test_a_call_outlives_a_server_of_no_use(
+    shell: str, servers: Servers, zone: DnsServer, roots: Path, answer: bytes
+) -> None:
+    """Somebody's call is under way, and the name leads to such a server before the right one."""
+    with Impostor(FAKE, servers.port, answer) as impostor:
+        async with Pool(shell, dsn(servers, roots), settings(zone)) as pool:
+            assert await pool.where() == A
+            pool.WHERE = "select host(inet_server_addr()) from pg_sleep(0.5)"  # type: ignore[misc]
+            call = asyncio.create_task(pool.where())
+            await asyncio.sleep(0.25)
+            servers.members[0].kill()
+            zone.flip(NAME, "fake.tls.test")
+            while impostor.asked < 2:
+                await asyncio.sleep(0.02)
+            zone.flip(NAME, "b.tls.test")
+            assert await call == B
+        assert impostor.plain == b""
+
+
+async def test_a_session_that_ends_is_lost(servers: Servers, roots: Path) -> None:
+    """What OpenSSL says of the end of a socket isn't a refusal."""
+    told = f"{dsn(servers, roots)} hostaddr={A}"
+    async with await psycopg.AsyncConnection.connect(told, autocommit=True) as conn:
+        call = asyncio.create_task(conn.execute("select pg_sleep(5)"))
+        await asyncio.sleep(0.2)
+        servers.members[0].kill()
+        with pytest.raises(psycopg.OperationalError) as caught:
+            await call
+    assert statement_failure(None, True, str(caught.value)) is FailureKind.LOST
+
+
 @pytest.mark.parametrize("answer", [b"N", b"S"], ids=["no TLS", "a stranger's certificate"])
 async def test_no_byte_in_plain_text(
     shell: str, servers: Servers, zone: DnsServer, roots: Path, answer: bytes
 ) -> None:
     """FAULTS 30: an impostor hears the request for TLS and no more."""
     with Impostor(FAKE, servers.port, answer) as impostor:
-        async with Pool(shell, dsn(servers, roots), settings(zone)) as pool:
+        async with Pool(shell, dsn(servers, roots), settings(zone, deadline_s=1)) as pool:
             assert await pool.where() == A
             servers.members[0].kill()
             zone.flip(NAME, "fake.tls.test")
@@ -205,7 +244,10 @@ async def refused(pool: Pool, why: str, within_s: float) -> bool:
 
 
 class Impostor:
-    """Answers the request for TLS with `answer`; keeps what else comes in plain text."""
+    """Answers the request for TLS with `answer`; keeps what else comes in plain text.
+
+    Empty: it lets the client begin, and hangs up in the middle of the handshake.
+    """
 
     def __init__(self, address: str, port: int, answer: bytes) -> None:
         self.asked = 0
@@ -224,8 +266,12 @@ class Impostor:
             except OSError:
                 return
             sock.settimeout(2)
-            with sock:
-                self._talk(sock)
+            # Each for itself: who only knocks holds nobody up.
+            threading.Thread(target=self._meet, args=(sock,), daemon=True).start()
+
+    def _meet(self, sock: socket.socket) -> None:
+        with sock:
+            self._talk(sock)
 
     def _talk(self, sock: socket.socket) -> None:
         try:
@@ -234,7 +280,10 @@ class Impostor:
                 self.plain += head + sock.recv(4096)
                 return
             self.asked += 1
-            sock.sendall(self._answer)
+            sock.sendall(self._answer or b"S")
+            if not self._answer:
+                sock.recv(4096)
+                return
             if self._answer == b"N":
                 self.plain += sock.recv(4096)
                 return

@@ -47,6 +47,7 @@ from ..classify import (
     crowded_out,
     server_refused,
     statement_failure,
+    unfit_for_tls,
 )
 from ..commit.facts import Witness
 from ..commit.knowledge import Knowledge, brief
@@ -448,8 +449,8 @@ class PoolCore(Telling, ClusterListener):
             return False
         if not isinstance(exc, psycopg.OperationalError):
             return True
-        if "certificate" in str(exc):
-            return False  # this server's own trouble: the next one may be who it says it is
+        if unfit_for_tls(str(exc)):
+            return False
         return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
 
     def note(self, conn: BaseConnection[Any], exc: BaseException) -> FailureKind | None:

@@ -236,8 +236,10 @@ class Replayer:
                 why = f"the server had no room for another session ({failure})"
                 raise explained(exc, f"not replayed: {why}") from failure
             if isinstance(failure, e.Error):
-                limit_s = self.judge.pool.settings.deadline_s
-                why = f"no server took it within {limit_s:g} s (RESILIENT_DEADLINE_S)"
+                why = "no server took it"
+                if time.monotonic() >= deadline_at:
+                    limit_s = self.judge.pool.settings.deadline_s
+                    why += f" within {limit_s:g} s (RESILIENT_DEADLINE_S)"
                 explained(failure, f"not replayed: {why}")
             raise failure from exc
 
