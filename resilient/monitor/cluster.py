@@ -64,7 +64,7 @@ class Cluster(Asking):
         self.links = LinkRegistry()
         self.topology = Topology()
         self._prober = prober
-        prober.reached = self._reached
+        prober.reached, prober.labels = self._reached, self.labels
         self._database = database
         self._story = failover.Tracker()
         #: what is told of its failovers
@@ -99,7 +99,7 @@ class Cluster(Asking):
         self._jitter = self._rng.random()
         self._dying: dict[Endpoint, float] = {}
         self._names = NameWatch(names, settings, self._apply, self._clients, self.labels)
-        self._lease = LeaseWatch(settings, self._apply, self.ask_now)
+        self._lease = LeaseWatch(settings, self._apply, self.ask_now, self.labels)
         self._fence = fences.Member(self._apply)
         for event in literals(names, settings):
             # Known without asking anybody: the first dial needs no wait for the monitor.

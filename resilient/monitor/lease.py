@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .._logs import Line
@@ -63,7 +63,10 @@ class LeaseWatch:
         settings: Settings,
         apply: Callable[[Leased], None],
         ask_now: Callable[[Endpoint], None],
+        labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`labels`: what its lines say of who follows it."""
+        self._labels = labels
         self._settings = settings
         self._apply = apply
         self._ask_now = ask_now
@@ -112,7 +115,7 @@ class LeaseWatch:
                 try:
                     await self._look(client)
                 except Exception:
-                    logger.exception("%s", Line(event="lease.failed"))
+                    logger.exception("%s", Line(event="lease.failed", **self._labels()))
                 pause_s = self._settings.probe_interval_s
                 try:
                     async with asyncio.timeout(
@@ -152,6 +155,7 @@ class LeaseWatch:
                 holder=f"{holder.host}:{holder.port}" if holder else "-",
                 timeline=holder.timeline if holder else None,
                 known=",".join(endpoint.place for endpoint in endpoints) or "-",
+                **self._labels(),
             )
             logger.info("%s", line)
             self._holder = holder
@@ -182,7 +186,7 @@ class LeaseWatch:
 
     def _note(self, error: str) -> None:
         if error and error != self._error:
-            logger.warning("%s", Line(event="lease.unknown", error=error))
+            logger.warning("%s", Line(event="lease.unknown", reason=error, **self._labels()))
         self._error = error
 
 

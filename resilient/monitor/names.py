@@ -201,7 +201,8 @@ class NameWatch:
             try:
                 pause_s = await self._look(followed, resolver)
             except Exception:
-                logger.exception("%s", Line(event="name.failed", name=followed.name.host))
+                said = {"name": followed.name.host, **self._labels()}
+                logger.exception("%s", Line(event="name.failed", **said))
                 pause_s = RETRY_S
             try:
                 async with asyncio.timeout(self._pace(followed, resolver, pause_s, began_at)):
@@ -258,7 +259,8 @@ class NameWatch:
         old, followed.places = followed.places, places
         if sorted(old) != sorted(places):
             was, now = (",".join(f"{h}:{p}" for h, p in sorted(each)) for each in (old, places))
-            logger.info("%s", Line(event="name.service", name=name, old=was, new=now))
+            line = Line(event="name.service", name=name, old=was, new=now, **self._labels())
+            logger.info("%s", line)
         for gone in set(old) - set(places):
             target = followed.targets.pop(gone, None)
             if target is not None:
@@ -297,8 +299,8 @@ class NameWatch:
             Endpoint(name, address, port): zone_of(address, names) for address in answer.addresses
         }
         if last is None:
-            chain, found = ">".join(answer.chain), ",".join(answer.addresses)
-            line = Line(event="name.resolved", name=target.key, chain=chain, addresses=found)
+            found = {"chain": ">".join(answer.chain), "addresses": ",".join(answer.addresses)}
+            line = Line(event="name.resolved", name=target.key, **found, **self._labels())
             logger.info("%s", line)
         self._take_in(target, answered, resolver.mode(host, "any") == "rotating")
         return answer.expires_at
@@ -326,7 +328,8 @@ class NameWatch:
             for endpoint in gone:
                 del target.known[endpoint]
             dropped = ",".join(endpoint.place for endpoint in gone)
-            logger.info("%s", Line(event="name.gone", name=target.key, dropped=dropped))
+            line = Line(event="name.gone", name=target.key, dropped=dropped, **self._labels())
+            logger.info("%s", line)
             self._tell(target, rotating=False)
 
     def _tell(self, target: _Target, rotating: bool) -> None:
@@ -340,7 +343,7 @@ class NameWatch:
             return
         text = "; ".join(str(exc) for exc in failures)
         if self.errors.get(host) != text:
-            said = {"name": host, "error": text, "fix": FIX, **self._labels()}
+            said = {"name": host, "reason": text, "fix": FIX, **self._labels()}
             logger.warning("%s", Line(event="name.failed", **said))
         self.errors[host] = text
 

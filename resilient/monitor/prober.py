@@ -5,7 +5,7 @@ Both are used on the monitor's loop only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple, Protocol
 
 from ..core.model import Endpoint, FailureKind, Observation, Topology
@@ -63,6 +63,8 @@ class Prober:
     """
 
     reached: Callable[[Endpoint], None] = staticmethod(_nobody)
+    #: what its lines say of whom it asks for
+    labels: Callable[[], Mapping[str, str]] = staticmethod(dict)
 
     async def probe(self, endpoint: Endpoint) -> Observation:
         """One question, one answer.  `ProbeError` when there is none.  Never times out by

@@ -360,7 +360,7 @@ class PgProber(Prober):
         """The answer; and what came late is asked about, where it is this server that tells."""
         answer = yield from asked
         if losses.owed(self.place, answer.seen):
-            yield from losses.look_again(pgconn, self.place, endpoint)
+            yield from losses.look_again(pgconn, self.place, endpoint, self.labels())
         return answer
 
     def told(self, endpoint: Endpoint, seen: Observation) -> None:
@@ -372,7 +372,8 @@ class PgProber(Prober):
         if seen.pooled and endpoint not in self._pooled:
             self._pooled = self._pooled | {endpoint}
             off = "prepared names of ours, kept answers to probes, read_only=True in autocommit"
-            logger.info("%s", Line(event="pooler.recognised", endpoint=endpoint.place, off=off))
+            said = {"endpoint": endpoint.place, "off": off, **self.labels()}
+            logger.info("%s", Line(event="pooler.recognised", **said))
 
     def _own_options(self, seen: Observation) -> Observation:
         """What the conninfo itself asks for is no news of the server."""

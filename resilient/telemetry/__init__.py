@@ -28,8 +28,9 @@ def attempted(host: str, why: str) -> None:
     instruments.count(names.ATTEMPTS, {**said, "resilient.attempt.reason": why})
 
 
-def commits_lost(loss: Loss, endpoint: Endpoint) -> None:
-    """A new primary, at this endpoint, has not what an earlier one had.
+def commits_lost(loss: Loss, endpoint: Endpoint, labels: Mapping[str, str]) -> None:
+    """A new primary, at this endpoint, has not what an earlier one had.  `labels`: of the pool
+    whose session found it out.
 
     An error, and a count, where transactions are gone that were acknowledged.  WAL alone that
     is gone is no failure: a server that dies always leaves some that nobody waited for.  It is
@@ -41,6 +42,7 @@ def commits_lost(loss: Loss, endpoint: Endpoint) -> None:
         "to": lsn_text(loss.to_lsn),
         "timeline": loss.then.timeline,
         "new_timeline": loss.now.timeline,
+        **labels,
     }
     if not loss.lost:
         logger.info("%s", Line(step="wal-lost", **where))

@@ -202,7 +202,7 @@ async def test_a_source_that_is_silent_is_forgotten(
     await watched.until(lambda: watched.said[1:] == [Leased(())])
     assert time.monotonic() - since > 0.3  # not at once: what it said holds for a while
     (line,) = caplog.messages
-    assert line.startswith("event=lease.unknown error=")
+    assert line.startswith("event=lease.unknown reason=")
     rest.told = cluster(member("a", "10.0.1.5", "leader", timeline=5))
     await watched.until(lambda: watched.said[2:] == [Leased((A,), 5)])
 

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from psycopg import errors as e
 
-from resilient.core.model import Endpoint
+from resilient.core.model import Endpoint, Health
+from resilient.lab import Lab
 from resilient.monitor.sockets import Link
+from resilient.postgres import ConnectionPool
 from resilient.postgres.session.dial import Dial
+
+from .conftest import settings_of
 
 HERE = Endpoint("here", "127.0.0.1", 5432)
 
@@ -52,3 +56,25 @@ def test_a_deadline_that_has_passed_ends_it() -> None:
     next(gen)
     with pytest.raises(e.ConnectionTimeout, match="in time"):
         gen.send(None)
+
+
+@pytest.mark.lab
+def test_how_little_time_was_left_says_nothing_of_the_server(lab: Lab) -> None:
+    """Whoever comes first at the end of it, the dial or the monitor."""
+    with ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1) as pool:
+        pool.wait()
+        core = pool._core
+        writer = core.topology.writer
+        assert writer is not None
+        dialled = core.dial(writer.endpoint, core.wanted, time.monotonic() - 1)
+        gen = dialled.guard(silent())
+        next(gen)
+        with pytest.raises(e.ConnectionTimeout) as caught:
+            gen.send(1)
+        core.dial_failed(dialled, caught.value)
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            view = core.topology.find(writer.endpoint)
+            assert view is not None
+            assert view.health is Health.UP
+            time.sleep(0.002)

@@ -44,7 +44,7 @@ class Story:
             self.old.flushed.acknowledged((*said, self.old.incarnation))
 
     def meet(self, server: Witness, place: str = "writer.test", session: Any = None) -> None:
-        assert list(losses.look_back(session, server, place, HERE)) == []
+        assert list(losses.look_back(session, server, place, HERE, {})) == []
 
 
 @pytest.fixture

@@ -110,10 +110,7 @@ def test_a_failover_is_told(
         if record.name.startswith("resilient"):
             line = fields(record)
             assert line
-            if record.name in ("resilient.failover", "resilient.postgres") and (
-                line.get("step") != "wal-lost"  # a cluster's
-            ):
-                assert (line["pool"], line["database"]) == ("orders", "app"), line
+            assert (line["pool"], line["database"]) == ("orders", "app"), line
     assert [r for r in loud if not r.name.startswith("resilient")] == []
     # The record.
     (record,) = failovers

@@ -121,6 +121,23 @@ async def test_a_server_with_another_name_gets_nothing(
     assert "no pg_hba.conf entry" not in log  # nobody came without TLS
 
 
+async def test_the_reason_is_told_although_the_old_link_was_cut_first(
+    servers: Servers, zone: DnsServer, roots: Path
+) -> None:
+    """A busy event loop hears of the loss after the monitor, so the monitor's deadline for the old
+    link passes before that of the call."""
+    async with Pool("async", dsn(servers, roots), settings(zone, deadline_s=2)) as pool:
+        assert await pool.where() == A
+        pool.WHERE = "select host(inet_server_addr()) from pg_sleep(5)"  # type: ignore[misc]
+        call = asyncio.create_task(pool.where())
+        await asyncio.sleep(0.2)
+        servers.members[0].kill()
+        zone.flip(NAME, "wrong.tls.test")
+        time.sleep(1.2)
+        with pytest.raises(NoEndpointAvailable, match="does not match host name"):
+            await call
+
+
 async def test_a_planned_flip_to_a_wrong_server_leaves_the_old_one_in_use(
     shell: str, servers: Servers, zone: DnsServer, roots: Path
 ) -> None:
@@ -228,19 +245,22 @@ async def test_no_byte_in_plain_text(
 async def refused(pool: Pool, why: str, within_s: float) -> bool:
     """A checkout fails with that reason; nothing else than failures on the way."""
     end = time.monotonic() + within_s
+    failure: Exception | None = None
     while time.monotonic() < end:
         try:
             said = await pool.where(0.3)
         except NoEndpointAvailable as exc:
+            failure = exc
             if why in str(exc) or any(why in text for text in exc.reasons.values()):
                 return True
         except psycopg.OperationalError as exc:
+            failure = exc
             if why in str(exc):
                 return True
         else:
             assert said == A  # the last checkout of an old connection
         await asyncio.sleep(0.05)
-    return False
+    raise AssertionError(f"{failure!r} and not {why!r} after {within_s} s") from failure
 
 
 class Impostor:

@@ -11,6 +11,8 @@ of the others the next session or probe that meets the new primary asks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg import pq
 from psycopg.abc import PQGen
 
@@ -30,11 +32,14 @@ from .facts import (
     xid_statuses,
 )
 
+Labels = Mapping[str, str]
+
 
 def look_back(
-    pgconn: pq.abc.PGconn, seen: Witness, place: object, endpoint: Endpoint
+    pgconn: pq.abc.PGconn, seen: Witness, place: object, endpoint: Endpoint, labels: Labels
 ) -> PQGen[None]:
-    """A server is met: tell of what was acknowledged before, and it doesn't have.
+    """A server is met: tell of what was acknowledged before, and it doesn't have.  `labels`: what
+    the lines say of who met it.
 
     On an idle connection; raises `OperationalError` when it is lost, and then the next one
     that meets the server tells.
@@ -44,7 +49,7 @@ def look_back(
         due = known.marks or not known.judged
         if place in known.places and due and known.judging.acquire(blocking=False):
             try:
-                yield from _judge(pgconn, seen, then, known, endpoint)
+                yield from _judge(pgconn, known, _Late(then, known, seen, endpoint, labels))
             finally:
                 known.judging.release()
 
@@ -61,19 +66,20 @@ def owed(place: object, seen: Observation) -> bool:
     )
 
 
-def look_again(pgconn: pq.abc.PGconn, place: object, endpoint: Endpoint) -> PQGen[None]:
+def look_again(
+    pgconn: pq.abc.PGconn, place: object, endpoint: Endpoint, labels: Labels
+) -> PQGen[None]:
     """Ask, on a session that has no witness of its server."""
     seen = yield from witness(pgconn)
     if seen is not None:
-        yield from look_back(pgconn, seen, place, endpoint)
+        yield from look_back(pgconn, seen, place, endpoint, labels)
 
 
-def _judge(
-    pgconn: pq.abc.PGconn, seen: Witness, then: Incarnation, known: Flushed, endpoint: Endpoint
-) -> PQGen[None]:
+def _judge(pgconn: pq.abc.PGconn, known: Flushed, late: _Late) -> PQGen[None]:
+    seen = late.seen
     now, first = seen.incarnation, not known.judged
     before = known.acknowledged
-    known.acknowledged = _Late(then, known, seen, endpoint)
+    known.acknowledged = late
     written = _taken(known)
     try:
         marks = [mark_of(one) for one in written]
@@ -84,7 +90,7 @@ def _judge(
         raise
     known.judged = True
     loss = losses.judge(
-        then,
+        late.then,
         now,
         seen.received,
         marks,
@@ -93,7 +99,7 @@ def _judge(
         full=len(marks) == KEPT_MARKS,
     )
     if loss is not None and (first or loss.lost):
-        telemetry.commits_lost(loss, endpoint)
+        late.tell(loss)
 
 
 def _taken(known: Flushed) -> list[Written]:
@@ -108,13 +114,19 @@ class _Late:
     """Takes the marks of an incarnation that was judged."""
 
     def __init__(
-        self, then: Incarnation, known: Flushed, seen: Witness, endpoint: Endpoint
+        self,
+        then: Incarnation,
+        known: Flushed,
+        seen: Witness,
+        endpoint: Endpoint,
+        labels: Labels,
     ) -> None:
-        self._then, self._known, self._seen, self._endpoint = then, known, seen, endpoint
+        self.then, self._known, self.seen = then, known, seen
+        self._endpoint, self._labels = endpoint, labels
 
     def __call__(self, written: Written) -> None:
         mark: Mark = mark_of(written)
-        then, now, received = self._then, self._seen.incarnation, self._seen.received
+        then, now, received = self.then, self.seen.incarnation, self.seen.received
         if not losses.beyond(mark, now):
             self._known.marks.append(written)  # whoever meets the new primary next asks
             return
@@ -122,4 +134,7 @@ class _Late:
             then, now, received, [mark], statuses={}, flushed_lsn=mark.lsn, full=False
         )
         if loss is not None:
-            telemetry.commits_lost(loss, self._endpoint)
+            self.tell(loss)
+
+    def tell(self, loss: losses.Loss) -> None:
+        telemetry.commits_lost(loss, self._endpoint, self._labels)

@@ -26,6 +26,11 @@ class Sessions:
         return WeakSet()
 
     @cached_property
+    def _deaf(self) -> set[str]:
+        """The channels that a pooler may keep from their listener, as was said."""
+        return set()
+
+    @cached_property
     def _locks(self) -> set[Any]:
         """Those that wait for a lock, and those that hold one."""
         return set()
@@ -41,14 +46,18 @@ class Sessions:
 class Apart(Sessions):
     """Of a thread pool."""
 
-    def listen(self, *channels: str, gap_first: bool = False) -> Iterator[psycopg.Notify | Gap]:
+    def listen(
+        self, *channels: str, gap_first: bool = False, session_pooler: bool = False
+    ) -> Iterator[psycopg.Notify | Gap]:
         """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
         missing, after it listens again.  It has a session of its own, to the writer, for as long
         as it is iterated; it ends when the pool is closed.  `gap_first`: a `Gap` also says that
-        it listens now, for who has to look at the data from then on.  Raises psycopg's errors but
-        those of a session that ends or can't be had, which it goes on from.
+        it listens now, for who has to look at the data from then on.  `session_pooler`: a pooler
+        is in between, and keeps one session for each client; otherwise one is warned of, once.
+        Raises psycopg's errors but those of a session that ends or can't be had, which it goes on
+        from.
         """
-        return listen(self, channels, gap_first)
+        return listen(self, channels, gap_first, session_pooler)
 
     def lock(
         self,
@@ -80,15 +89,17 @@ class AsyncApart(Sessions):
     """Of an asyncio pool."""
 
     def listen(
-        self, *channels: str, gap_first: bool = False
+        self, *channels: str, gap_first: bool = False, session_pooler: bool = False
     ) -> AsyncIterator[psycopg.Notify | Gap]:
         """Notifications on these channels: psycopg's `Notify`, and a `Gap` where some may be
         missing, after it listens again.  It has a session of its own, to the writer, for as long
         as it is iterated; it ends when the pool is closed.  `gap_first`: a `Gap` also says that
-        it listens now, for who has to look at the data from then on.  Raises psycopg's errors but
-        those of a session that ends or can't be had, which it goes on from.
+        it listens now, for who has to look at the data from then on.  `session_pooler`: a pooler
+        is in between, and keeps one session for each client; otherwise one is warned of, once.
+        Raises psycopg's errors but those of a session that ends or can't be had, which it goes on
+        from.
         """
-        return listen_async(self, channels, gap_first)
+        return listen_async(self, channels, gap_first, session_pooler)
 
     def lock(
         self,

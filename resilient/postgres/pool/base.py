@@ -52,7 +52,6 @@ from ..classify import (
 from ..commit.facts import Witness
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
-    CommitOutcomeUnknown,
     DeadlineExceeded,
     FencedPrimary,
     NoEndpointAvailable,
@@ -420,6 +419,8 @@ class PoolCore(Telling, ClusterListener):
         condemned = dial.link.condemned
         if not condemned:  # the link outlives its dial in the error's traceback
             dial.link.condemn("the dial failed")
+        if isinstance(exc, psycopg.errors.ConnectionTimeout):
+            return  # how little time was left for it is no news of the server
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
             if kind is not FailureKind.SILENT and not condemned:
@@ -478,8 +479,10 @@ class PoolCore(Telling, ClusterListener):
         link = keeper.link if keeper is not None else None
         if kind is not None and keeper is not None:
             keeper.judge.tell_why(exc, dealt=True)
-        if isinstance(exc, CommitOutcomeUnknown):
-            return kind  # whatever cut it: it may have taken effect, and says so
+        if isinstance(exc, ResilientError):
+            return (
+                kind  # whatever cut it: it says what may have taken effect, or who was in the way
+            )
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
             text = f"{link.endpoint}: {link.condemned} (RESILIENT_DEADLINE_S){reason_of(exc)}"
             raise DeadlineExceeded(text) from exc

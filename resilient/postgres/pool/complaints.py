@@ -30,6 +30,7 @@ _ADVICE = (
     ("no password supplied", "give the password in {}, PGPASSWORD or a passfile"),
     ("authentication failed", "correct the user or the password in {}"),
     ("pg_hba.conf", "the server's pg_hba.conf must admit this user, database, address and sslmode"),
+    ("unexpected eof", "see what ends connections to {}: a proxy, or a server that goes down"),
     ("certificate", "see sslrootcert, sslmode and the host in {}, and RESILIENT_TLS_NAMES"),
     ("ssl", "see sslmode in {}, and whether the server offers TLS"),
     ('database "', "correct dbname in {}, or create the database"),

@@ -8,6 +8,7 @@ before the gap is announced: whoever then looks at the data misses nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,8 +17,11 @@ import psycopg
 from psycopg import Notify, sql
 
 from ..._dataclass import dataclass
+from ..._logs import Line
 from ..session.keeper import link_of
 from .loans import close
+
+logger = logging.getLogger("resilient.postgres")
 
 #: pause before another try where dialling fails at once, in seconds
 PAUSE_S = 0.1
@@ -40,16 +44,33 @@ def _command(channel: str) -> sql.Composed:
     return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
 
 
-def _met(pool: Any, conn: Any) -> None:
+def _met(pool: Any, conn: Any, channels: tuple[str, ...], acknowledged: bool) -> None:
     """Its session was made.  It is cut where its server is no longer the one to use, also if that
     lets others finish: nothing is lost with it."""
     pool._listening.add(conn)
     link = link_of(conn)
-    if link is not None:
-        link.follows = True
+    if link is None:
+        return
+    link.follows = True
+    heard = pool._deaf
+    if link.pooled and not acknowledged and heard.isdisjoint(channels):
+        heard.update(channels)
+        place = link.endpoint.place
+        fix = "listen at the server's own address, or say session_pooler=True if it keeps sessions"
+        line = Line(
+            event="listen.pooled",
+            endpoint=place,
+            channel=",".join(channels),
+            reason="a pooler is in between: in transaction mode no notification arrives",
+            fix=fix,
+            **pool._core.labels,
+        )
+        logger.warning("%s", line)
 
 
-def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[Notify | Gap]:
+def listen(
+    pool: Any, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
+) -> Iterator[Notify | Gap]:
     """For a thread pool."""
     if pool._core.reopen:  # in a forked child
         pool._core.reopen = False
@@ -59,7 +80,7 @@ def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[No
         conn = None
         try:
             conn = pool._connect(pool._core.settings.deadline_s)
-            _met(pool, conn)
+            _met(pool, conn, channels, acknowledged)
             conn.autocommit = True
             for channel in channels:
                 conn.execute(_command(channel))
@@ -78,7 +99,7 @@ def listen(pool: Any, channels: tuple[str, ...], gap_first: bool) -> Iterator[No
 
 
 async def listen_async(
-    pool: Any, channels: tuple[str, ...], gap_first: bool
+    pool: Any, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
 ) -> AsyncIterator[Notify | Gap]:
     """For an asyncio pool."""
     if pool._core.reopen:  # in a forked child
@@ -89,7 +110,7 @@ async def listen_async(
         conn = None
         try:
             conn = await pool._connect(pool._core.settings.deadline_s)
-            _met(pool, conn)
+            _met(pool, conn, channels, acknowledged)
             await conn.set_autocommit(True)
             for channel in channels:
                 await conn.execute(_command(channel))

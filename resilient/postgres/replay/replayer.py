@@ -386,7 +386,7 @@ class Replayer:
             if seen is not lately:
                 pool.known.met(who, seen)
             pool.met(link.endpoint, seen)
-            yield from losses.look_back(pgconn, seen, pool.place, link.endpoint)
+            yield from losses.look_back(pgconn, seen, pool.place, link.endpoint, pool.labels)
         link.witness = seen or False
         if seen is not None:
             pool.known.resolves(seen.ledger)

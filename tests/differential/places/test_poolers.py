@@ -15,6 +15,7 @@ import pytest
 
 from resilient.core.model import Health
 from resilient.lab import Lab
+from resilient.postgres import Gap
 from tests.postgres.conftest import Face
 
 from .conftest import at, one_shell, opened, other_shell, settings_of, until
@@ -131,6 +132,37 @@ async def test_a_read_in_autocommit_makes_nobody_elses_session_read_only(
                 with psycopg.connect(pooler.dsn, autocommit=True) as conn:
                     conn.execute("insert into orders values (-30)")
     assert len(pooled([record.getMessage() for record in caplog.records])) == 1
+
+
+def deaf(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.getMessage().startswith("event=listen.pooled") for record in caplog.records)
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+async def test_a_listener_is_told_that_a_pooler_is_in_between(
+    lab: Lab, orders: str, face: Face, acknowledged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In session mode it hears; whether there is another mode nobody can see from here."""
+    with bouncer(lab, lab.primary, "session", 10) as pooler:
+        async with opened(face, pooler.dsn, settings_of(lab, zone=None)) as ours:
+            events = ours.pool.listen("a", "b", gap_first=True, session_pooler=acknowledged)
+
+            async def heard() -> object:
+                if face.is_async:
+                    return await anext(events)
+                return await asyncio.to_thread(next, events)
+
+            assert isinstance(await heard(), Gap)
+            await ours.query("select pg_notify('a', 'one')")
+            assert str(getattr(await heard(), "payload", None)) == "one"
+            again = ours.pool.listen("b", session_pooler=acknowledged)
+            waiting = asyncio.ensure_future(
+                anext(again) if face.is_async else asyncio.to_thread(next, again)
+            )
+            await asyncio.sleep(0.3)
+            await ours.query("select pg_notify('b', 'two')")
+            assert (await waiting).payload == "two"
+    assert deaf(caplog) == (0 if acknowledged else 1)
 
 
 @one_shell
