@@ -99,9 +99,8 @@ class NameWatch:
         labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`clients`: how many there are, this one included; 0: not known.  `labels`: of lines."""
-        self._labels = labels
         self.errors: dict[str, str] = {}
-        self._clients = clients
+        self._clients, self._labels = clients, labels
         self._rng = random.Random()
         self._names = names
         self._settings = settings
