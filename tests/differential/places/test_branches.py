@@ -40,6 +40,9 @@ def branched(lab: Lab, *, follows_new: bool) -> Iterator[Branches]:
     old = lab.primary
     new, follower = lab.standbys
     if follows_new:  # it must not be past the switch point
+        # A restartpoint, due every five minutes, would write the new timeline to its control file.
+        follower.execute("alter system set checkpoint_timeout = '1h'")
+        follower.execute("select pg_reload_conf()")
         follower.follow(None)
         patiently(lambda: follower.execute(RECEIVES) == [(False,)])
         (reached,) = follower.execute("select pg_last_wal_receive_lsn()::text")[0]
@@ -53,6 +56,9 @@ def branched(lab: Lab, *, follows_new: bool) -> Iterator[Branches]:
     if follows_new:
         follower.follow(new)
     yield old, new, follower
+    if follows_new:
+        follower.execute("alter system reset checkpoint_timeout")
+        follower.execute("select pg_reload_conf()")
     old.execute("alter system reset synchronous_standby_names")
     old.execute("select pg_reload_conf()")
 

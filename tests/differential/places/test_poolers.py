@@ -6,6 +6,7 @@ FAULTS 47.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from resilient.postgres import Gap
 from tests.postgres.conftest import Face
 
 from .conftest import at, one_shell, opened, other_shell, settings_of, until
-from .pooler import bouncer
+from .pooler import LOGIN_RETRY, Bouncer, bouncer
 from .test_branches import branched
 
 pytestmark = pytest.mark.lab
@@ -111,6 +112,56 @@ async def test_a_pooler_that_is_gone_is_found_out_and_comes_back(
             await until(lambda: ours.pool.topology.writer is None, 3.0)
             pooler.start()
             assert await ours.insert(-2, timeout=10.0) == lab.primary.address
+
+
+def say_to(pooler: Bouncer, *commands: str) -> None:
+    """On its console, with a while between them."""
+    dsn = pooler.dsn.replace("dbname=app", "dbname=pgbouncer")
+    with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.ClientCursor) as conn:
+        for number, command in enumerate(commands):
+            time.sleep(0.5 if number else 0)
+            conn.execute(command.encode())
+
+
+OPERATORS = [
+    ["PAUSE", "RESUME"],
+    ["SUSPEND", "RESUME"],
+    ["KILL app", "RESUME app"],
+    ["RECONNECT"],
+    ["DISABLE app", "ENABLE app"],
+]
+
+
+@pytest.mark.parametrize("commands", OPERATORS, ids=lambda each: str(each[0]))
+async def test_what_an_operator_does_there_is_no_failure(
+    lab: Lab, orders: str, face: Face, commands: list[str]
+) -> None:
+    """A bare pool fails in some of these; here each write is there once, and none fails."""
+    more = f"{LOGIN_RETRY}\nadmin_users = app"
+    done: list[int] = []
+    over = asyncio.Event()
+
+    async def write(first: int, ours: Face) -> None:
+        for number in itertools.count(first, 2):
+            if over.is_set():
+                return
+            row = await ours.query(f"insert into orders values ({number}) returning id")
+            done.append(row[0])
+
+    with bouncer(lab, lab.primary, "transaction", 4, more) as pooler:
+        kwargs = {"prepare_threshold": None}
+        async with opened(face, pooler.dsn, settings_of(lab, zone=None), kwargs=kwargs) as ours:
+            writers = [asyncio.create_task(write(1000 + n, ours)) for n in range(2)]
+            await asyncio.sleep(0.3)
+            before = len(done)
+            await asyncio.to_thread(say_to, pooler, *commands)
+            await asyncio.sleep(0.5)
+            over.set()
+            await asyncio.gather(*writers)
+    assert len(done) > before > 0
+    with psycopg.connect(at(lab, lab.primary)) as conn:
+        rows = conn.execute("delete from orders where id >= 1000 returning id").fetchall()
+    assert sorted(row[0] for row in rows) == sorted(done)
 
 
 def pooled(lines: list[str]) -> list[str]:
