@@ -63,9 +63,9 @@ class Endpoint:
 
     @property
     def place(self) -> str:
-        """`host:port`, what is dialled."""
+        """`host:port`, what is dialled.  `[local]` is libpq's own socket, as in a server's log."""
         host = self.address or self.name
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host or '[local]'}:{self.port}"
 
     @property
     def configured(self) -> str:

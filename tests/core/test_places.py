@@ -252,6 +252,19 @@ def test_beside_one_that_tells_it_isnt_written_to(told: Observation) -> None:
         assert writer(state) == (B if told.role is Role.PRIMARY else None)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        (Endpoint("a.test", "10.0.0.1", 5432), "10.0.0.1:5432"),
+        (Endpoint("a.test", "::1", 5432), "[::1]:5432"),
+        (Endpoint("/run/postgresql", "", 5432), "/run/postgresql:5432"),
+        (Endpoint("", "", 5432), "[local]:5432"),
+    ],
+)
+def test_what_is_said_of_where_it_is(endpoint: Endpoint, place: str) -> None:
+    assert endpoint.place == place
+
+
 # -- replicas only
 
 

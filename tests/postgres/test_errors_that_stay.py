@@ -10,10 +10,11 @@ from typing import Any
 import psycopg_pool
 import pytest
 
+from resilient import Settings
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
 
-from .conftest import settings_of
+from .conftest import Face, settings_of
 from .riding import backends, until
 
 pytestmark = pytest.mark.lab
@@ -88,6 +89,19 @@ async def test_a_name_that_is_not_there(lab: Lab, caplog: pytest.LogCaptureFixtu
     assert 'fix="see this name where it is configured' in line
     assert "RESILIENT_DNS_NAMESERVERS" in line
     assert "database=app" in line
+
+
+async def test_a_conninfo_that_cant_be_read(face: Face) -> None:
+    """psycopg_pool's own timeout says only that it took too long."""
+    ours = await face.open("host=127.0.0.1 user=app nosuch=1", Settings(), min_size=1)
+    words = r"nosuch.*the pool's conninfo"
+    try:
+        with pytest.raises(psycopg_pool.PoolTimeout, match=words):
+            await ours.query("select 1", timeout=0.3)
+        with pytest.raises(psycopg_pool.PoolTimeout, match=words):
+            await ours.wait(0.3)
+    finally:
+        await ours.close()
 
 
 def test_said_again_when_it_changes(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -163,8 +163,12 @@ class PoolCore(Telling, ClusterListener):
             return self._owner.attach(conninfo, kwargs)
         if self.shared is not None and (conninfo, kwargs) == self._parsed:
             return None
-        with self._attaching:
-            self._attach_now(conninfo, kwargs)
+        try:
+            with self._attaching:
+                self._attach_now(conninfo, kwargs)
+        except psycopg.ProgrammingError as exc:
+            self.last_failure = exc  # it can't be parsed
+            raise
         return None
 
     def _attach_now(self, conninfo: str, kwargs: Mapping[str, Any]) -> None:
@@ -491,6 +495,9 @@ class PoolCore(Telling, ClusterListener):
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
         """A pool's timeout, with the reasons when nobody could be had."""
         wanted, shared = self.wanted, self._last_shared
+        if shared is None and isinstance(self.last_failure, psycopg.ProgrammingError):
+            why = f"{brief(self.last_failure)} (in {self.source})"
+            return psycopg_pool.PoolTimeout(f"{exc}: {why}")
         if shared is None or wanted.places(shared.cluster.topology):
             return exc
         if isinstance(exc, ResilientError):
