@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from ..core.model import FailureKind
 from ..core.sqlstates import kind_of
@@ -51,8 +52,13 @@ _WORDS = (
     ("no password supplied", FailureKind.REJECTED),
     ("pg_hba.conf", FailureKind.REJECTED),
     ("does not exist", FailureKind.REJECTED),
+    ("is not permitted to log in", FailureKind.REJECTED),
+    ("is not currently accepting connections", FailureKind.REJECTED),
+    ("permission denied for database", FailureKind.REJECTED),
+    # It lives, and says no for a reason that isn't understood: `lc_messages` may be any language.
     ("FATAL", FailureKind.REJECTED),
 )
+_REFUSALS = tuple(words for words, kind in _WORDS[:-1] if kind is FailureKind.REJECTED)
 
 
 def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
@@ -72,15 +78,44 @@ def connect_failure(sqlstate: str | None, text: str) -> FailureKind:
 #: libpq's words for a login that other credentials would fare better at
 _CREDENTIALS = ("authentication failed", "no password supplied", "pg_hba.conf", 'role "')
 
+Login = tuple[str, ...]
 
-def credentials_refused(sqlstate: str | None, text: str) -> bool:
+
+def login_of(exc: object) -> Login:
+    """(user, database) of a connection that failed, as far as libpq still knows them."""
+    pgconn = getattr(exc, "pgconn", None)
+    if pgconn is None:
+        return ()
+    return tuple(name.decode("utf-8", "replace") for name in (pgconn.user, pgconn.db))
+
+
+def _names(text: str, name: str) -> bool:
+    """Does a FATAL that isn't understood name it?  In any language those do that are meant for a
+    user or a database; that a server starts, stops, or is full is said of nobody."""
+    said = text.rpartition("FATAL")[2]
+    return bool(name) and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said) is not None
+
+
+def credentials_refused(sqlstate: str | None, text: str, login: Login = ()) -> bool:
     """Is it the user or the password that a server didn't accept?  A database that isn't there
     may be on its way, at a standby."""
     if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
         return False
     if sqlstate is not None:
         return sqlstate.startswith("28")
-    return any(words in text for words in _CREDENTIALS)
+    if any(words in text for words in _REFUSALS):
+        return any(words in text for words in _CREDENTIALS)
+    user, database = (*login, "", "")[:2]
+    return _names(text, user) and not _names(text, database)
+
+
+def stays(sqlstate: str | None, text: str, login: Login = ()) -> bool:
+    """Would another try fare no better?  A refusal that isn't understood, and names neither the
+    user nor the database, may be for the moment, as that of a server that starts."""
+    if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
+        return False
+    known = sqlstate is not None or any(words in text for words in _REFUSALS)
+    return known or any(_names(text, name) for name in login)
 
 
 def unfit_for_tls(text: str) -> bool:
@@ -89,11 +124,11 @@ def unfit_for_tls(text: str) -> bool:
     return "certificate" in text or ("SSL" in text and "FATAL" not in text)
 
 
-def server_refused(sqlstate: str | None, text: str) -> bool:
+def server_refused(sqlstate: str | None, text: str, login: Login = ()) -> bool:
     """Does a server that is up refuse this login for what it is, not for the moment?"""
-    if connect_failure(sqlstate, text) is not FailureKind.REJECTED:
+    if not stays(sqlstate, text, login):
         return False
-    return "FATAL" in text or credentials_refused(sqlstate, text)
+    return "FATAL" in text or credentials_refused(sqlstate, text, login)
 
 
 def crowded_out(failure: BaseException | None) -> bool:

@@ -30,7 +30,7 @@ from ..core.model import Endpoint, FailureKind, Observation, Role
 from ..core.refusals import NOT_NOW
 from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
 from . import bounded
-from .classify import connect_failure, credentials_refused
+from .classify import connect_failure, credentials_refused, login_of
 from .commit import losses
 from .commit.facts import Witness
 from .pool import loans
@@ -261,7 +261,7 @@ class PgProber(Prober):
             kind = FailureKind.REFUSED if unproved else connect_failure(exc.sqlstate, text)
             if kind is FailureKind.REFUSED and not unproved and endpoint.address:
                 self._refused.add(endpoint)
-            refused = not unproved and credentials_refused(exc.sqlstate, text)
+            refused = not unproved and credentials_refused(exc.sqlstate, text, login_of(exc))
             if refused:
                 self._rejected[endpoint] = time.monotonic() + GREETED_S
                 if self.gate is not None:

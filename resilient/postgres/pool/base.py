@@ -45,8 +45,10 @@ from ..classify import (
     connect_failure,
     credentials_refused,
     crowded_out,
+    login_of,
     server_refused,
     statement_failure,
+    stays,
     unfit_for_tls,
 )
 from ..commit.facts import Witness
@@ -334,7 +336,7 @@ class PoolCore(Telling, ClusterListener):
         if isinstance(refusal, ResilientError):  # it wasn't asked: somebody else just was
             return bool(self.cluster.refusing(link.endpoint))
         sqlstate = refusal.sqlstate if isinstance(refusal, psycopg.Error) else None
-        return server_refused(sqlstate, str(refusal))
+        return server_refused(sqlstate, str(refusal), login_of(refusal))
 
     def crowded(self) -> bool:
         """Had the server that was dialled last no room?"""
@@ -411,7 +413,8 @@ class PoolCore(Telling, ClusterListener):
         else:
             self.complaints.unfit(self, dial.endpoint, exc)
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
-        if told and credentials_refused(getattr(exc, "sqlstate", None), str(exc)):
+        said = getattr(exc, "sqlstate", None), str(exc), login_of(exc)
+        if told and credentials_refused(*said):
             self.cluster.log_in_refused(dial.endpoint, self._secret, brief(exc))
         else:
             self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
@@ -456,7 +459,7 @@ class PoolCore(Telling, ClusterListener):
             return True
         if unfit_for_tls(str(exc)):
             return False
-        return connect_failure(exc.sqlstate, str(exc)) is FailureKind.REJECTED
+        return stays(exc.sqlstate, str(exc), login_of(exc))
 
     def note(self, conn: BaseConnection[Any], exc: BaseException) -> FailureKind | None:
         """A statement failed on a checkout: evidence, unless it is the application's own."""

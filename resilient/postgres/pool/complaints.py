@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from ..._logs import Line
-from ...core.model import Endpoint, FailureKind
-from ..classify import connect_failure
+from ...core.model import Endpoint
+from ..classify import connect_failure, login_of, stays
 from ..errors import WrongRole
 from ..session.keeper import link_of
 
@@ -72,8 +72,8 @@ class Complaints:
         """A dial to the endpoint has failed."""
         _mark(exc)
         text = brief(exc)
-        kind = connect_failure(getattr(exc, "sqlstate", None), str(exc))
-        stays = kind is FailureKind.REJECTED
+        said = getattr(exc, "sqlstate", None), str(exc)
+        kind, settled = connect_failure(*said), stays(*said, login_of(exc))
         fix = advice(text, core.source)
         labels = core.labels
         line = Line(
@@ -87,7 +87,7 @@ class Complaints:
         # Who has been there and is gone has a failover of its own, which is told.
         told = key in self._said or (fix and fix in self._warned)
         role = isinstance(exc, WrongRole)  # who was dialled before anybody knew what it is
-        loud = (stays or not core.cluster.knew_a_writer) and not told and not role
+        loud = (settled or not core.cluster.knew_a_writer) and not told and not role
         where = self._said.setdefault(key, set())
         again = logging.DEBUG if endpoint in where else logging.INFO
         where.add(endpoint)
