@@ -84,7 +84,8 @@ def test_settings_without_effect_are_named() -> None:
 
 
 def test_variables_that_are_named_exist() -> None:
-    known = {f"RESILIENT_{name.upper()}" for name in Settings.fields} | {"RESILIENT_TEST_SEED"}
+    known = {f"RESILIENT_{name.upper()}" for name in Settings.fields}
+    known |= {"RESILIENT_TEST_SEED", "RESILIENT_TEST_FAILOVERS"}
     for page in PAGES:
         named = set(re.findall(r"RESILIENT_[A-Z_]*[A-Z]", page.read_text()))
         assert named <= known, f"{page.name}: {named - known}"

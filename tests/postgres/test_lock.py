@@ -109,6 +109,7 @@ async def test_a_session_that_is_ended_is_told(lab: Lab, face: Face) -> None:
         assert lock.lost
         # The server says goodbye first; and nobody has taken it again.
         await until(lambda: holders(lab, lock) == [], 5)
+        await until(lambda: bool(told), 5)  # in a thread of its own
         assert [str(exc) for exc in told] == [f"lock('nightly') is lost: {lock.reason}"]
         again = await player.take("nightly", timeout=0)
         assert again.token > lock.token
