@@ -220,11 +220,27 @@ def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
 
 
 def stop_family(pid: int) -> list[int]:
-    """SIGSTOP a server and its children, the parent first so that it forks no more."""
-    signal_all([pid], signal.SIGSTOP)
-    family = [pid, *children_of(pid)]
+    """SIGSTOP a server and its children, the parent first so that it forks no more.  It stops a
+    moment after it was told to: a child that it was just forking is found by another look."""
+    family = [pid]
     signal_all(family, signal.SIGSTOP)
+    give_up_at = time.monotonic() + 1.0
+    while time.monotonic() < give_up_at:
+        halted = _state_of(pid) not in "RSD"
+        more = [child for child in children_of(pid) if child not in family]
+        signal_all(more, signal.SIGSTOP)
+        family += more
+        if halted and not more:
+            break
     return family
+
+
+def _state_of(pid: int) -> str:
+    """`T`: stopped, see proc(5); `X`: there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
 
 
 def kill_family(process: Process, timeout_s: float = 10.0) -> None:
