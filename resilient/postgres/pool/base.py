@@ -487,9 +487,7 @@ class PoolCore(Telling, ClusterListener):
         if kind is not None and keeper is not None:
             keeper.judge.tell_why(exc, dealt=True)
         if isinstance(exc, ResilientError):
-            return (
-                kind  # whatever cut it: it says what may have taken effect, or who was in the way
-            )
+            return kind  # whatever cut it: it says what may have happened, or what is in the way
         if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
             text = f"{link.endpoint}: {link.condemned} (RESILIENT_DEADLINE_S){reason_of(exc)}"
             raise DeadlineExceeded(text) from exc

@@ -52,14 +52,12 @@ def _met(pool: Any, conn: Any, channels: tuple[str, ...], acknowledged: bool) ->
     if link is None:
         return
     link.follows = True
-    heard = pool._deaf
-    if link.pooled and not acknowledged and heard.isdisjoint(channels):
-        heard.update(channels)
-        place = link.endpoint.place
+    if link.pooled and not acknowledged and not pool._deaf.issuperset(channels):
+        pool._deaf.update(channels)
         fix = "listen at the server's own address, or say session_pooler=True if it keeps sessions"
         line = Line(
             event="listen.pooled",
-            endpoint=place,
+            endpoint=link.endpoint.place,
             channel=",".join(channels),
             reason="a pooler is in between: in transaction mode no notification arrives",
             fix=fix,

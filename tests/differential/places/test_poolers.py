@@ -213,7 +213,11 @@ async def test_a_listener_is_told_that_a_pooler_is_in_between(
             await asyncio.sleep(0.3)
             await ours.query("select pg_notify('b', 'two')")
             assert (await waiting).payload == "two"
-    assert deaf(caplog) == (0 if acknowledged else 1)
+            assert deaf(caplog) == (0 if acknowledged else 1)
+            more = ours.pool.listen("b", "c", gap_first=True, session_pooler=acknowledged)
+            first = await (anext(more) if face.is_async else asyncio.to_thread(next, more))
+            assert isinstance(first, Gap)
+    assert deaf(caplog) == (0 if acknowledged else 2)
 
 
 @one_shell
