@@ -397,7 +397,7 @@ class Call:
                 heard_s = max(slot.byte_at, slot.timed_out_at)  # many at once count once
                 if self.origin.config.active or heard_s >= attempt.began_s:
                     return
-                slot.timed_out_at = now
+                slot.timed_out(now - attempt.began_s, self.origin.config.eject_s, now)
                 detail = f"no answer for {now - attempt.began_s:.2f} s"
             self.origin.apply(Failed(slot.endpoint, detail), now)
 

@@ -80,6 +80,11 @@ def _undoubted(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
     return tuple(slot for slot in slots if slot.since is None or now - slot.since >= DOUBT_S)
 
 
+def _answering(slots: tuple[Slot, ...], now: float) -> tuple[Slot, ...]:
+    """Without those that left a request unanswered and weren't heard since."""
+    return tuple(slot for slot in slots if not slot.owes_answer() or now >= slot.doubted_until)
+
+
 def _wake(waiting: Iterable[Future[None]]) -> None:
     for news in waiting:
         if news.set_running_or_notify_cancel():
@@ -318,8 +323,10 @@ class Origin:
         if self._due and trial and (tried := self._try(now, avoid)) is not None:
             return tried
         candidates = self._ready
-        if self._doubtful and not trial:
-            candidates = _undoubted(candidates, now) or candidates
+        if self._doubtful:
+            candidates = _answering(candidates, now) or candidates
+            if not trial:
+                candidates = _undoubted(candidates, now) or candidates
         if avoid:
             candidates = tuple(slot for slot in candidates if slot not in avoid) or tuple(
                 slot for slot in self._fit if slot not in avoid
@@ -330,6 +337,8 @@ class Origin:
         if len(slot.flying) >= SPILL_AT and len(self._fit) > len(self._ready):
             candidates = tuple(slot for slot in self._fit if slot not in avoid)
             slot = self._least(candidates)
+        if self._doubtful and slot.owes_answer():
+            slot.doubted_until = now + slot.doubt_s  # this request tries it, no other one
         if len(candidates) == 1:
             return slot
         if now < self._ramp_until and draw() >= ramp(now - slot.back_at):
@@ -339,7 +348,8 @@ class Origin:
 
     def equal(self, route: Route) -> Slot | None:
         """The endpoint with this route, if a first attempt may go there as well as anywhere."""
-        return next((slot for slot in self._ready if slot.route is route), None)
+        slot = next((slot for slot in self._ready if slot.route is route), None)
+        return None if slot is None or slot.owes_answer() else slot
 
     @staticmethod
     def _least(candidates: tuple[Slot, ...]) -> Slot:

@@ -16,9 +16,8 @@ from typing import Protocol
 from ..core.health import (
     Detector,
     ProbeConfig,
-    next_probe_at,
+    agenda,
     silent_to_death,
-    verdict_at,
 )
 from ..core.upstream_events import Lost, Probed, Trouble
 from ..settings import Settings
@@ -107,11 +106,12 @@ class EndpointProbe:
                     self._detector = self._detector.suspected(now)
                     detail = f"no answer for {self._config.window_s:g} s"
                     self._lost(Trouble.SILENT, detail, self._detector.heard_at)
-                if now >= self._due(now):
-                    probe = next(ids)
+                probes, again = self._agenda(now)
+                for probe in itertools.islice(ids, probes):
                     self._detector = self._detector.sent(probe, now)
                     self._launch(self._ask(client, probe))
-                await self._pause()
+                if not probes:
+                    await self._pause(again)
         finally:
             try:
                 for task in self._flights:
@@ -121,19 +121,14 @@ class EndpointProbe:
             finally:
                 await client.aclose()
 
-    def _due(self, now: float) -> float:
-        burst_at = self._detector.burst_at
-        return next_probe_at(self._detector, self._config, burst_at, now, draw())
+    def _agenda(self, now: float) -> tuple[int, float]:
+        detector = self._detector
+        return agenda(detector, self._config, detector.burst_at, now, draw())
 
-    async def _pause(self) -> None:
-        now = clock()
-        wake_at = self._due(now)
-        verdict = verdict_at(self._detector, self._config)
-        if verdict is not None and verdict > now:
-            wake_at = min(wake_at, verdict)
+    async def _pause(self, until_s: float) -> None:
         with suppress(TimeoutError):
             # not wait_for: Python 3.11's loses a cancellation that comes with the news
-            async with asyncio.timeout(max(0.001, wake_at - now)):
+            async with asyncio.timeout(max(0.001, until_s - clock())):
                 await self._news.wait()
         self._news.clear()
 

@@ -29,7 +29,8 @@ class Slot:
     methods are atomic and need no lock).  `losses`: how often it was lost; connections from
     before are kept no longer.  Monotonic seconds: `heard_at`, `asked_at`, of requests; `byte_at`,
     when anything came from it; `checked_at`, when a health check was answered; `back_at`, when
-    it came back from being out; `timed_out_at`, when a request's timeout counted against it last;
+    it came back from being out; `timed_out_at`, when a request's timeout counted against it last,
+    `doubt_s`, how long that request had waited, and `doubted_until`, when the next one may try;
     `hung_since`, since when health checks are silent, and `since`,
     when its failures began: None while it isn't so."""
 
@@ -40,6 +41,8 @@ class Slot:
         "blameless",
         "byte_at",
         "checked_at",
+        "doubt_s",
+        "doubted_until",
         "endpoint",
         "flying",
         "heard_at",
@@ -60,6 +63,8 @@ class Slot:
         self.losses = 0
         self.back_at = -inf
         self.timed_out_at = -inf
+        self.doubt_s = 0.0
+        self.doubted_until = -inf
         self.checked_at = -inf
         address = endpoint.address
         self.text = (
@@ -79,6 +84,20 @@ class Slot:
     @property
     def in_flight(self) -> int:
         return len(self.flying)
+
+    def timed_out(self, waited_s: float, most_s: float, now: float) -> None:
+        """A request had no answer in its own time, and nothing else was heard meanwhile.
+
+        That is no evidence that the endpoint is dead.  But others go elsewhere, as long as this
+        one has waited and at most `most_s`: then one of them tries it.
+        """
+        self.timed_out_at = now
+        self.doubt_s = min(waited_s, most_s)
+        self.doubted_until = now + self.doubt_s
+
+    def owes_answer(self) -> bool:
+        """The last that was seen of it is a request's timeout."""
+        return self.timed_out_at > self.byte_at
 
     def in_use(self, now: float) -> bool:
         """It has served requests, lately or right now."""
