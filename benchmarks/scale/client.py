@@ -47,7 +47,7 @@ DEADLINE_S, WORKERS, RETRY_DELAY_S = 30.0, 3, 1.0
 #: a name that all is well with is asked for no oftener
 MIN_PAUSE_S = 1.0
 NAME = "db.test"
-#: a side connection that nobody needs closes after this long
+#: a dedicated connection that nobody needs closes after this long
 SIDE_S = 5.0
 
 
@@ -144,19 +144,19 @@ class Client:
         self._schedule()
 
     def _ask(self, server: Server, probe: int) -> None:
-        """Over an idle connection of the pool's, or a side connection that may have to be made."""
+        """Over an idle connection of the pool's, or a dedicated one that may have to be made."""
         where, now = server.endpoint, self.world.now
         view = self.state.topology.find(where)
         if view is not None and view.health is Health.UNKNOWN and self._flying[where]:
             self._later.append((server, probe))  # a pool's dial will tell
             return
-        if self._flying[where] and not self._rides(server):
+        if self._flying[where] and not self._in_band(server):
             late_at = now + self.state.config.miss_s
             self.world.at(late_at, partial(self._ask_itself, server, probe))
             return
         self._ask_itself(server, probe)
 
-    def _rides(self, server: Server) -> bool:
+    def _in_band(self, server: Server) -> bool:
         return bool(self._warm.get(server.endpoint)) or (server is self._where and self._idle > 0)
 
     def _ask_itself(self, server: Server, probe: int) -> None:
@@ -164,14 +164,14 @@ class Client:
         known = self.state.get(where)
         if known is None or not known.detector.awaits(probe):
             return  # told meanwhile
-        rides = self._rides(server)
+        in_band = self._in_band(server)
         used_at = self._sides.get(where)
-        if used_at is not None and (not server.alive or (rides and now - used_at > SIDE_S)):
+        if used_at is not None and (not server.alive or (in_band and now - used_at > SIDE_S)):
             del self._sides[where]
             server.side(-1)
             used_at = None
-        if server.alive and (rides or used_at is not None):
-            if not rides:
+        if server.alive and (in_band or used_at is not None):
+            if not in_band:
                 self._sides[where] = now
             self.world.probe(self.zone, server, partial(self._answered, where, probe))
         else:

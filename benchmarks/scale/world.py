@@ -91,7 +91,7 @@ class Server:
     full: int = 0
 
     def side(self, left: int) -> None:
-        """A side connection of a monitor's came (0), or went (-1)."""
+        """A dedicated connection of a monitor's came (0), or went (-1)."""
         self.open += left
         self.sides += left or 1
         self.sides_peak = max(self.sides_peak, self.sides)

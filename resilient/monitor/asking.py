@@ -75,7 +75,7 @@ class Asking:
         try:
             if await self._told_by_a_pool(endpoint):
                 return
-            answer = await self._prober.ride(endpoint, list(self._listeners), alone, keep_s)
+            answer = await self._prober.ask_in_band(endpoint, list(self._listeners), alone, keep_s)
             if answer is None:
                 if await self._told_meanwhile(endpoint, number):
                     return

@@ -279,7 +279,7 @@ class Cluster(Asking):
         self.stories.tell()
 
     def close(self, wait: bool = True) -> None:
-        """End probes, names and side connections; give the thread back.
+        """End probes, names and dedicated connections; give the thread back.
 
         `wait=False` is for finalisers, which may run on any thread and must not block.
         """

@@ -71,7 +71,7 @@ class Prober:
         itself: a late answer is still news, and the detector judges silence."""
         raise NotImplementedError
 
-    async def ride(
+    async def ask_in_band(
         self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool, hold_s: float = 0.0
     ) -> Answer | None:
         """The same question on an idle connection that a listener lends; None: nobody does,
@@ -80,7 +80,7 @@ class Prober:
         return None
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
-        """Let go of side connections to endpoints that are gone, and of idle extras."""
+        """Let go of dedicated connections to endpoints that are gone, and of idle extras."""
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -1,10 +1,11 @@
 """Probing PostgreSQL from the monitor's loop.
 
-A probe rides an idle connection of a pool (`loans`): thousands of clients must not mean as
-many backends more.  Where none is idle, or while the probe before is unanswered, it has a side
-connection; one that finds it busy dials another, so that two probes don't share one fate.  A
-side connection closes after `IDLE_S` without use.  Its parameters are those that a pool last
-resolved; the address is always given, so libpq asks no resolver.
+An in-band probe borrows an idle connection of a pool (`borrowing`): thousands of clients must not
+mean as many backends more.  Where none is idle, or while the probe before is unanswered, a probe
+is a dedicated one, on a connection of its own; where that is busy it dials another, so that two
+probes don't share one fate.  A dedicated connection closes after `IDLE_S` without use.  Its
+parameters are those that a pool last resolved; the address is always given,
+so libpq asks no resolver.
 """
 
 # long: one object, and what it decides with
@@ -33,14 +34,14 @@ from . import bounded
 from .classify import connect_failure, credentials_refused, login_of
 from .commit import losses
 from .commit.facts import Witness
-from .pool import loans
+from .pool import borrowing
 from .role import Questions, RoleError, question
 from .session.keeper import link_of
 from .target import dial_params
 
 logger = logging.getLogger("resilient.monitor")
 
-#: a side connection that no probe needed for so many seconds is closed
+#: a dedicated connection that no probe needed for so many seconds is closed
 IDLE_S = 5.0
 #: and one that is as old is replaced: behind its address may be several servers, or another one
 LIFE_S = 10.0
@@ -49,9 +50,9 @@ LIFE_S = 10.0
 BARRED_LIFE_S = 1.0
 #: how often a server is asked how many sessions it has, and for each of them, in seconds; the
 #: first time within
-CENSUS_S, CENSUS_SESSION_S, FIRST_CENSUS_S = 10.0, 0.1, 2.0
+COUNT_S, COUNT_SESSION_S, FIRST_COUNT_S = 10.0, 0.1, 2.0
 #: how often a probe on a pool's connection looks whether that was ruled out, in seconds
-RIDE_TICK_S = 0.1
+IN_BAND_TICK_S = 0.1
 #: how often a waiting libpq generator is looked at besides its socket, in seconds
 TICK_S = 1.0
 #: a lent session that may write where new ones may not, or the other way round, is no reason to
@@ -80,7 +81,7 @@ class _Side:
     idle_since: float = 0.0
 
 
-class _Census:
+class _SessionCount:
     """When a server is asked how many sessions it has.
 
     It looks at each of them to answer (about 10 µs where there are 80), so the more it has, the
@@ -94,14 +95,14 @@ class _Census:
     def due(self, endpoint: Endpoint) -> bool:
         """Is it to be asked now?"""
         now = time.monotonic()
-        if now < self._at.setdefault(endpoint, now + FIRST_CENSUS_S * self._rng.random()):
+        if now < self._at.setdefault(endpoint, now + FIRST_COUNT_S * self._rng.random()):
             return False
-        self._at[endpoint] = now + CENSUS_S  # if there is no answer
+        self._at[endpoint] = now + COUNT_S  # if there is no answer
         return True
 
     def told(self, endpoint: Endpoint, sessions: int) -> None:
         """It has answered."""
-        pause_s = max(CENSUS_S, sessions * CENSUS_SESSION_S) * (0.5 + self._rng.random())
+        pause_s = max(COUNT_S, sessions * COUNT_SESSION_S) * (0.5 + self._rng.random())
         self._at[endpoint] = time.monotonic() + pause_s
 
     def prune(self, keep: frozenset[Endpoint]) -> None:
@@ -121,13 +122,13 @@ class PgProber(Prober):
         self._idle: defaultdict[Endpoint, list[_Side]] = defaultdict(list)
         self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
-        #: endpoints with a probe on a lent connection, and those whose last one took long
-        self._riding: set[Endpoint] = set()
+        #: endpoints with an in-band probe, and those whose last one took long
+        self._in_band: set[Endpoint] = set()
         self._slow: set[Endpoint] = set()
-        #: those that told a side connection more than their role
+        #: those that told a dedicated one more than their role
         self._open: set[Endpoint] = set()
-        self._census = _Census()
-        #: of pools that keep no connection to ride on: how many sessions they have
+        self._session_count = _SessionCount()
+        #: of pools that keep no connection for in-band probes: how many sessions they have
         self._beside: dict[Endpoint, int] = {}
         #: of all who would log in; and until when who refused it counts as alive
         self.gate: Gate | None = None
@@ -145,71 +146,73 @@ class PgProber(Prober):
         #: those where nobody listened when they were last dialled
         self._refused: set[Endpoint] = set()
 
-    async def ride(
+    async def ask_in_band(
         self, endpoint: Endpoint, listeners: list[ClusterListener], alone: bool, hold_s: float = 0.0
     ) -> Answer | None:
-        """While others are unanswered none rides, but where the last answer of a ride came and
+        """While others are unanswered no probe is in-band, but where the last such answer came and
         was merely late: dialling takes several times as long, and must not make slow look
         dead."""
         late = endpoint in self._slow and not self._idle.get(endpoint)
-        if endpoint in self._riding or not (alone or late):
+        if endpoint in self._in_band or not (alone or late):
             return None
         stale = time.monotonic() - self._begun.get(endpoint, 0.0) > LIFE_S
         if stale and (hold_s or endpoint in self._read_only):
             # Nobody writes: behind this address may be another server by now, or a new session
             # of the same one may.
             return None
-        pools = cast("list[loans.Lender]", listeners)
-        sessions = sum(loans.sessions(core, endpoint) for core in pools)
-        if any(loans.keeps(core, endpoint) for core in pools):
+        pools = cast("list[borrowing.Lender]", listeners)
+        sessions = sum(borrowing.sessions(core, endpoint) for core in pools)
+        if any(borrowing.keeps(core, endpoint) for core in pools):
             self._beside.pop(endpoint, None)
         else:
             self._beside[endpoint] = sessions
-        cores = [(loans.idle(core, endpoint), core) for core in pools]
+        cores = [(borrowing.idle(core, endpoint), core) for core in pools]
         # Where most are idle, a caller misses one least.
         cores.sort(key=lambda pair: -pair[0])
-        give_up_at = time.monotonic() + loans.HOP_S
-        self._riding.add(endpoint)
+        give_up_at = time.monotonic() + borrowing.HOP_S
+        self._in_band.add(endpoint)
         try:
             for count, core in cores:
                 if not count or time.monotonic() > give_up_at:
                     break
-                loan = await loans.borrow(core, endpoint)
-                if loan is not None:
-                    spare = count > 1 or loans.unread(core)
-                    mine = sessions if self._census.due(endpoint) else 0
-                    return await self._ride(loan, endpoint, hold_s if spare else 0.0, mine)
+                borrowed = await borrowing.borrow(core, endpoint)
+                if borrowed is not None:
+                    spare = count > 1 or borrowing.unread(core)
+                    mine = sessions if self._session_count.due(endpoint) else 0
+                    return await self._ask_in_band(
+                        borrowed, endpoint, hold_s if spare else 0.0, mine
+                    )
         finally:
-            self._riding.discard(endpoint)
+            self._in_band.discard(endpoint)
         return None
 
-    async def _ride(
-        self, loan: loans.Loan, endpoint: Endpoint, hold_s: float, mine: int
+    async def _ask_in_band(
+        self, borrowed: borrowing.Borrowed, endpoint: Endpoint, hold_s: float, mine: int
     ) -> Answer | None:
-        """Whatever isn't a plain answer may be the session's doing: a side connection tells."""
+        """Whatever isn't a plain answer may be the session's doing: a dedicated probe tells."""
         self._slow.discard(endpoint)
-        late_at = time.monotonic() + loans.LATE_S
-        late = asyncio.get_running_loop().call_later(loans.LATE_S, loan.late)
-        pgconn, seen_by = loan.conn.pgconn, loan.link.witness
+        late_at = time.monotonic() + borrowing.OVERDUE_S
+        late = asyncio.get_running_loop().call_later(borrowing.OVERDUE_S, borrowed.late)
+        pgconn, seen_by = borrowed.conn.pgconn, borrowed.link.witness
         # The session lives in the incarnation that the witness names: it can't outlive it.
         known = seen_by if isinstance(seen_by, Witness) and seen_by.marks else None
         flushed = known.flushed.seen if known else None
         try:
-            asked = question(pgconn, _questions(loan.conn), flushed, hold_s, mine)
-            gen = loan.watch(self._owing(pgconn, endpoint, asked))
-            seen, held_s = await waiting.wait_async(gen, pgconn.socket, RIDE_TICK_S)
-        except (RoleError, loans.Abandoned, e.Error):
+            asked = question(pgconn, _questions(borrowed.conn), flushed, hold_s, mine)
+            gen = borrowed.watch(self._owing(pgconn, endpoint, asked))
+            seen, held_s = await waiting.wait_async(gen, pgconn.socket, IN_BAND_TICK_S)
+        except (RoleError, borrowing.Abandoned, e.Error):
             return None
         finally:
             late.cancel()
-            await loan.settle()
+            await borrowed.settle()
         if time.monotonic() > late_at:
             self._slow.add(endpoint)
         if seen.clients is not None:
-            self._census.told(endpoint, seen.clients * mine)
+            self._session_count.told(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
-        seen = replace(seen, begun_at=loan.link.begun_at)
-        loan.link.observed = seen
+        seen = replace(seen, begun_at=borrowed.link.begun_at)
+        borrowed.link.observed = seen
         if not seen.system_id and endpoint in self._open:
             return None
         if seen.read_only != (endpoint in self._read_only) and seen.role is Role.PRIMARY:
@@ -241,7 +244,7 @@ class PgProber(Prober):
     async def _dial(self, endpoint: Endpoint) -> _Side:
         begun_at = time.monotonic()
         if endpoint in self._refused:
-            await self._knock(endpoint)
+            await self._connect_check(endpoint)
         secret = self.params
         await self._wait_for_leave(endpoint, secret)
         params = dict(secret) | dial_params(endpoint)
@@ -314,13 +317,13 @@ class PgProber(Prober):
         under_way.append(login)
         return await login.elsewhere()
 
-    async def _knock(self, endpoint: Endpoint) -> None:
+    async def _connect_check(self, endpoint: Endpoint) -> None:
         """Does anybody listen again?  A quarter of libpq's work (29 µs of this process, 121)."""
         family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
         loop = asyncio.get_running_loop()
         try:
-            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as knocking:
-                await loop.sock_connect(knocking, (endpoint.address, endpoint.port))
+            with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as checking:
+                await loop.sock_connect(checking, (endpoint.address, endpoint.port))
         except ConnectionRefusedError as exc:
             text = f"connection refused: nobody listens at {endpoint}"
             raise ProbeError(FailureKind.REFUSED, text) from exc
@@ -331,7 +334,7 @@ class PgProber(Prober):
     async def _ask(self, endpoint: Endpoint, side: _Side) -> Observation:
         pgconn = side.pgconn
         beside = self._beside.get(endpoint)
-        asks = beside is not None and self._census.due(endpoint)
+        asks = beside is not None and self._session_count.due(endpoint)
         mine = 1 + (beside or 0) if asks else 0  # this session is ours as well
         try:
             gen = self._owing(pgconn, endpoint, question(pgconn, None, None, 0.0, mine))
@@ -347,7 +350,7 @@ class PgProber(Prober):
             raise
         self._keep(endpoint, side)
         if seen.clients is not None:
-            self._census.told(endpoint, seen.clients * mine)
+            self._session_count.told(endpoint, seen.clients * mine)
         if seen.system_id:
             self._open.add(endpoint)
         seen = replace(self._own_options(seen), begun_at=side.begun_at)
@@ -411,7 +414,7 @@ class PgProber(Prober):
         self._idle.clear()
 
     async def prune(self, keep: frozenset[Endpoint]) -> None:
-        self._census.prune(keep)
+        self._session_count.prune(keep)
         self._beside = {one: count for one, count in self._beside.items() if one in keep}
         self._slow &= keep
         self._open &= keep

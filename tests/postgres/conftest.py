@@ -18,7 +18,7 @@ from resilient.postgres import probe
 from resilient.postgres.role import question
 from resilient.settings import Settings
 
-from .riding import Rides
+from .in_band import InBand
 
 INSERT = "insert into orders (id) values (%s) returning host(inet_server_addr())"
 _ids = itertools.count()
@@ -128,18 +128,18 @@ def present(lab: Lab, numbers: list[int]) -> list[int]:
 
 @pytest.fixture
 def soon_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A side connection that isn't needed is closed after a second."""
+    """A dedicated connection that isn't needed is closed after a second."""
     monkeypatch.setattr(probe, "IDLE_S", 1.0)
 
 
 @pytest.fixture
-def rides(monkeypatch: pytest.MonkeyPatch) -> Rides:
-    return Rides(monkeypatch)
+def in_band(monkeypatch: pytest.MonkeyPatch) -> InBand:
+    return InBand(monkeypatch)
 
 
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
-    """Make the role query of a ride take some time on the server."""
+    """Make the role query of an in-band probe take some time on the server."""
     seconds = 0.0
 
     def slow(pgconn: Any, *args: Any) -> Any:

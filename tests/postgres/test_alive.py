@@ -14,7 +14,7 @@ from resilient.core.model import Health
 from resilient.lab import Lab
 
 from .conftest import Face, settings_of
-from .riding import backends, sides, until
+from .in_band import backends, sides, until
 
 pytestmark = [
     pytest.mark.lab,

@@ -15,7 +15,7 @@ from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
 
 from .conftest import Face, settings_of
-from .riding import backends, until
+from .in_band import backends, until
 
 pytestmark = pytest.mark.lab
 

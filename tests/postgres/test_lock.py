@@ -18,7 +18,7 @@ from resilient.postgres import ConnectionPool, LockLost
 from tests.differential.places.pooler import bouncer
 
 from .conftest import Face, settings_of
-from .riding import until
+from .in_band import until
 
 pytestmark = pytest.mark.lab
 

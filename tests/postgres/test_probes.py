@@ -1,4 +1,4 @@
-"""Probes ride idle connections: no backend more than the pools have, and nobody is misled."""
+"""In-band probes: no backend more than the pools have, and nobody is misled."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from resilient.core.outcome import Mark, Outcome, XidStatus, resolve
 from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
 from resilient.lab import Lab
 from resilient.postgres.commit.facts import Flushed
-from resilient.postgres.pool import loans
+from resilient.postgres.pool import borrowing
 
 from .conftest import INSERT, Face, settings_of
-from .riding import Rides, SlowRoad, backends, in_app, sides, until
+from .in_band import InBand, SlowRoad, backends, in_app, sides, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("soon_idle")]
 
@@ -69,21 +69,21 @@ async def test_no_backend_more_than_the_pools_have(lab: Lab, orders: str) -> Non
 
 
 async def test_no_backend_more_while_nobody_takes_writes(
-    lab: Lab, orders: str, face: Face, rides: Rides, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, orders: str, face: Face, in_band: InBand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The standbys are asked all the time then, on the connections that are there."""
-    monkeypatch.setattr(loans, "HOP_S", 1.0)  # a busy machine is no reason for another
+    monkeypatch.setattr(borrowing, "HOP_S", 1.0)  # a busy machine is no reason for another
     await face.open(lab.dsn, settings_of(lab, probe_timeout_s=2.0), min_size=2)
     try:
         await face.wait()
         await until(lambda: sides(lab) == [0, 0, 0] and backends(lab) == [2, 1, 1], 5)
         run = lab.inject("crash", promote_after_s=2.0)
         await until(lambda: face.pool.topology.writer is None, 3)
-        before = rides.taken
+        before = in_band.taken
         for _ in range(5):
             assert await asyncio.to_thread(sides, lab) == [0, 0]
             await asyncio.sleep(0.1)
-        assert rides.taken - before > 10
+        assert in_band.taken - before > 10
         await asyncio.to_thread(run.wait_done)
         await face.wait()
     finally:
@@ -92,14 +92,14 @@ async def test_no_backend_more_while_nobody_takes_writes(
 
 @pytest.mark.parametrize("kind", ["null-sync", "null-async"])
 async def test_a_pool_that_keeps_nothing_is_probed_aside(
-    kind: str, lab: Lab, orders: str, rides: Rides
+    kind: str, lab: Lab, orders: str, in_band: InBand
 ) -> None:
     face = await Face(kind).open(lab.dsn, settings_of(lab, standby_min_size=0))
     try:
         await face.where()
         await asyncio.sleep(2.5)
         assert sides(lab) == [1, 1, 1]
-        assert rides.taken == 0
+        assert in_band.taken == 0
     finally:
         await face.close()
 
@@ -123,7 +123,7 @@ async def test_a_session_that_does_not_answer_is_not_its_server(
     lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next probe has a connection of its own; the silent one is replaced in the end."""
-    monkeypatch.setattr(loans, "GIVE_UP_S", 1.0)
+    monkeypatch.setattr(borrowing, "GIVE_UP_S", 1.0)
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
     await face.open(dsn, settings_of(lab, probe_interval_s=0.3), min_size=1, max_size=1)
     try:
@@ -163,7 +163,7 @@ async def test_a_probe_tells_what_is_flushed(lab: Lab, orders: str, face: Face) 
 
 
 async def test_a_probe_may_not_ask_for_it_any_more(
-    lab: Lab, orders: str, face: Face, rides: Rides
+    lab: Lab, orders: str, face: Face, in_band: InBand
 ) -> None:
     """A right that was revoked costs the probe nothing else."""
     may = "execute on function pg_current_wal_flush_lsn()"
@@ -174,8 +174,8 @@ async def test_a_probe_may_not_ask_for_it_any_more(
         await _all_have_met(face)
         in_app(lab, f"revoke {may} from public")
         try:
-            before = rides.taken
-            await until(lambda: rides.taken > before + 5, 5)
+            before = in_band.taken
+            await until(lambda: in_band.taken > before + 5, 5)
             writer = face.pool.topology.writer
             assert writer is not None
             assert writer.epoch is not None
@@ -207,7 +207,9 @@ async def _marked(face: Face) -> tuple[Mark, Flushed]:
     return found
 
 
-async def test_a_slow_road_is_no_verdict(lab: Lab, orders: str, face: Face, rides: Rides) -> None:
+async def test_a_slow_road_is_no_verdict(
+    lab: Lab, orders: str, face: Face, in_band: InBand
+) -> None:
     """Half a second more for each round trip while nothing but idle connections is there."""
     with SlowRoad(lab.primary.address, lab.port) as road:
         dsn = f"host=127.0.0.1 port={road.port} user=app dbname=app"
@@ -256,7 +258,7 @@ async def test_no_answer_at_all_and_it_is_replaced(lab: Lab, orders: str, face: 
 
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_session_of_its_own_mind_misleads_nobody(
-    lab: Lab, orders: str, face: Face, rides: Rides, read_only: bool
+    lab: Lab, orders: str, face: Face, in_band: InBand, read_only: bool
 ) -> None:
     """Settings of a pool's sessions change nothing of what is known of the server."""
     script = "set timezone = 'Asia/Kolkata'; set datestyle = 'German'; set extra_float_digits = -3"
@@ -275,9 +277,9 @@ async def test_a_session_of_its_own_mind_misleads_nobody(
     await face.open(lab.dsn, settings_of(lab, probe_interval_s=0.1), configure=own)
     try:
         await face.wait()
-        await until(lambda: rides.taken > 8, 5)
+        await until(lambda: in_band.taken > 8, 5)
         if read_only:  # it differs from what a new session says: one was asked, once
-            assert rides.refused >= 1
+            assert in_band.refused >= 1
         writer = face.pool.topology.writer
         assert writer is not None
         assert [view.generation for view in face.pool.topology.endpoints] == [0, 0, 0]
@@ -287,20 +289,20 @@ async def test_a_session_of_its_own_mind_misleads_nobody(
 
 
 async def test_an_option_of_the_conninfo_is_no_news_of_the_server(
-    lab: Lab, orders: str, face: Face, rides: Rides
+    lab: Lab, orders: str, face: Face, in_band: InBand
 ) -> None:
     dsn = f"{lab.dsn} options='-c default_transaction_read_only=on'"
     await face.open(dsn, settings_of(lab, probe_interval_s=0.1))
     try:
         assert await face.where() == lab.primary.address
-        await until(lambda: rides.taken > 5, 5)
+        await until(lambda: in_band.taken > 5, 5)
         assert face.pool.topology.writer is not None
     finally:
         await face.close()
 
 
 async def test_handlers_are_not_called_by_the_monitor(
-    lab: Lab, orders: str, face: Face, rides: Rides
+    lab: Lab, orders: str, face: Face, in_band: InBand
 ) -> None:
     """A connection with handlers is the user's code: it isn't lent."""
     heard: list[str] = []
@@ -319,8 +321,8 @@ async def test_handlers_are_not_called_by_the_monitor(
     try:
         await face.wait()
         await asyncio.sleep(0.5)
-        assert rides.taken == 0
-        assert rides.refused > 3
+        assert in_band.taken == 0
+        assert in_band.refused > 3
         assert heard == []
     finally:
         await face.close()

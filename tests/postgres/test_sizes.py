@@ -12,7 +12,7 @@ from resilient.lab import Lab
 from resilient.lab.postgres import Member
 
 from .conftest import Face, settings_of
-from .riding import until
+from .in_band import until
 
 
 def sessions(lab: Lab, member: Member, name: str) -> int:

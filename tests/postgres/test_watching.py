@@ -15,19 +15,19 @@ from resilient.core.model import Role
 from resilient.lab import Lab
 from resilient.monitor.cluster import Cluster
 from resilient.postgres import role
-from resilient.postgres.pool import loans
+from resilient.postgres.pool import borrowing
 from resilient.settings import Settings
 
 from .conftest import Face, settings_of
-from .riding import Rides, backends, sides, until
+from .in_band import InBand, backends, sides, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("soon_idle", "patient_hops")]
 
 
 @pytest.fixture
 def patient_hops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no reason for a side connection."""
-    monkeypatch.setattr(loans, "HOP_S", 1.0)
+    """A busy machine is no reason for a dedicated probe."""
+    monkeypatch.setattr(borrowing, "HOP_S", 1.0)
 
 
 #: between two probes of a burst: they would hear of a promotion later
@@ -62,22 +62,22 @@ async def ready(lab: Lab, face: Face, settings: Settings, **kwargs: Any) -> None
 
 
 async def test_a_standby_keeps_its_answer_back(
-    lab: Lab, orders: str, face: Face, rides: Rides
+    lab: Lab, orders: str, face: Face, in_band: InBand
 ) -> None:
     """Its only connection serves, no backend is opened, and no more is asked than before."""
     await ready(lab, face, settings_of(lab))
     try:
         run = await lost(lab, face, 1.2)
-        await until(lambda: bool(rides.held_s), 2)
-        before, since = rides.taken, time.monotonic()
+        await until(lambda: bool(in_band.held_s), 2)
+        before, since = in_band.taken, time.monotonic()
         await asyncio.sleep(0.6)
         spent_s = time.monotonic() - since
         assert await asyncio.to_thread(sides, lab) == [0, 0]
         # Two standbys, each kept back for nearly as long as it would not have been asked.
-        assert rides.taken - before <= 2 * spent_s / role.STEP_S / 2
-        assert max(rides.held_s) == pytest.approx(0.05)
+        assert in_band.taken - before <= 2 * spent_s / role.STEP_S / 2
+        assert max(in_band.held_s) == pytest.approx(0.05)
         assert await told_s(face, run) < 1.0
-        assert any(seen.role is Role.PRIMARY for seen in rides.seen)
+        assert any(seen.role is Role.PRIMARY for seen in in_band.seen)
     finally:
         await face.close()
 
@@ -101,7 +101,7 @@ async def reading(face: Face, count: int) -> AsyncIterator[None]:
 
 
 async def test_readers_hear_of_it_first(
-    lab: Lab, orders: str, face: Face, rides: Rides, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, orders: str, face: Face, in_band: InBand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their connections tell them: nobody has to be asked."""
     asked: list[Any] = []
@@ -125,23 +125,23 @@ async def test_readers_hear_of_it_first(
 
 @pytest.mark.parametrize("script", ["discard all", "set statement_timeout = 20"])
 async def test_whatever_the_session_does_it_is_asked(
-    lab: Lab, orders: str, face: Face, rides: Rides, script: str
+    lab: Lab, orders: str, face: Face, in_band: InBand, script: str
 ) -> None:
     """Prepared questions are gone, or may not take as long: neither costs a backend."""
     settings = settings_of(lab, probe_interval_s=0.1)
     await ready(lab, face, settings)
     try:
-        await until(lambda: rides.taken > 20, 5)
+        await until(lambda: in_band.taken > 20, 5)
         for pool in face.pool._core.replicas.values():
             await tell(face, pool, script)
         run = await lost(lab, face, 0.5)
-        rides.refusals.clear()
-        before = rides.taken
+        in_band.refusals.clear()
+        before = in_band.taken
         await told_s(face, run)
         old = lab.cluster.member(run.old_primary).address
         # A busy machine may need longer than the limit, now and then.
-        refused = sum(address != old for address in rides.refusals)
-        assert refused < (rides.taken - before) / 4
+        refused = sum(address != old for address in in_band.refusals)
+        assert refused < (in_band.taken - before) / 4
     finally:
         await face.close()
 
@@ -161,7 +161,7 @@ async def tell(face: Face, pool: Any, script: str) -> None:
 
 
 async def test_behind_a_pooler_nothing_is_prepared(
-    lab: Lab, orders: str, face: Face, rides: Rides
+    lab: Lab, orders: str, face: Face, in_band: InBand
 ) -> None:
     settings = settings_of(lab, probe_interval_s=0.05)
     names = "select count(*) from pg_prepared_statements where name like '%resilient%'"
@@ -172,8 +172,8 @@ async def test_behind_a_pooler_nothing_is_prepared(
         )
         try:
             await own.wait()
-            before = rides.taken
-            await until(lambda n=before: rides.taken > n + 12, 5)
+            before = in_band.taken
+            await until(lambda n=before: in_band.taken > n + 12, 5)
             assert await own.query(names, read_only=True) == (expected,)
         finally:
             await own.close()

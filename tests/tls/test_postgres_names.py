@@ -286,7 +286,7 @@ class Impostor:
             except OSError:
                 return
             sock.settimeout(2)
-            # Each for itself: who only knocks holds nobody up.
+            # Each for itself: who only connects holds nobody up.
             threading.Thread(target=self._meet, args=(sock,), daemon=True).start()
 
     def _meet(self, sock: socket.socket) -> None:

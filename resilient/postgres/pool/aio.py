@@ -74,7 +74,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
                 await self._writing.close(timeout)
             while self._core.replicas:
                 await self._core.replicas.popitem()[1].close(timeout)
-            await self._end_errands()
+            await self._end_replica_tasks()
             while self._core.stock:
                 await self._close_connection(cast(ACT, self._core.stock.popleft()))
             self._core.detach()

@@ -65,8 +65,8 @@ from ..replay.catalogue import Asked
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
 from . import clusters
+from .borrowing import TO_SPARE
 from .complaints import Complaints, advice, name_advice
-from .loans import TO_SPARE
 from .tasks import renew
 from .telling import Telling
 
@@ -95,7 +95,7 @@ class PoolCore(Telling, ClusterListener):
         self.stock: deque[BaseConnection[Any]] = deque()
         self.parked: set[Any] = set()
         self.replicas: dict[Endpoint, Any] = {}
-        #: the pool, for who borrows a connection of it; and what is lent (see `loans`)
+        #: the pool, for who borrows a connection of it; and what is lent (see `borrowing`)
         self.lender: Callable[[], Any] = lambda: None
         self.lent: set[Any] = set()
         #: checkouts that a probe has seen, and when it last saw a new one

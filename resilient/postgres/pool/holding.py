@@ -23,7 +23,7 @@ from ..._dataclass import dataclass
 from ...errors import ConfigError
 from ...settings import Settings
 from ..session.keeper import keeper_of
-from .loans import close
+from .borrowing import close
 
 Key = int | str
 

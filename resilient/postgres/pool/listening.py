@@ -19,7 +19,7 @@ from psycopg import Notify, sql
 from ..._dataclass import dataclass
 from ..._logs import Line
 from ..session.keeper import link_of
-from .loans import close
+from .borrowing import close
 
 logger = logging.getLogger("resilient.postgres")
 

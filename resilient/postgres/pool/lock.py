@@ -21,8 +21,8 @@ import psycopg_pool
 from ..._logs import Line
 from ..errors import LockLost
 from ..session.keeper import link_of
+from .borrowing import close
 from .holding import Grant, Hold, Key, acquire, checked
-from .loans import close
 
 logger = logging.getLogger("resilient.postgres")
 

@@ -10,8 +10,8 @@ import psycopg
 import psycopg_pool
 
 from ..errors import LockLost
+from .borrowing import close
 from .holding import Grant, Hold, acquire
-from .loans import close
 from .lock import Held
 
 
@@ -33,7 +33,7 @@ class AsyncLock(Held):
             self._pool._locks.discard(self)
             raise
         hold = self._got(conn, grant)
-        self._knock, self._news = asyncio.Event(), asyncio.Event()
+        self._wake, self._news = asyncio.Event(), asyncio.Event()
         self._task = asyncio.create_task(self._watch(hold), name="resilient-lock")
         return self
 
@@ -63,17 +63,17 @@ class AsyncLock(Held):
 
     async def _watch(self, hold: Hold) -> None:
         loop, fileno, steps = asyncio.get_running_loop(), hold.conn.pgconn.socket, hold.steps()
-        loop.add_reader(fileno, self._knock.set)
+        loop.add_reader(fileno, self._wake.set)
         try:
             while True:
-                self._knock.clear()
+                self._wake.clear()
                 wait_s = next(steps, None)
                 self._tell_holder()
                 if wait_s is None:
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
-                        await self._knock.wait()
+                        await self._wake.wait()
         finally:
             loop.remove_reader(fileno)
             hold.end()
@@ -91,7 +91,7 @@ class AsyncLock(Held):
         self._raise_if_lost()
         hold = self._held
         ticket = hold.ask()
-        self._knock.set()
+        self._wake.set()
         while not hold.settled(ticket):
             await self._news.wait()
         self._raise_if_lost()
@@ -108,7 +108,7 @@ class AsyncLock(Held):
         hold = self._held
         if not self.lost and not hold.over:
             hold.leaving = True
-            self._knock.set()
+            self._wake.set()
             assert self._task is not None
             await asyncio.wait([self._task])  # it ends by itself where one doesn't wait for it
         self._raise_if_lost()

@@ -31,9 +31,9 @@ from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
 from ..session.keeper import keeper_of, link_of
 from .base import RETRY_DELAY_S, PoolCore
-from .errands import Errands
-from .loans import close, lendable
+from .borrowing import close, lendable
 from .plainly import LOOK_S, Plainly
+from .replica_tasks import ReplicaTasks
 from .reserve import was_lent
 
 Conn = BaseConnection[Any]
@@ -66,7 +66,7 @@ class Shell(Plainly):
     #: of a replica's pool: the one whose workers and scheduler it uses
     owner: Callable[[], Any]
     #: of the writer's: what those replicas want done
-    _errands: Errands
+    _replica_tasks: ReplicaTasks
     #: it has pools for replicas
     _arranges = True
     #: the public class that it is one of
@@ -180,7 +180,7 @@ class Shell(Plainly):
         if self._bound is None:
             super().run_task(task)
         elif (owner := self.owner()) is not None:
-            owner._errands.add(owner, task)
+            owner._replica_tasks.add(owner, task)
 
     def _park(self, task: Any) -> bool:
         """Remember a task that failed.  True when there is news: it may run at once."""
@@ -274,7 +274,7 @@ class Shell(Plainly):
                 return
         answer.set_result(None)
 
-    def _miss(self, conn: Conn) -> None:
+    def _overdue(self, conn: Conn) -> None:
         """A lent connection is overdue."""
         self._core.lent.discard(conn)
         if self._waiting:

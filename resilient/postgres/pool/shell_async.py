@@ -25,8 +25,8 @@ from ..session.keeper import keeper_of, link_of
 from ..target import dial_params
 from . import fork
 from .base import PoolCore, remaining
-from .errands import AsyncErrand, Errands
-from .loans import close
+from .borrowing import close
+from .replica_tasks import AsyncReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack, Ending
@@ -55,7 +55,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._errands = Errands(self, AsyncErrand)
+        self._replica_tasks = ReplicaTasks(self, AsyncReplicaTask)
         super()._start_workers()
         fork.follow(self)
 
@@ -71,9 +71,9 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             name = f"{self.name}-worker-1"
             self._workers.append(aspawn(self.worker, args=(self._tasks,), name=name))
 
-    async def _end_errands(self) -> None:
+    async def _end_replica_tasks(self) -> None:
         """All pools are closed: what is left to do is to close connections."""
-        while (task := self._errands.take()) is not None:
+        while (task := self._replica_tasks.take()) is not None:
             await task.run()
 
     # -- connecting
@@ -242,13 +242,13 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         """Answer with an idle connection or None, from the pool's own loop."""
         return self._on_loop(self._lend, endpoint, answer)
 
-    def _try_miss(self, conn: ACT) -> bool:
+    def _try_overdue(self, conn: ACT) -> bool:
         """A lent connection is overdue."""
-        return self._on_loop(self._miss, conn)
+        return self._on_loop(self._overdue, conn)
 
-    def _try_regain(self, conn: ACT) -> bool:
+    def _try_return(self, conn: ACT) -> bool:
         """A lent connection comes back."""
-        return self._on_loop(self._regain, conn)
+        return self._on_loop(self._take_back, conn)
 
     def _on_loop(self, call: Callable[[*Ts], object], *args: *Ts) -> bool:
         # Without an await inside, nobody else is inside the pool's state.
@@ -256,7 +256,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         self._loop.call_soon_threadsafe(call, *args)
         return True
 
-    def _regain(self, conn: ACT) -> None:
+    def _take_back(self, conn: ACT) -> None:
         if self._sound(conn):
             # Not as a task: the loop may end with this very callback.
             with suppress(StopIteration):

@@ -32,8 +32,8 @@ from ..session.keeper import keeper_of, link_of
 from ..target import dial_params
 from . import fork
 from .base import PoolCore, remaining
-from .errands import Errand, Errands
-from .loans import close
+from .borrowing import close
+from .replica_tasks import ReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, deadline_in, gave_up_at
 from .tasks import Arrange, Discard, LookUp
@@ -58,7 +58,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._errands = Errands(self, Errand)
+        self._replica_tasks = ReplicaTasks(self, ReplicaTask)
         super()._start_workers()
         fork.follow(self)
 
@@ -68,9 +68,9 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             name = f"{self.name}-worker-1"
             self._workers.append(spawn(self.worker, args=(self._tasks,), name=name))
 
-    def _end_errands(self) -> None:
+    def _end_replica_tasks(self) -> None:
         """All pools are closed: what is left to do is to close connections."""
-        while (task := self._errands.take()) is not None:
+        while (task := self._replica_tasks.take()) is not None:
             task.run()
 
     def __del__(self) -> None:
@@ -230,11 +230,11 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         """Answer with an idle connection or None.  False: not now."""
         return self._tried(partial(self._lend, endpoint, answer))
 
-    def _try_miss(self, conn: CT) -> bool:
+    def _try_overdue(self, conn: CT) -> bool:
         """A lent connection is overdue.  False: not now."""
-        return self._tried(partial(self._miss, conn))
+        return self._tried(partial(self._overdue, conn))
 
-    def _try_regain(self, conn: CT) -> bool:
+    def _try_return(self, conn: CT) -> bool:
         """A lent connection comes back.  False: not now."""
         if not self._lock.acquire(blocking=False):
             return False

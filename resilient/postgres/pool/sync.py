@@ -73,7 +73,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                 self._writing.close(timeout)
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout)
-            self._end_errands()
+            self._end_replica_tasks()
             while self._core.stock:
                 self._close_connection(cast(CT, self._core.stock.popleft()))
             self._core.detach()
@@ -83,8 +83,8 @@ class ResilientPool(Apart, SyncShell[CT]):
         if getattr(self, "_core", None) is not None:
             while self._core.replicas:
                 self._core.replicas.popitem()[1].close(timeout=1.0)
-            if hasattr(self, "_errands"):
-                self._end_errands()
+            if hasattr(self, "_replica_tasks"):
+                self._end_replica_tasks()
             self._core.detach(wait=False)
 
     def wait(self, timeout: float = 30.0) -> None:

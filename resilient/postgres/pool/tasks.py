@@ -10,7 +10,7 @@ import psycopg
 
 from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
 from ..replay.catalogue import Asked, only_reading
-from .loans import spare
+from .borrowing import spare
 
 
 class Ending:

@@ -1,8 +1,8 @@
-"""The replicas' maintenance, done by the workers of the pool that they belong to.
+"""The maintenance tasks of replicas, done by the workers of the pool that they belong to.
 
 A replica's pool has no worker and no scheduler of its own: a process has the threads of one
-pool, however many hosts it knows.  Its tasks queue here, and travel as *errands*: each is a task
-of the writer's pool that does one of them and goes to the end of that queue again while there
+pool, however many hosts it knows.  Its tasks queue here.  A `ReplicaTask` is a task of the
+writer's pool that does one of them, and goes to the end of that queue again while there
 are more.  So many are under way at most that one worker is always left for the writer: a
 replica that doesn't answer holds up other replicas, for as long as its dial lasts, and never
 the writer.
@@ -17,7 +17,7 @@ from typing import Any
 from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
 
 
-class Errands:
+class ReplicaTasks:
     """Tasks of all replicas of one pool.  `add` on any thread."""
 
     def __init__(self, pool: Any, kind: type[Any]) -> None:
@@ -49,29 +49,29 @@ class Errands:
             return bool(self._tasks)
 
 
-class Errand(MaintenanceTask):
+class ReplicaTask(MaintenanceTask):
     """One of them at a time, on a worker."""
 
     def _run(self, pool: Any) -> None:
-        errands = pool._errands
-        task = errands.take()
+        tasks = pool._replica_tasks
+        task = tasks.take()
         try:
             if task is not None:
                 task.run()
         finally:
-            if errands.done():
+            if tasks.done():
                 pool.run_task(self)
 
 
-class AsyncErrand(AsyncMaintenanceTask):
+class AsyncReplicaTask(AsyncMaintenanceTask):
     """One of them at a time, on a worker."""
 
     async def _run(self, pool: Any) -> None:
-        errands = pool._errands
-        task = errands.take()
+        tasks = pool._replica_tasks
+        task = tasks.take()
         try:
             if task is not None:
                 await task.run()
         finally:
-            if errands.done():
+            if tasks.done():
                 pool.run_task(self)

@@ -1,4 +1,4 @@
-"""What the tests of probes and loans look at: who rode, who has which backend, a slow road."""
+"""What the tests of probes look at: which were in-band, who has which backend, a slow road."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from resilient.lab import Lab
 from resilient.postgres import probe
 
 
-class Rides:
-    """What became of the probes that could ride: how many did, how many did not."""
+class InBand:
+    """What became of the probes that could be in-band: how many were, how many were not."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.taken = self.refused = 0
@@ -27,9 +27,9 @@ class Rides:
         self.seen: list[Any] = []
         self.refusals: list[str] = []
         self.held_s: list[float] = []
-        original = probe.PgProber.ride
+        original = probe.PgProber.ask_in_band
 
-        async def ride(prober: Any, *args: Any) -> Any:
+        async def ask_in_band(prober: Any, *args: Any) -> Any:
             answer = await original(prober, *args)
             if answer is None:
                 self.refused += 1
@@ -41,10 +41,10 @@ class Rides:
                 self.held_s.append(answer.held_s)
             return answer
 
-        monkeypatch.setattr(probe.PgProber, "ride", ride)
+        monkeypatch.setattr(probe.PgProber, "ask_in_band", ask_in_band)
 
     def enough(self, count: int) -> Callable[[], bool]:
-        """When it has gone on for two seconds, and at least so many more have ridden."""
+        """When it has gone on for two seconds, and at least so many more were."""
         begun, before = time.monotonic(), self.taken
 
         def over() -> bool:

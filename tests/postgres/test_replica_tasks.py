@@ -12,10 +12,10 @@ import pytest
 from resilient.core.model import Role
 from resilient.lab import Lab
 from resilient.postgres.pool.base import PoolCore
-from resilient.postgres.pool.errands import Errands
+from resilient.postgres.pool.replica_tasks import ReplicaTasks
 
 from .conftest import Face, settings_of
-from .riding import backends, settled, until
+from .in_band import backends, settled, until
 
 pytestmark = pytest.mark.lab
 
@@ -129,14 +129,19 @@ def test_one_worker_is_left_for_the_writer() -> None:
             self.queue.append(task)
 
     pool = Pool()
-    errands = Errands(pool, lambda owner: ("errand", owner))
+    replica_tasks = ReplicaTasks(pool, lambda owner: ("task", owner))
     for number in range(5):
-        errands.add(pool, number)
-    assert pool.queue == [("errand", pool)] * 2
-    assert [errands.take(), errands.take()] == [0, 1]
-    assert errands.done()  # the first goes on
-    assert [errands.take(), errands.take(), errands.take(), errands.take()] == [2, 3, 4, None]
-    assert not errands.done()
-    assert not errands.done()
-    errands.add(pool, 5)  # both are over: a new one is needed
+        replica_tasks.add(pool, number)
+    assert pool.queue == [("task", pool)] * 2
+    assert [replica_tasks.take(), replica_tasks.take()] == [0, 1]
+    assert replica_tasks.done()  # the first goes on
+    assert [
+        replica_tasks.take(),
+        replica_tasks.take(),
+        replica_tasks.take(),
+        replica_tasks.take(),
+    ] == [2, 3, 4, None]
+    assert not replica_tasks.done()
+    assert not replica_tasks.done()
+    replica_tasks.add(pool, 5)  # both are over: a new one is needed
     assert len(pool.queue) == 3

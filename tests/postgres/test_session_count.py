@@ -1,5 +1,5 @@
 """What many clients ask of a server together: it tells how many they are, and a closed door is
-knocked at."""
+checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resilient.lab import Lab
 from resilient.postgres import probe
 
 from .conftest import Face, settings_of
-from .riding import until
+from .in_band import until
 
 pytestmark = pytest.mark.lab
 
@@ -32,7 +32,7 @@ async def test_a_server_tells_how_many_clients_it_has(
     lab: Lab, orders: str, face: Face, more: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sessions, as many to a client as this one has: two or one."""
-    monkeypatch.setattr(probe, "CENSUS_S", 0.3)
+    monkeypatch.setattr(probe, "COUNT_S", 0.3)
     settings = settings_of(lab, probe_interval_s=0.2)
     with ExitStack() as others:
         for member in (lab.primary, lab.standbys[0]):
@@ -57,7 +57,7 @@ async def test_a_pool_that_keeps_nothing_hears_of_it_too(
     lab: Lab, orders: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the probe's own session, which is the one that such a client has for sure."""
-    monkeypatch.setattr(probe, "CENSUS_S", 0.3)
+    monkeypatch.setattr(probe, "COUNT_S", 0.3)
     face = Face(kind)
     with ExitStack() as others:
         for _ in range(12):
@@ -72,7 +72,7 @@ async def test_a_pool_that_keeps_nothing_hears_of_it_too(
             await face.close()
 
 
-async def test_a_closed_door_is_knocked_at(
+async def test_a_closed_door_is_checked_by_a_connect(
     lab: Lab, orders: str, face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libpq dials a server that refused only when somebody listens again."""

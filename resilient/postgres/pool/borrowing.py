@@ -5,12 +5,12 @@ the connection that would be used last, asks its question, and returns it throug
 own `_add_to_pool`, which serves who waits.  It waits for nobody's lock: a thread pool's is
 tried, and an asyncio pool is asked on its own loop, for `HOP_S` at most.
 
-What is lent belongs to the pool as a checkout does (`_nconns`); until `LATE_S` it also counts
+What is lent belongs to the pool as a checkout does (`_nconns`); until `OVERDUE_S` it also counts
 as available, and the pool doesn't grow for a caller who finds it gone.
 
 What n processes cost a server, with the settings' defaults: n probes a second, up to n × 40
 for 10 s while no writer is known; and no backend more, where each has an idle connection.
-Where it has none it has one side connection, and a further one for each probe that is sent
+Where it has none it has one dedicated connection, and a further one for each probe that is sent
 while others are unanswered, `health.MAX_OUTSTANDING` at most and not faster than `core.health`
 says; each is closed `probe.IDLE_S` after its last use.
 """
@@ -40,7 +40,7 @@ HOP_S = 0.03
 #: pause before a lock that somebody holds is tried again, and how often
 RETRY_S, TRIES = 0.001, 3
 #: a probe on a lent connection that isn't answered by then is late: the pool may grow
-LATE_S = 0.1
+OVERDUE_S = 0.1
 #: an answer that takes as long comes no more: where others of that server are answered, the
 #: connection itself is dead
 GIVE_UP_S = 10.0
@@ -126,7 +126,7 @@ def unread(core: Lender) -> bool:
     return now - core.taken_at > UNREAD_S
 
 
-async def borrow(core: Lender, endpoint: Endpoint) -> Loan | None:
+async def borrow(core: Lender, endpoint: Endpoint) -> Borrowed | None:
     """An idle connection of this pool to the endpoint; None when there is none at once."""
     answer: Future[Conn | None] = Future()
     for _ in range(TRIES):
@@ -146,7 +146,7 @@ async def borrow(core: Lender, endpoint: Endpoint) -> Loan | None:
                 return None
             raise
     conn = answer.result()
-    return None if conn is None else Loan(core, conn)
+    return None if conn is None else Borrowed(core, conn)
 
 
 def _asked(core: Lender, endpoint: Endpoint, answer: Future[Conn | None]) -> bool:
@@ -164,14 +164,14 @@ def _asked(core: Lender, endpoint: Endpoint, answer: Future[Conn | None]) -> boo
 
 def _refuse(core: Lender, answer: Future[Conn | None]) -> None:
     if not answer.cancelled() and (conn := answer.result()) is not None:
-        _regained(core, conn)  # an asyncio pool's: it has no lock to be tried
+        _returned(core, conn)  # an asyncio pool's: it has no lock to be tried
 
 
-def _regained(core: Lender, conn: Conn) -> bool:
+def _returned(core: Lender, conn: Conn) -> bool:
     pool = core.lender()
     if pool is not None and not pool.closed:
         try:
-            return bool(pool._try_regain(conn))
+            return bool(pool._try_return(conn))
         except RuntimeError:  # its loop is closed
             pass
     core.lent.discard(conn)
@@ -179,7 +179,7 @@ def _regained(core: Lender, conn: Conn) -> bool:
     return True
 
 
-class Loan:
+class Borrowed:
     """One connection in the monitor's hands.  Used on the monitor's loop."""
 
     def __init__(self, core: Lender, conn: Conn) -> None:
@@ -207,14 +207,14 @@ class Loan:
         """It may take long: from here on it is out of the pool as a checkout is."""
         pool = self._core.lender()
         with suppress(RuntimeError):  # its loop is closed
-            if pool is not None and not pool.closed and not pool._try_miss(self.conn):
+            if pool is not None and not pool.closed and not pool._try_overdue(self.conn):
                 asyncio.get_running_loop().call_later(RETRY_S, self.late)
 
     async def settle(self) -> None:
         """Give it back."""
         try:
             while True:
-                if _regained(self._core, self.conn):
+                if _returned(self._core, self.conn):
                     return
                 await asyncio.sleep(RETRY_S)
         except asyncio.CancelledError:
@@ -223,7 +223,7 @@ class Loan:
 
     def _settle_later(self) -> None:
         # Where the monitor ends its pools are closed, and then it takes no lock.
-        if not _regained(self._core, self.conn):
+        if not _returned(self._core, self.conn):
             asyncio.get_running_loop().call_later(RETRY_S, self._settle_later)
 
 

@@ -21,10 +21,10 @@ import pytest
 
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
-from resilient.postgres.pool import loans
+from resilient.postgres.pool import borrowing
 
 from .conftest import Face, settings_of
-from .riding import Rides, backends, settled, sides, sockets, until
+from .in_band import InBand, backends, settled, sides, sockets, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("soon_idle")]
 
@@ -36,7 +36,7 @@ async def test_who_finds_it_lent_gets_it_when_it_is_back(
     slowly: Callable[[float], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loans, "LATE_S", 1.0)
+    monkeypatch.setattr(borrowing, "OVERDUE_S", 1.0)
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
     await face.open(dsn, settings_of(lab), min_size=1, max_size=4)
     try:
@@ -54,7 +54,7 @@ async def test_who_finds_it_lent_gets_it_when_it_is_back(
         assert (stats["pool_size"], stats["connections_num"]) == (1, 1)
         assert stats["requests_num"] == 1
         # One that is late is as one that is checked out: the pool grows.
-        monkeypatch.setattr(loans, "LATE_S", 0.05)
+        monkeypatch.setattr(borrowing, "OVERDUE_S", 0.05)
         slowly(1.5)
         await until(lambda: bool(core.lent), 3)
         began = time.monotonic()
@@ -191,7 +191,7 @@ async def test_a_loop_may_end_with_the_return(lab: Lab, orders: str, lock: str) 
             await asyncio.sleep(0)
         if lock == "promised":
             pool._lock.release()
-        pool._regain(conn)
+        pool._take_back(conn)
         assert list(pool._pool) == ([] if lock == "held" else [conn])
         if lock == "held":
             pool._lock.release()
@@ -229,7 +229,7 @@ def test_the_interpreter_ends_quietly(kind: str, lab: Lab, orders: str) -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_nothing_is_lost_between_threads(lab: Lab, orders: str, rides: Rides) -> None:
+def test_nothing_is_lost_between_threads(lab: Lab, orders: str, in_band: InBand) -> None:
     """Probes all the time, callers who give up, and as many connections as before."""
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
     settings = settings_of(lab, probe_interval_s=0.002)
@@ -237,7 +237,7 @@ def test_nothing_is_lost_between_threads(lab: Lab, orders: str, rides: Rides) ->
     gave_up: list[float] = []
     with ConnectionPool(dsn, settings=settings, min_size=2, max_size=4) as pool:
         pool.wait()
-        over = rides.enough(100)
+        over = in_band.enough(100)
 
         def work(seed: int) -> None:
             rng = random.Random(seed)
@@ -263,7 +263,7 @@ def test_nothing_is_lost_between_threads(lab: Lab, orders: str, rides: Rides) ->
     asyncio.run(until(lambda: backends(lab) == [0, 0, 0], 5))
 
 
-async def test_nothing_is_lost_between_tasks(lab: Lab, orders: str, rides: Rides) -> None:
+async def test_nothing_is_lost_between_tasks(lab: Lab, orders: str, in_band: InBand) -> None:
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
     settings = settings_of(lab, probe_interval_s=0.002)
     crossed: list[Any] = []
@@ -285,7 +285,7 @@ async def test_nothing_is_lost_between_tasks(lab: Lab, orders: str, rides: Rides
             if not task.cancelled():
                 task.result()
 
-        over = rides.enough(100)
+        over = in_band.enough(100)
         while not over():
             await asyncio.gather(*(cancelled(number) for number in range(8)))
             await asyncio.sleep(random.random() * 0.004)
@@ -296,7 +296,7 @@ async def test_nothing_is_lost_between_tasks(lab: Lab, orders: str, rides: Rides
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "switchover"])
 async def test_nothing_is_lost_over_a_failover(
-    lab: Lab, orders: str, face: Face, rides: Rides, fault: str
+    lab: Lab, orders: str, face: Face, in_band: InBand, fault: str
 ) -> None:
     """Probes all the time while the primary goes and another comes."""
     settings = settings_of(lab, probe_interval_s=0.01, probe_timeout_s=0.2)
@@ -319,7 +319,7 @@ async def test_nothing_is_lost_over_a_failover(
         await asyncio.sleep(1.0)
         over.set()
         await asyncio.gather(*tasks)
-        assert rides.taken > 50
+        assert in_band.taken > 50
         await asyncio.to_thread(settled, face.pool)
         for replica in face.pool._replica_pools():
             await asyncio.to_thread(settled, replica)
