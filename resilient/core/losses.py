@@ -51,7 +51,7 @@ def succeeds(then: Incarnation, now: Incarnation) -> bool:
 
 
 def switch_point(then: Incarnation, now: Incarnation, received: bool) -> int | None:
-    """Where `now` parted from `then`, when that is known.  `received`: as in `Testimony`."""
+    """Where `now` parted from `then`, when that is known.  `received`: as in `ServerFacts`."""
     return now.recovered_lsn if received and now.timeline == then.timeline + 1 else None
 
 

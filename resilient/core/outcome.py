@@ -82,7 +82,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Testimony:
+class ServerFacts:
     """What the fenced primary says.  `received`: `pg_last_wal_receive_lsn()` isn't null, so
     this run of the server has been a streaming standby and was promoted."""
 
@@ -97,7 +97,7 @@ class Verdict:
     reason: str
 
 
-def resolve(mark: Mark, seen: Testimony, flushed_lsn: int) -> Verdict:
+def resolve(mark: Mark, seen: ServerFacts, flushed_lsn: int) -> Verdict:
     """The outcome of the marked transaction.
 
     `flushed_lsn`: the highest flush position (`pg_current_wal_flush_lsn()`, or what a wait that

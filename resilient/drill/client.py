@@ -60,7 +60,7 @@ class Pipe:
                 os._exit(1)
 
 
-class Witness(logging.Handler):
+class Observer(logging.Handler):
     """Notes when the library's topology changes.
 
     The library logs each change on the thread that publishes it, so this runs at that very
@@ -128,13 +128,13 @@ def _pause(shared: Shared, pipe: Pipe) -> None:
     pipe.send({"state": "paused", "stuck": stuck})
 
 
-def _serve(shared: Shared, pipe: Pipe, witness: Witness) -> None:
+def _serve(shared: Shared, pipe: Pipe, observer: Observer) -> None:
     """Obey until `end` or the end of the input."""
     pipe.send({"state": "ready"})
     for line in sys.stdin:
         word = line.strip()
         if word == "go":
-            witness.look(again=True)
+            observer.look(again=True)
             shared.gate.set(True)
             pipe.send({"state": "running"})
         elif word == "pause":
@@ -151,18 +151,18 @@ def main(argv: list[str]) -> int:
     logging.getLogger().addHandler(Forward(pipe))
     try:
         sync, asynchronous = SyncWorkload(shared), AsyncWorkload(shared)
-        witness = Witness(sync, shared)
+        observer = Observer(sync, shared)
         monitor = logging.getLogger("resilient.monitor")
         monitor.setLevel(logging.INFO)
-        monitor.addHandler(witness)
+        monitor.addHandler(observer)
         sync.start()
         asynchronous.start()
     except Exception as exc:
         pipe.send({"failed": f"{type(exc).__name__}: {exc}"})
         return 1
-    for work in (pipe.serve, witness.sample):
+    for work in (pipe.serve, observer.sample):
         threading.Thread(target=work, name=work.__name__, daemon=True).start()
-    _serve(shared, pipe, witness)
+    _serve(shared, pipe, observer)
     threading.Timer(CLOSE_S, os._exit, [1]).start()
     shared.gate.end()
     sync.stop()

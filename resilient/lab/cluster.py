@@ -43,7 +43,7 @@ class Promotion:
 
 
 class Observer:
-    """The independent witness: it alone says when a server takes writes."""
+    """The independent observer: it alone says when a server takes writes."""
 
     POLL_S = 0.001
 

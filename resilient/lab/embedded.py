@@ -358,7 +358,7 @@ class Lab:
         return at
 
     def observe(self, observer: Observer | None) -> None:
-        """Keep the witness of the last promotion, end the one before."""
+        """Keep the observer of the last promotion, end the one before."""
         if self.observer is not None:
             self.observer.close()
         self.observer = observer

@@ -43,7 +43,7 @@ class Plan:
 class FaultRun:
     """A fault under way, and at the end its record.  Moments are None until they have come.
 
-    `writable_at`: a witness on the new primary's own socket had its first write accepted.
+    `writable_at`: an observer on the new primary's own socket had its first write accepted.
     `durable_at`: a standby had flushed that write, so synchronous commits are acknowledged again
     (equal to `writable_at` without synchronous replication).
     """

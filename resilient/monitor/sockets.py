@@ -45,6 +45,7 @@ class Link:
         "_fd",
         "_inode",
         "begun_at",
+        "commit_facts",
         "committing",
         "condemned",
         "doubtful",
@@ -58,7 +59,6 @@ class Link:
         "promoted",
         "questions",
         "readable",
-        "witness",
     )
 
     def __init__(self, endpoint: Endpoint, generation: int) -> None:
@@ -83,7 +83,7 @@ class Link:
         #: what its server said of itself when it was asked last; an address may have several
         self.observed: Observation | None = None
         #: what its server said of itself for resolving a COMMIT; whoever asked knows the type
-        self.witness: object = None
+        self.commit_facts: object = None
         #: what the probes have prepared in its session; likewise
         self.questions: object = None
         #: `readable(0)`: events on the socket, none when it is silent and open

@@ -33,7 +33,7 @@ from ..monitor.prober import Answer, ClusterListener, Gate, ProbeError, Prober
 from . import bounded
 from .classify import connect_failure, credentials_refused, login_of
 from .commit import losses
-from .commit.facts import Witness
+from .commit.facts import CommitFacts
 from .pool import borrowing
 from .role import Questions, RoleError, question
 from .session.keeper import link_of
@@ -193,9 +193,9 @@ class PgProber(Prober):
         self._slow.discard(endpoint)
         late_at = time.monotonic() + borrowing.OVERDUE_S
         late = asyncio.get_running_loop().call_later(borrowing.OVERDUE_S, borrowed.late)
-        pgconn, seen_by = borrowed.conn.pgconn, borrowed.link.witness
-        # The session lives in the incarnation that the witness names: it can't outlive it.
-        known = seen_by if isinstance(seen_by, Witness) and seen_by.marks else None
+        pgconn, seen_by = borrowed.conn.pgconn, borrowed.link.commit_facts
+        # The session lives in the incarnation that the commit facts name: it can't outlive it.
+        known = seen_by if isinstance(seen_by, CommitFacts) and seen_by.marks else None
         flushed = known.flushed.seen if known else None
         try:
             asked = question(pgconn, _questions(borrowed.conn), flushed, hold_s, mine)

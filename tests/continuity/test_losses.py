@@ -156,7 +156,7 @@ async def test_a_late_acknowledgement_is_asked_about_without_any_session(
             await asyncio.to_thread(until, lambda: received_all(lab))
             cutting = cut_off(lab)
             await asyncio.to_thread(cutting.__enter__)
-            known = conn._resilient.link.witness.flushed
+            known = conn._resilient.link.commit_facts.flushed
             known.acknowledged = late.append
         known.acknowledged = known.marks.append
         writer.acked[number] = position
@@ -200,7 +200,7 @@ async def test_what_carries_no_mark_is_a_range(
                 await shell.do(conn.set_autocommit, True)
                 await writer.insert(conn)
             async with writer.block() as conn:
-                # its rider reads how far the server has flushed; it never commits
+                # its piggyback reads how far the server has flushed; it never commits
                 await writer.insert(conn)
                 await shell.do(conn.rollback)
             await crash(lab)

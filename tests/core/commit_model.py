@@ -19,8 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from resilient.core.outcome import Incarnation, Mark, XidStatus
-from resilient.core.outcome import Testimony as Said
+from resilient.core.outcome import Incarnation, Mark, ServerFacts, XidStatus
 
 FIRST_XID = 10
 
@@ -90,7 +89,7 @@ class Server:
         return self.insert(Record("message", xid, self.running[xid]))
 
     def mark(self, xid: int) -> Mark:
-        """What the rider reads."""
+        """What the piggyback reads."""
         return Mark(xid, self.emit(xid), self.incarnation)
 
     def commit(self, xid: int) -> int:
@@ -115,8 +114,8 @@ class Server:
     def incarnation(self) -> Incarnation:
         return Incarnation("s1", self.timeline, str(self.started), self.recovered)
 
-    def testimony(self, xid: int) -> Said:
-        return Said(self.incarnation, self.status(xid), self.received)
+    def server_facts(self, xid: int) -> ServerFacts:
+        return ServerFacts(self.incarnation, self.status(xid), self.received)
 
     def crash(self, survives: int = 0) -> None:
         """`survives`: how many records that weren't flushed are found on disk all the same."""
@@ -233,6 +232,6 @@ def insert_position(server: Server, xid: int) -> Mark:
     return Mark(xid, len(server.wal), server.incarnation)
 
 
-def believing(seen: Said, **values: object) -> Said:
-    """The testimony with other words in its incarnation's mouth."""
+def believing(seen: ServerFacts, **values: object) -> ServerFacts:
+    """The server's facts with other words in its incarnation's mouth."""
     return replace(seen, incarnation=replace(seen.incarnation, **values))  # type: ignore[arg-type]

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilient.core.outcome import Incarnation, Mark, Outcome, XidStatus, resolve
-from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
+from resilient.core.outcome import Incarnation, Mark, Outcome, ServerFacts, XidStatus, resolve
 
 THEN = Incarnation("s1", 3, "monday", 50)
 MARK = Mark(xid=700, lsn=100, incarnation=THEN)
@@ -17,26 +16,26 @@ MARK = Mark(xid=700, lsn=100, incarnation=THEN)
 BEHIND, BEFORE = 120, 90
 
 
-def promoted(status: XidStatus, switch: int | None = BEHIND) -> Said:
-    return Said(Incarnation("s1", 4, "sunday", switch), status, received=True)
+def promoted(status: XidStatus, switch: int | None = BEHIND) -> ServerFacts:
+    return ServerFacts(Incarnation("s1", 4, "sunday", switch), status, received=True)
 
 
-def same(status: XidStatus) -> Said:
-    return Said(THEN, status, received=False)
+def same(status: XidStatus) -> ServerFacts:
+    return ServerFacts(THEN, status, received=False)
 
 
-def restarted(status: XidStatus) -> Said:
-    return Said(replace(THEN, started="tuesday", recovered_lsn=130), status, received=False)
+def restarted(status: XidStatus) -> ServerFacts:
+    return ServerFacts(replace(THEN, started="tuesday", recovered_lsn=130), status, received=False)
 
 
-def altered(seen: Said, **values: object) -> Said:
+def altered(seen: ServerFacts, **values: object) -> ServerFacts:
     incarnation = replace(seen.incarnation, **values)  # type: ignore[arg-type]
     return replace(seen, incarnation=incarnation)
 
 
 COMMITTED, ABORTED, FUTURE = XidStatus.COMMITTED, XidStatus.ABORTED, XidStatus.FUTURE
 RUNNING, FORGOTTEN = XidStatus.IN_PROGRESS, XidStatus.FORGOTTEN
-TABLE: list[tuple[str, Said, int, Outcome, str]] = [
+TABLE: list[tuple[str, ServerFacts, int, Outcome, str]] = [
     # the same incarnation: the status is exact, flushed or not
     ("committed there", same(COMMITTED), 0, Outcome.COMMITTED, "committed on the server"),
     ("aborted there", same(ABORTED), 0, Outcome.NOT_COMMITTED, "aborted on the server"),
@@ -111,7 +110,7 @@ TABLE: list[tuple[str, Said, int, Outcome, str]] = [
     [row[1:] for row in TABLE],
     ids=[row[0] for row in TABLE],
 )
-def test_the_table(seen: Said, flushed: int, outcome: Outcome, words: str) -> None:
+def test_the_table(seen: ServerFacts, flushed: int, outcome: Outcome, words: str) -> None:
     verdict = resolve(MARK, seen, flushed)
     assert verdict.outcome is outcome
     assert words in verdict.reason
@@ -131,12 +130,12 @@ incarnations = st.builds(
     st.none() | st.integers(0, 9),
 )
 marks = st.builds(Mark, st.just(7), st.integers(0, 9), incarnations)
-testimonies = st.builds(Said, incarnations, st.sampled_from(XidStatus), st.booleans())
+servers_facts = st.builds(ServerFacts, incarnations, st.sampled_from(XidStatus), st.booleans())
 
 
-@given(marks, testimonies, st.integers(0, 9), st.integers(0, 9))
+@given(marks, servers_facts, st.integers(0, 9), st.integers(0, 9))
 def test_knowing_more_flushed_never_takes_a_verdict_back(
-    mark: Mark, seen: Said, flushed: int, more: int
+    mark: Mark, seen: ServerFacts, flushed: int, more: int
 ) -> None:
     before, after = resolve(mark, seen, flushed), resolve(mark, seen, flushed + more)
     assert before.reason
@@ -146,8 +145,10 @@ def test_knowing_more_flushed_never_takes_a_verdict_back(
         assert after.outcome in (Outcome.UNKNOWN, Outcome.COMMITTED)
 
 
-@given(marks, testimonies, st.integers(0, 9))
-def test_committed_is_only_said_of_a_committed_id(mark: Mark, seen: Said, flushed: int) -> None:
+@given(marks, servers_facts, st.integers(0, 9))
+def test_committed_is_only_said_of_a_committed_id(
+    mark: Mark, seen: ServerFacts, flushed: int
+) -> None:
     outcome = resolve(mark, seen, flushed).outcome
     if outcome is Outcome.COMMITTED:
         assert seen.status is COMMITTED

@@ -21,10 +21,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from resilient.core.outcome import Incarnation, Mark, Outcome, Verdict, resolve
-from resilient.core.outcome import Testimony as Said
+from resilient.core.outcome import Incarnation, Mark, Outcome, ServerFacts, Verdict, resolve
 
-Rule = Callable[[Mark, Said, int], Verdict]
+Rule = Callable[[Mark, ServerFacts, int], Verdict]
 #: which of those that fit
 N = st.integers(0, 11)
 
@@ -187,7 +186,7 @@ class Clients(RuleBasedStateMachine):
         attempt, server = broken[n % len(broken)], servers[n % len(servers)]
         mark = attempt.mark
         flushed = self.flushed.get(mark.incarnation, 0)
-        verdict = type(self).decide(mark, server.testimony(mark.xid), flushed)
+        verdict = type(self).decide(mark, server.server_facts(mark.xid), flushed)
         event(f"{verdict.outcome}: {verdict.reason}")
         if verdict.outcome is Outcome.RUNNING:
             if attempt.phase == "open":  # it waits for its client, so it may be ended

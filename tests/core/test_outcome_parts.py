@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import pytest
 from commit_model import Cluster, Record, Server, believing, insert_position
 
-from resilient.core.outcome import Mark, Outcome, Verdict, XidStatus, resolve
-from resilient.core.outcome import Testimony as Said
+from resilient.core.outcome import Mark, Outcome, ServerFacts, Verdict, XidStatus, resolve
 
-Rule = Callable[[Mark, Said, int], Verdict]
+Rule = Callable[[Mark, ServerFacts, int], Verdict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +22,13 @@ class Case:
 
     cluster: Cluster
     mark: Mark
-    seen: Said
+    seen: ServerFacts
     flushed: int
 
     @staticmethod
     def of(cluster: Cluster, mark: Mark, flushed: int) -> Case:
         assert cluster.committed("ours") == 0, "the history was to lose it"
-        return Case(cluster, mark, cluster.leader.testimony(mark.xid), flushed)
+        return Case(cluster, mark, cluster.leader.server_facts(mark.xid), flushed)
 
 
 def reused_after_a_crash() -> Case:
@@ -112,28 +111,28 @@ def without_a_trace() -> Case:
     return Case.of(cluster, mark, flushed)
 
 
-def by_status_only(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def by_status_only(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     outcome = Outcome.COMMITTED if seen.status is XidStatus.COMMITTED else Outcome.NOT_COMMITTED
     return Verdict(outcome, "by status only")
 
 
-def without_flush(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def without_flush(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     return resolve(mark, seen, mark.lsn)
 
 
-def without_switch_point(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def without_switch_point(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     return resolve(mark, believing(seen, recovered_lsn=mark.lsn), flushed)
 
 
-def without_received(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def without_received(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     return resolve(mark, replace(seen, received=True), flushed)
 
 
-def without_timelines(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def without_timelines(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     return resolve(mark, believing(seen, timeline=mark.incarnation.timeline + 1), flushed)
 
 
-def without_recovered(mark: Mark, seen: Said, flushed: int) -> Verdict:
+def without_recovered(mark: Mark, seen: ServerFacts, flushed: int) -> Verdict:
     """The start time alone for an incarnation."""
     return resolve(mark, believing(seen, recovered_lsn=mark.incarnation.recovered_lsn), flushed)
 
@@ -183,7 +182,7 @@ def test_committed_wants_an_acknowledgement_of_its_own() -> None:
     new.stream()
     cluster.promote(new)
     third.stream(0)  # it has found the new primary, and received nothing yet
-    seen = new.testimony(xid)
+    seen = new.server_facts(xid)
     assert resolve(mark, seen, old.flushed).outcome is Outcome.COMMITTED
     assert not cluster.durable(new, len(new.wal))
     cluster.promote(third)

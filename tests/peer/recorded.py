@@ -2,8 +2,8 @@
 
 Loaded with `-p recorded` beside `plugin` by `make peer-tests`.  Every connection that the
 suite makes is one that a pool would have given out: BEGIN merged, statements recorded, the
-rider behind them.  (Not for the tests that list the session's prepared statements or
-messages, which would find the rider there.)
+piggyback behind them.  (Not for the tests that list the session's prepared statements or
+messages, which would find the piggyback there.)
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from resilient.settings import Settings
 #: `PEER_OFF=1`: nothing is recorded, as with everything switched off
 OFF = os.environ.get("PEER_OFF") == "1"
 SETTINGS = Settings(replay="off", commit_resolver="off") if OFF else Settings()
-WITHOUT_RIDER = SETTINGS if OFF else Settings(commit_resolver="off")
+WITHOUT_PIGGYBACK = SETTINGS if OFF else Settings(commit_resolver="off")
 #: tests that list what the session holds, or sends
 LISTING = re.compile(r"test_prepared|trace|implicit_begin")
 in_force = [SETTINGS]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    in_force[0] = WITHOUT_RIDER if LISTING.search(item.nodeid) else SETTINGS
+    in_force[0] = WITHOUT_PIGGYBACK if LISTING.search(item.nodeid) else SETTINGS
 
 
 class Core:

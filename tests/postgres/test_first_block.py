@@ -22,7 +22,7 @@ async def test_the_worker_that_fills_the_pool_asks(
         await face.wait()
         links = [link_of(conn) for conn in face.pool._pool]
         assert len(links) == 3
-        assert all(link is not None and link.witness is not None for link in links)
+        assert all(link is not None and link.commit_facts is not None for link in links)
     finally:
         await face.close()
 
@@ -33,7 +33,7 @@ async def test_nothing_is_asked_where_no_commit_is_resolved(
     await face.open(lab.dsn, settings_of(lab, commit_resolver="off"), min_size=1, max_size=1)
     try:
         await face.wait()
-        assert [link.witness for conn in face.pool._pool if (link := link_of(conn))] == [None]
+        assert [link.commit_facts for conn in face.pool._pool if (link := link_of(conn))] == [None]
     finally:
         await face.close()
 
@@ -43,10 +43,10 @@ async def test_who_waits_for_a_connection_has_it_at_once(lab: Lab, orders: str, 
     try:
         if face.is_async:
             async with face.pool.connection() as conn:
-                met = link_of(conn).witness  # type: ignore[union-attr]
+                met = link_of(conn).commit_facts  # type: ignore[union-attr]
         else:
             with face.pool.connection() as conn:
-                met = link_of(conn).witness  # type: ignore[union-attr]
+                met = link_of(conn).commit_facts  # type: ignore[union-attr]
         assert met is None
     finally:
         await face.close()

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from resilient.postgres.commit import knowledge
-from resilient.postgres.commit.facts import Witness
+from resilient.postgres.commit.facts import CommitFacts
 from resilient.postgres.commit.knowledge import AT_ONCE, OFTEN, Knowledge
 
 READ, WRITE = (b"select 1", ()), (b"select strike()", ())
@@ -64,7 +64,7 @@ def test_what_was_learnt_is_good_for_a_while(now: list[float]) -> None:
 
 
 def test_what_a_session_was_told_is_good_for_others_for_a_moment(now: list[float]) -> None:
-    known, seen = Knowledge("lsn"), cast("Witness", object())
+    known, seen = Knowledge("lsn"), cast("CommitFacts", object())
     assert known.lately(("app", "shop")) is None
     known.met(("app", "shop"), seen)
     assert known.lately(("app", "shop")) is seen

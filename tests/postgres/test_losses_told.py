@@ -13,7 +13,7 @@ from resilient.core.model import Endpoint
 from resilient.core.outcome import Incarnation, XidStatus, lsn_text
 from resilient.lab import Lab
 from resilient.postgres.commit import losses
-from resilient.postgres.commit.facts import KEPT_MARKS, Witness, _shared, xid_statuses
+from resilient.postgres.commit.facts import KEPT_MARKS, CommitFacts, _shared, xid_statuses
 
 HERE = Endpoint("writer.test", "10.0.0.2", 5432)
 _systems = (f"system-{number}" for number in itertools.count())
@@ -34,16 +34,16 @@ class Story:
         self.old = self.server(3, 0)
         self.meet(self.old)
 
-    def server(self, timeline: int, recovered_lsn: int) -> Witness:
+    def server(self, timeline: int, recovered_lsn: int) -> CommitFacts:
         incarnation = Incarnation(self.system, timeline, f"start of {timeline}", recovered_lsn)
-        return Witness(incarnation, True, True, True, False, _shared(incarnation))
+        return CommitFacts(incarnation, True, True, True, False, _shared(incarnation))
 
     def acknowledge(self, *positions: int) -> None:
         for position in positions:
             said = str(position).encode(), lsn_text(position).encode()
             self.old.flushed.acknowledged((*said, self.old.incarnation))
 
-    def meet(self, server: Witness, place: str = "writer.test", session: Any = None) -> None:
+    def meet(self, server: CommitFacts, place: str = "writer.test", session: Any = None) -> None:
         assert list(losses.look_back(session, server, place, HERE, {})) == []
 
 

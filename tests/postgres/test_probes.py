@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from resilient.core.outcome import Mark, Outcome, XidStatus, resolve
-from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
+from resilient.core.outcome import Mark, Outcome, ServerFacts, XidStatus, resolve
 from resilient.lab import Lab
 from resilient.postgres.commit.facts import Flushed
 from resilient.postgres.pool import borrowing
@@ -154,7 +153,7 @@ async def test_a_probe_tells_what_is_flushed(lab: Lab, orders: str, face: Face) 
         await _all_have_met(face)
         mark, flushed = await _marked(face)
         after = replace(mark.incarnation, timeline=mark.incarnation.timeline + 1)
-        told = Said(replace(after, recovered_lsn=mark.lsn), XidStatus.COMMITTED, True)
+        told = ServerFacts(replace(after, recovered_lsn=mark.lsn), XidStatus.COMMITTED, True)
         assert resolve(mark, told, 0).outcome is Outcome.UNKNOWN
         await until(lambda: flushed.lsn >= mark.lsn, 3)
         assert resolve(mark, told, flushed.lsn).outcome is Outcome.COMMITTED
@@ -188,7 +187,9 @@ async def test_a_probe_may_not_ask_for_it_any_more(
 async def _all_have_met(face: Face) -> None:
     """Both connections have run a block, and know their server."""
     await asyncio.gather(*(face.query("select pg_sleep(0.2)") for _ in range(2)))
-    assert all(conn._resilient.link.witness for conn in [*face.pool._pool, *face.pool._core.lent])
+    assert all(
+        conn._resilient.link.commit_facts for conn in [*face.pool._pool, *face.pool._core.lent]
+    )
 
 
 async def _marked(face: Face) -> tuple[Mark, Flushed]:

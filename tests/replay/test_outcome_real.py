@@ -18,10 +18,9 @@ from itertools import count
 import psycopg
 import pytest
 
-from resilient.core.outcome import Mark, Outcome, Verdict, XidStatus, resolve
-from resilient.core.outcome import Testimony as Said  # pytest would collect a name in Test…
+from resilient.core.outcome import Mark, Outcome, ServerFacts, Verdict, XidStatus, resolve
 from resilient.lab import Lab
-from resilient.postgres.commit.facts import RIDER, Witness, ask, witness, xid_status
+from resilient.postgres.commit.facts import PIGGYBACK, CommitFacts, ask, commit_facts, xid_status
 from resilient.postgres.role import lsn
 
 from .held import cut_off, forget_settings, until
@@ -38,9 +37,9 @@ class Client:
     def __init__(self, address: str, port: int) -> None:
         self.conn = psycopg.connect(f"host={address} port={port} user=app dbname=app")
 
-    def witness(self) -> Witness:
+    def commit_facts(self) -> CommitFacts:
         with self.conn.transaction():
-            seen: Witness | None = self.conn.wait(witness(self.conn.pgconn))
+            seen: CommitFacts | None = self.conn.wait(commit_facts(self.conn.pgconn))
         assert seen is not None
         return seen
 
@@ -48,9 +47,9 @@ class Client:
         with self.conn.transaction():
             return self.conn.wait(xid_status(self.conn.pgconn, xid))
 
-    def rider(self) -> tuple[int, int, int]:
+    def piggyback(self) -> tuple[int, int, int]:
         """Id, position behind a record of it, flush position; inside a block that writes."""
-        row = self.conn.wait(ask(self.conn.pgconn, RIDER))
+        row = self.conn.wait(ask(self.conn.pgconn, PIGGYBACK))
         assert row is not None
         xid, position, flushed = map(str, row)
         return int(xid), lsn(position), lsn(flushed)
@@ -69,7 +68,7 @@ class Lost:
     mark: Mark
     #: the highest flush position that was read in its incarnation
     flushed: int
-    #: `pg_current_wal_insert_lsn()` where our rider would have ridden: the naive guard
+    #: `pg_current_wal_insert_lsn()` where our query would have been: the naive guard
     insert_position: int
 
 
@@ -98,7 +97,7 @@ def _received(lab: Lab) -> int:
 def _commit(client: Client, level: str, unlogged_first: bool = False) -> Lost:
     """Insert and commit, without waiting for a standby, with everything that is remembered."""
     act, conn = next(_names), client.conn
-    incarnation = client.witness().incarnation
+    incarnation = client.commit_facts().incarnation
     conn.execute(f"set local synchronous_commit = {level}".encode())
     if unlogged_first:
         before = client.insert_position()
@@ -108,7 +107,7 @@ def _commit(client: Client, level: str, unlogged_first: bool = False) -> Lost:
     else:
         conn.execute("insert into acts values (%s, 0)", (act,))
         naive = client.insert_position()
-    xid, position, flushed = client.rider()
+    xid, position, flushed = client.piggyback()
     assert position > naive
     conn.execute("insert into acts values (%s, 1)", (act,))
     conn.commit()
@@ -136,10 +135,10 @@ def _burn(client: Client, xid: int) -> None:
     raise AssertionError("the id is far")
 
 
-def _asked(client: Client, lost: Lost) -> tuple[Said, Verdict]:
-    seen = client.witness()
+def _asked(client: Client, lost: Lost) -> tuple[ServerFacts, Verdict]:
+    seen = client.commit_facts()
     status = client.status(lost.mark.xid)
-    said = Said(seen.incarnation, status, seen.received)
+    said = ServerFacts(seen.incarnation, status, seen.received)
     return said, resolve(lost.mark, said, lost.flushed)
 
 
@@ -256,11 +255,11 @@ def test_a_backends_crash_is_another_incarnation(lab: Lab, connect: Connect) -> 
     FAULTS 39.
     """
     client = connect()
-    before = client.witness().incarnation
+    before = client.commit_facts().incarnation
     os.kill(client.conn.info.backend_pid, signal.SIGKILL)
     until(lambda: _answers(client.conn) is False)
     until(lambda: _serves(lab, connect))
-    after = connect().witness().incarnation
+    after = connect().commit_facts().incarnation
     assert after.started == before.started
     assert after.system_id == before.system_id
     assert after != before
@@ -287,8 +286,8 @@ def test_in_one_incarnation_the_status_is_exact(lab: Lab, connect: Connect) -> N
     committed = _commit(client, "on")
     assert _asked(asking, committed)[1].outcome is Outcome.COMMITTED
     client.conn.execute("insert into acts values ('open', 0)")
-    xid, position, _ = client.rider()
-    seen = asking.witness()
+    xid, position, _ = client.piggyback()
+    seen = asking.commit_facts()
     mark = Mark(xid, position, seen.incarnation)
     running = Lost("open", mark, 0, 0)
     assert _asked(asking, running)[1].outcome is Outcome.RUNNING
@@ -300,19 +299,19 @@ def test_a_failover_that_lost_nothing(lab: Lab, connect: Connect) -> None:
     """Replicated and flushed, and the flush position was read: that may be called committed."""
     client = connect()
     lost = _commit(client, "on")
-    _, _, flushed = _rider_alone(client)
+    _, _, flushed = _piggyback_alone(client)
     assert flushed >= lost.mark.lsn
     new = _fail_over(lab, connect)
     said, without = _asked(new, lost)
     assert said.status is XidStatus.COMMITTED
     assert numbers(lab, lost.act) == [0, 1]
-    assert without.outcome is Outcome.UNKNOWN, "its own rider came before the flush"
+    assert without.outcome is Outcome.UNKNOWN, "its own piggyback came before the flush"
     assert resolve(lost.mark, said, flushed).outcome is Outcome.COMMITTED
 
 
-def _rider_alone(client: Client) -> tuple[int, int, int]:
+def _piggyback_alone(client: Client) -> tuple[int, int, int]:
     client.conn.execute("insert into acts values ('later', 0)")
-    found = client.rider()
+    found = client.piggyback()
     client.conn.rollback()
     return found
 
@@ -323,11 +322,11 @@ def test_what_one_session_was_told_is_so_in_another_of_the_same_server(
     first, second = connect().conn, connect().conn
     for conn in (first, second):
         conn.rollback()
-    told = first.wait(witness(first.pgconn))
+    told = first.wait(commit_facts(first.pgconn))
     assert told is not None
-    assert second.wait(witness(second.pgconn, told)) is told
+    assert second.wait(commit_facts(second.pgconn, told)) is told
     # Another run of it, and another server, are asked themselves.
     before = replace(told, incarnation=replace(told.incarnation, started="yesterday"))
-    assert second.wait(witness(second.pgconn, before)) == told
+    assert second.wait(commit_facts(second.pgconn, before)) == told
     with psycopg.connect(lab.standbys[0].conninfo, autocommit=True) as standby:
-        assert standby.wait(witness(standby.pgconn, told)) is None
+        assert standby.wait(commit_facts(standby.pgconn, told)) is None

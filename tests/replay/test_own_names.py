@@ -15,7 +15,7 @@ pytestmark = pytest.mark.lab
 
 _names = (f"own-names-{number}" for number in count())
 INSERT = "insert into acts values (%s, %s)"
-NAMES = "select count(*) from pg_prepared_statements where name like '%rider%'"
+NAMES = "select count(*) from pg_prepared_statements where name like '%piggyback%'"
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from resilient.postgres.replay.statements import traits
 
 from .scanner import several_statements
 
-PLAIN = {"merges": True, "rides": True, "hazard": "", "session": False, "ends": False}
-ALONE = {"merges": False, "rides": False, "hazard": "", "session": False, "ends": False}
+PLAIN = {"merges": True, "piggybacks": True, "hazard": "", "session": False, "ends": False}
+ALONE = {"merges": False, "piggybacks": False, "hazard": "", "session": False, "ends": False}
 
 TABLE: list[tuple[str, dict[str, object]]] = [
-    # what may travel with BEGIN, and take the rider along
+    # what may travel with BEGIN, and take the piggyback along
     ("select 1", {**PLAIN, "reads": True}),
     ("  -- why\n /* and\n how */ Select 1 ; ", {**PLAIN, "reads": True}),
     ("insert into t values (';')", {**PLAIN, "reads": False}),
@@ -23,9 +23,9 @@ TABLE: list[tuple[str, dict[str, object]]] = [
     ("with a as (select 1) select * from a", {**PLAIN, "reads": True}),
     ("merge into t using u on t.a = u.a when matched then delete", PLAIN),
     ("values (1), (2)", {**PLAIN, "reads": True}),
-    ("set local lock_timeout = 1", {"merges": True, "rides": False, "session": False}),
-    ("lock table t", {"merges": True, "rides": False, "writes": False}),
-    ("show all", {"merges": True, "rides": False, "reads": True}),
+    ("set local lock_timeout = 1", {"merges": True, "piggybacks": False, "session": False}),
+    ("lock table t", {"merges": True, "piggybacks": False, "writes": False}),
+    ("show all", {"merges": True, "piggybacks": False, "reads": True}),
     # what goes alone
     ("select 1; select 2", ALONE),
     ("insert into t values (1); select 1", ALONE),
@@ -142,9 +142,9 @@ def test_any_bytes_are_understood(query: bytes) -> None:
     assert found.special == bool(rare)
     if found.hazard:
         assert not found.merges
-        assert not found.rides
+        assert not found.piggybacks
         assert not found.ends
-    if found.rides:
+    if found.piggybacks:
         assert found.merges
     if found.ends:
         assert not found.merges

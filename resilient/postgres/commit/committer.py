@@ -27,7 +27,7 @@ from . import ledger
 from .facts import Written, flushed_in, told
 from .resolver import Resolver
 
-#: columns of the rider; behind a pooler there are more
+#: columns of the piggybacked query; behind a pooler there are more
 PLAIN_FIELDS = 3
 _READ_ONLY = re.compile(rb"\bREAD\s+ONLY\b", re.I)
 
@@ -41,8 +41,8 @@ class Committer:
     """The end of a transaction.
 
     `mode`: the setting COMMIT_RESOLVER.  `told`: the last token was written although the
-    transaction had no id.  `tokenless`: this COMMIT goes without one.  `rode`: the question has
-    followed a statement that had written nothing.
+    transaction had no id.  `tokenless`: this COMMIT goes without one.  `piggybacked`: the
+    question has followed a statement that had written nothing.
     """
 
     __slots__ = (
@@ -50,9 +50,9 @@ class Committer:
         "journal",
         "judge",
         "mode",
+        "piggybacked",
         "replayer",
         "resolver",
-        "rode",
         "session",
         "tokenless",
         "told",
@@ -70,7 +70,7 @@ class Committer:
         self.mode = "off"
         self.told = False
         self.tokenless = False
-        self.rode = False
+        self.piggybacked = False
 
     def commit_whole(self) -> Gen:
         """`commit`, for who waits on this very generator (see `Judge.whole`)."""
@@ -98,7 +98,7 @@ class Committer:
                 if not journal.fresh:
                     wire.hear_end()
                 if journal.blind and journal.written is None and self.resolver.marks:
-                    yield from self._ask_rider()
+                    yield from self._ask_alone()
                 # From here on its answer is waited for, unless it can't count.
                 wire.committing = True
                 link = wire.link
@@ -120,7 +120,7 @@ class Committer:
                 continue
             break
         self.tokenless = False
-        asked = self._to_look_up() if self.told or self.rode else ()
+        asked = self._to_look_up() if self.told or self.piggybacked else ()
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
@@ -251,22 +251,22 @@ class Committer:
         """May something of ours be prepared?"""
         return self.host.prepares and self.judge.pool.known.names_last
 
-    def _ask_rider(self) -> Gen:
-        """The rider on its own: the last statement couldn't take it along."""
+    def _ask_alone(self) -> Gen:
+        """The piggybacked query on its own: the last statement couldn't take it along."""
         wire = self.wire
         pgconn = wire.pgconn
         if pgconn.transaction_status != _INTRANS:
             return
-        pgconn.send_query(wire.rider)
+        pgconn.send_query(wire.question)
         (result,) = yield from generators.execute(pgconn)
         if result.status == _TUPLES:
-            self.read_rider(result)
+            self.read_piggyback(result)
         elif pgconn.status == _BAD:
             raise e.OperationalError("the connection was lost")
         else:
             exc = wire.error(result)
             self.ours_failed(exc)
-            wire.ride, wire.silenced = b"", True
+            wire.piggyback, wire.silenced = b"", True
             yield from self.replayer.redo(exc)
 
     def ours_failed(self, exc: e.Error) -> None:
@@ -275,10 +275,10 @@ class Committer:
             self.wire.forget_names()
             self.judge.pool.known.names_fail(exc)
         else:
-            self.wire.ride = b""
+            self.wire.piggyback = b""
 
-    def read_rider(self, result: PGresult) -> None:
-        """What the rider tells: id and position, and how far the server has flushed."""
+    def read_piggyback(self, result: PGresult) -> None:
+        """What the piggybacked query tells: id and position, and how far the server has flushed."""
         seen = self.wire.facts
         if seen is None:
             return
@@ -296,7 +296,7 @@ class Committer:
                 journal.wrote((xid, position, home))
             else:
                 journal.blind = False
-                self.rode = self.rode or not xid
+                self.piggybacked = self.piggybacked or not xid
 
     # -- the token
 
@@ -348,7 +348,7 @@ class Committer:
     def _to_look_up(self) -> list[Asked]:
         """The question has followed these in vain, or a token was written for them; and would
         again, unless somebody finds out that they can only read."""
-        self.rode = False
+        self.piggybacked = False
         known, asked = self.judge.pool.known, self.journal.asked()
         if self.told:
             return known.unclear(each for each in asked if not traits(each[0]).plain)

@@ -1,9 +1,9 @@
 """What is asked of a server so that a lost COMMIT can be resolved later: `core.outcome`'s facts.
 
-The *rider* follows a statement of the block in the same message, until the block has written:
-it gives the transaction's id, a position behind a WAL record that carries the id, and how far
-the server has flushed.  All functions are unprivileged (PostgreSQL manual 9.27), but a server
-may have revoked them: `witness` finds that out before any transaction depends on it.
+The *piggybacked query* follows a statement of the block in the same message, until the block has
+written: it gives the transaction's id, a position behind a WAL record that carries the id, and
+how far the server has flushed.  All functions are unprivileged (PostgreSQL manual 9.27), but a
+server may have revoked them: `commit_facts` finds that out before any transaction depends on it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FROM = b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
 #: who it is; of all that is asked, a new session answers this in a twentieth of the time
 WHO = _WHO + _FROM
-WITNESS = (
+COMMIT_FACTS = (
     _WHO
     + b""",
  pg_catalog.has_function_privilege(
@@ -54,16 +54,16 @@ WITNESS = (
 
 #: the id, a position behind a record with it, the flush position; nothing is written by a
 #: block that has written nothing
-RIDER = b"""\
+PIGGYBACK = b"""\
 SELECT x, CASE WHEN x IS NOT NULL THEN
  pg_catalog.pg_logical_emit_message(true, 'resilient', '') END,
  pg_catalog.pg_current_wal_flush_lsn()
 FROM (SELECT pg_catalog.pg_current_xact_id_if_assigned() AS x OFFSET 0) q"""
-RIDER_NAME = b"_resilient_rider"
+PIGGYBACK_NAME = b"_resilient_piggyback"
 
 #: behind a pooler, where each transaction may meet another server: the same, and who says so
-POOLED_RIDER = (
-    RIDER.replace(b"\nFROM", b",\n%s\nFROM")
+POOLED_PIGGYBACK = (
+    PIGGYBACK.replace(b"\nFROM", b",\n%s\nFROM")
     % b"""\
  (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()),
@@ -140,7 +140,7 @@ class Flushed:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class CommitFacts:
     """One server, at the time of asking."""
 
     incarnation: Incarnation
@@ -151,7 +151,9 @@ class Witness:
     flushed: Flushed
 
 
-def witness(pgconn: pq.abc.PGconn, lately: Witness | None = None) -> PQGen[Witness | None]:
+def commit_facts(
+    pgconn: pq.abc.PGconn, lately: CommitFacts | None = None
+) -> PQGen[CommitFacts | None]:
     """Ask on an idle connection.  None: it doesn't tell, or is a standby.
 
     `lately`: what another session of this user and database was told a moment ago.  It is so here
@@ -167,12 +169,12 @@ def witness(pgconn: pq.abc.PGconn, lately: Witness | None = None) -> PQGen[Witne
             lately.received,
         ):
             return lately
-    row = yield from ask(pgconn, WITNESS)
+    row = yield from ask(pgconn, COMMIT_FACTS)
     if row is None or row[0] is None or row[1] is None:
         return None
     received, marks, ledger, beyond = row[4:]
     incarnation = told(row[:4])
-    return Witness(
+    return CommitFacts(
         *(incarnation, received == "t", marks == "t"),
         None if ledger is None else ledger == "t",
         *(beyond == "t", _shared(incarnation)),
@@ -197,9 +199,9 @@ _KEPT = 64
 os.register_at_fork(after_in_child=_watermarks.clear)
 
 
-def flushed_in(incarnation: Incarnation, seen: Witness) -> Flushed:
+def flushed_in(incarnation: Incarnation, seen: CommitFacts) -> Flushed:
     """What is known of an incarnation, which behind a pooler need not be the one that the
-    session's witness has seen."""
+    session has met."""
     here = seen.incarnation
     if incarnation is here or incarnation == here:
         return seen.flushed

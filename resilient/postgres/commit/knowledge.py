@@ -13,7 +13,7 @@ from ..._logs import Line
 from ..replay.catalogue import Asked
 
 if TYPE_CHECKING:
-    from .facts import Witness
+    from .facts import CommitFacts
 
 #: a catalogue is asked about reads this often at most, in seconds; what it said is good for so
 #: long after the last question, and for so many statements
@@ -40,7 +40,7 @@ class Knowledge:
         #: what is prepared in a session stays there
         self.names_last = True
         #: what a session was told last, with its user and database, and when
-        self._met: tuple[object, Witness, float] | None = None
+        self._met: tuple[object, CommitFacts, float] | None = None
         #: statements that the catalogue has shown to only read, and when it was last asked
         self.proved: set[Asked] = set()
         #: it has shown nothing of these
@@ -65,11 +65,11 @@ class Knowledge:
             resolver = "ledger" if ledger else "lsn"
         logger.info("%s", Line(step="resolver", resolver=resolver, **self._labels()))
 
-    def met(self, who: object, seen: Witness) -> None:
+    def met(self, who: object, seen: CommitFacts) -> None:
         """A session of this user and database has asked its server."""
         self._met = (who, seen, time.monotonic())
 
-    def lately(self, who: object) -> Witness | None:
+    def lately(self, who: object) -> CommitFacts | None:
         """What another one of them was told, if that was a moment ago."""
         if self._met is None or self._met[0] != who:
             return None

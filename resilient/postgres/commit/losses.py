@@ -22,13 +22,13 @@ from ...core.model import Endpoint, Observation, Role
 from ...core.outcome import Incarnation, Mark
 from .facts import (
     KEPT_MARKS,
+    CommitFacts,
     Flushed,
-    Witness,
     Written,
+    commit_facts,
     earlier,
     known_of,
     mark_of,
-    witness,
     xid_statuses,
 )
 
@@ -36,7 +36,7 @@ Labels = Mapping[str, str]
 
 
 def look_back(
-    pgconn: pq.abc.PGconn, seen: Witness, place: object, endpoint: Endpoint, labels: Labels
+    pgconn: pq.abc.PGconn, seen: CommitFacts, place: object, endpoint: Endpoint, labels: Labels
 ) -> PQGen[None]:
     """A server is met: tell of what was acknowledged before, and it doesn't have.  `labels`: what
     the lines say of who met it.
@@ -69,8 +69,8 @@ def owed(place: object, seen: Observation) -> bool:
 def look_again(
     pgconn: pq.abc.PGconn, place: object, endpoint: Endpoint, labels: Labels
 ) -> PQGen[None]:
-    """Ask, on a session that has no witness of its server."""
-    seen = yield from witness(pgconn)
+    """Ask, on a session that knows no commit facts of its server."""
+    seen = yield from commit_facts(pgconn)
     if seen is not None:
         yield from look_back(pgconn, seen, place, endpoint, labels)
 
@@ -117,7 +117,7 @@ class _Late:
         self,
         then: Incarnation,
         known: Flushed,
-        seen: Witness,
+        seen: CommitFacts,
         endpoint: Endpoint,
         labels: Labels,
     ) -> None:

@@ -11,7 +11,7 @@ import time
 from psycopg import errors as e
 from psycopg import generators, pq
 
-from ...core.outcome import Mark, Outcome, Testimony, Verdict, lsn_text, resolve
+from ...core.outcome import Mark, Outcome, ServerFacts, Verdict, lsn_text, resolve
 from ...core.reach import names_of
 from ...core.reaction import Action, Sent
 from ..errors import CommitOutcomeUnknown, explained
@@ -24,9 +24,9 @@ from .facts import (
     END_BACKEND,
     Written,
     ask,
+    commit_facts,
     flushed_in,
     mark_of,
-    witness,
     xid_status,
 )
 
@@ -235,7 +235,7 @@ class Resolver:
 
     def _one_verdict(self, fresh: Fresh, written: Written | None) -> Gen:
         mark = None if written is None else mark_of(written)
-        seen = yield from witness(fresh.wire.pgconn)
+        seen = yield from commit_facts(fresh.wire.pgconn)
         if seen is None:
             return Verdict(Outcome.UNKNOWN, "the new primary doesn't tell its incarnation")
         if self.token:
@@ -244,7 +244,7 @@ class Resolver:
             assert mark is not None
             status = yield from xid_status(fresh.wire.pgconn, mark.xid)
             flushed = self._flush_position(mark)
-            verdict = resolve(mark, Testimony(seen.incarnation, status, seen.received), flushed)
+            verdict = resolve(mark, ServerFacts(seen.incarnation, status, seen.received), flushed)
             if verdict.outcome is Outcome.UNKNOWN:
                 why = f"{verdict.reason} (RESILIENT_COMMIT_RESOLVER=ledger would know)"
                 verdict = Verdict(Outcome.UNKNOWN, why)

@@ -51,7 +51,7 @@ from ..classify import (
     stays,
     unfit_for_tls,
 )
-from ..commit.facts import Witness
+from ..commit.facts import CommitFacts
 from ..commit.knowledge import Knowledge, brief
 from ..errors import (
     DeadlineExceeded,
@@ -397,7 +397,7 @@ class PoolCore(Telling, ClusterListener):
         # What the pool is for may have changed since it was dialled.
         self.read_from = self.read_from or seen.role is Role.REPLICA
 
-    def met(self, endpoint: Endpoint, seen: Witness) -> None:
+    def met(self, endpoint: Endpoint, seen: CommitFacts) -> None:
         """A session's server says where its timeline began, if it was promoted in this run."""
         at, shared = seen.incarnation, (self._owner or self).shared
         if shared is not None and seen.received and at.recovered_lsn is not None:

@@ -251,7 +251,7 @@ class Shell(Plainly):
         fresh = [conn for conn in taken if not was_lent(conn)]
         for conn in fresh:
             if (link := link_of(conn)) is not None:
-                link.witness = None  # a standby had nothing to tell; its next block asks again
+                link.commit_facts = None  # a standby had nothing to tell; its next block asks again
         return fresh
 
     # -- probes on idle connections: under the pool's lock, or on its loop

@@ -1,4 +1,4 @@
-"""Several things in one message: BEGIN, a statement of the caller's, and the rider behind it.
+"""Several things in one message: BEGIN, a statement of the caller's, and a piggybacked query.
 
 libpq's pipeline mode (manual 34.5) carries them, between psycopg's own uses of the session;
 the statement's part is what psycopg sends outside of a pipeline.
@@ -16,7 +16,7 @@ from psycopg.pq.abc import PGresult
 
 from .._psycopg import PostgresClientQuery, PostgresQuery, Prepare
 from ..commit.committer import Committer
-from ..commit.facts import FLUSHED, RIDER, RIDER_NAME
+from ..commit.facts import FLUSHED, PIGGYBACK, PIGGYBACK_NAME
 from ..session.answers import answer_all
 from ..session.host import Gen
 from .journal import Entry
@@ -27,7 +27,7 @@ FLUSH_ASK_S = 0.25
 
 #: a session has so many prepared questions, one for each statement that they follow; of a
 #: statement they show so many bytes
-MOST_RIDERS, TAG_BYTES = 64, 400
+MOST_PIGGYBACKS, TAG_BYTES = 64, 400
 
 _BAD = pq.ConnStatus.BAD
 _TUPLES = pq.ExecStatus.TUPLES_OK
@@ -51,11 +51,11 @@ class Sender:
         self.journal = committer.journal
         self.spoilt: e.Error | None = None
 
-    def late_rider(self) -> bytes:
+    def late_piggyback(self) -> bytes:
         """The query of ours that follows a statement of a block that has written, if any."""
         journal, wire = self.journal, self.wire
         now = time.monotonic()
-        if not wire.ride or now - journal.marked_at < FLUSH_ASK_S:
+        if not wire.piggyback or now - journal.marked_at < FLUSH_ASK_S:
             return b""
         seen, mark = wire.facts, journal.mark
         if seen is None or mark is None or seen.flushed.lsn >= mark.lsn:
@@ -65,7 +65,7 @@ class Sender:
 
     # long: every block passes here, a call saved is a microsecond
     def send(  # noqa: PLR0912, PLR0915
-        self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, rider: bytes
+        self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, piggyback: bytes
     ) -> Gen:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
         wire = self.wire
@@ -99,10 +99,10 @@ class Sender:
                     name, entry.params, param_formats=entry.formats, result_format=entry.fmt
                 )
             prepares = b""
-            if rider is RIDER and query in wire.names:
+            if piggyback is PIGGYBACK and query in wire.names:
                 pgconn.send_query_prepared(wire.names[query], None)
-            elif rider:
-                prepares = self._send_rider(rider, query, new)
+            elif piggyback:
+                prepares = self._send_piggyback(piggyback, query, new)
             pgconn.pipeline_sync()
         except e.Error:
             yield from self._leave()
@@ -118,12 +118,12 @@ class Sender:
                 raise
         results = answers[before]
         spoilt = None
-        if rider:
+        if piggyback:
             whole = not prepares and len(answers) == before + 2
             if whole and (answer := answers[-1][0]).status == _TUPLES:
-                self.committer.read_rider(answer)
+                self.committer.read_piggyback(answer)
             else:
-                self._heard_rider(answers[before + 1 :], prepares, query)
+                self._heard_piggyback(answers[before + 1 :], prepares, query)
                 spoilt = next(filter(_failed, reversed(answers[before + 1 :])), None)
         if prep is not None and prep is not _YES:
             self.host.prepared(entry, prep, name, results)
@@ -139,12 +139,14 @@ class Sender:
             # Ours has failed behind it, and with it the transaction: nobody's business.
             self.spoilt = wire.error(spoilt[0])
 
-    def _heard_rider(self, answers: list[list[PGresult]], prepares: bytes, query: bytes) -> None:
+    def _heard_piggyback(
+        self, answers: list[list[PGresult]], prepares: bytes, query: bytes
+    ) -> None:
         if prepares and answers and answers[0][0].status == _COMMAND:
             self.wire.names[query] = prepares
         result = answers[-1][0] if answers else None
         if result is not None and result.status == _TUPLES:
-            self.committer.read_rider(result)
+            self.committer.read_piggyback(result)
         else:
             self.journal.unanswered()
 
@@ -161,30 +163,30 @@ class Sender:
                 break
         pgconn.exit_pipeline_mode()
 
-    def _send_rider(self, rider: bytes, query: bytes, new: bool) -> bytes:
+    def _send_piggyback(self, piggyback: bytes, query: bytes, new: bool) -> bytes:
         """Behind `query`, which it carries in a comment: while the session idles in its
         transaction, pg_stat_activity shows what was sent last."""
         wire = self.wire
         known = query in wire.names
-        full = len(wire.names) >= MOST_RIDERS
-        if rider is not RIDER or new or (full and not known):
-            wire.pgconn.send_query_params(tagged(rider, query), None)
+        full = len(wire.names) >= MOST_PIGGYBACKS
+        if piggyback is not PIGGYBACK or new or (full and not known):
+            wire.pgconn.send_query_params(tagged(piggyback, query), None)
             return b""
-        text = rider if known else tagged(rider, query)
-        return wire.send_own(query, text, named=self.committer.named, kind=RIDER_NAME)
+        text = piggyback if known else tagged(piggyback, query)
+        return wire.send_own(query, text, named=self.committer.named, kind=PIGGYBACK_NAME)
 
 
 def _failed(results: list[PGresult]) -> bool:
     return results[0].status == _FATAL
 
 
-def tagged(rider: bytes, query: bytes) -> bytes:
+def tagged(piggyback: bytes, query: bytes) -> bytes:
     """Ours, with the caller's statement before it for who looks at sessions."""
-    return _tagged(rider, query[:TAG_BYTES])
+    return _tagged(piggyback, query[:TAG_BYTES])
 
 
 @lru_cache(maxsize=512)
-def _tagged(rider: bytes, shown: bytes) -> bytes:
+def _tagged(piggyback: bytes, shown: bytes) -> bytes:
     text = shown.decode("ascii", "replace").replace("\ufffd", "?")
     text = text.replace("/*", "/ *").replace("*/", "* /").replace("\0", "")
-    return b"/* %s */ %s" % (text.encode(), rider)
+    return b"/* %s */ %s" % (text.encode(), piggyback)

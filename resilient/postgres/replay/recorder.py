@@ -3,8 +3,8 @@
 Everything is a generator for psycopg's `Connection.wait`, sync and async alike.  A statement
 in a block is sent so:
 
-    BEGIN · statement · rider        one message; the rider until the block has written
-    statement · rider
+    BEGIN · statement · piggyback    one message; the piggyback until the block has written
+    statement · piggyback
     statement
     COMMIT                           `commit.committer`
 """
@@ -243,7 +243,7 @@ class Recorder:
 
                 yield from behind(judge, pgq)
             status = wire.pgconn.transaction_status
-            begin = rider = b""
+            begin = piggyback = b""
             try:
                 if status == _IDLE:
                     begin = host.begin()
@@ -268,14 +268,14 @@ class Recorder:
                         if pgq.__class__ is PostgresQuery
                         else entry_of(cur, pgq, fmt)
                     )
-                    if what.rides and wire.ride:
+                    if what.piggybacks and wire.piggyback:
                         if journal.written is None:
                             reads = what.reads and (pgq.query, pgq.types) in self.known.proved
-                            rider = b"" if reads or host.read_only else wire.ride
+                            piggyback = b"" if reads or host.read_only else wire.piggyback
                         elif monotonic() - journal.marked_at >= FLUSH_ASK_S:
-                            rider = b"" if host.read_only else self.sender.late_rider()
-                if entry is not None and (begin or rider):
-                    yield from self.sender.send(cur, entry, prepare, begin, rider)
+                            piggyback = b"" if host.read_only else self.sender.late_piggyback()
+                if entry is not None and (begin or piggyback):
+                    yield from self.sender.send(cur, entry, prepare, begin, piggyback)
                 else:
                     yield from cur._resilient(pgq, prepare, fmt)
             except e.Error as failure:
@@ -299,16 +299,16 @@ class Recorder:
             elif entry is None or what.special or after != _INTRANS:
                 entry = entry or entry_of(cur, pgq, fmt)
                 inside = bool(begin) or status != _IDLE
-                self._answered(what, entry, cur._results, reads or bool(rider), inside)
+                self._answered(what, entry, cur._results, reads or bool(piggyback), inside)
             else:
-                journal.add(entry, cur._results, not (rider or reads) and what.writes)
+                journal.add(entry, cur._results, not (piggyback or reads) and what.writes)
             break
         else:
             yield from self._commit_by_hand(cur)
         if self.sender.spoilt is not None:
             if parts and not judge.stopped:
-                return Detour(rest=self._without_rider(cur, query))
-            yield from self.without_rider()
+                return Detour(rest=self._without_piggyback(cur, query))
+            yield from self.without_piggyback()
         if wrapped and entry is not None:
             yield from self._commit_wrapped(cur, entry)
         cur._last_query = query
@@ -341,13 +341,13 @@ class Recorder:
             raise exc.with_traceback(None) from None
         return entry, wrapped
 
-    def _without_rider(self, cur: Any, query: Any) -> Gen:
+    def _without_piggyback(self, cur: Any, query: Any) -> Gen:
         """The end of a statement behind which ours has failed."""
-        yield from self.without_rider()
+        yield from self.without_piggyback()
         cur._last_query = query
         yield from self.host.tidy()
 
-    def without_rider(self) -> Gen:
+    def without_piggyback(self) -> Gen:
         """The query of ours has failed, which a transaction doesn't survive: it is done again."""
         exc, self.sender.spoilt = self.sender.spoilt, None
         assert exc is not None
@@ -454,7 +454,7 @@ class Recorder:
             yield from self.replayer.reestablish(exc, self.replayer.deadline_at())
 
     def _answered(
-        self, what: Traits, entry: Entry, results: list[PGresult], rode: bool, inside: bool
+        self, what: Traits, entry: Entry, results: list[PGresult], piggybacked: bool, inside: bool
     ) -> None:
         """Record what was done, where that isn't just one more statement of a block."""
         journal, wire = self.journal, self.wire
@@ -471,12 +471,12 @@ class Recorder:
                 self.session.keep([entry])
             journal.reset()
             return
-        journal.add(entry, results, not rode and what.writes)
+        journal.add(entry, results, not piggybacked and what.writes)
 
 
 def _wrappable(what: Traits) -> bool:
     """May it write, and may it stand in a block?  CALL, DO and utilities may not."""
-    return what.rides and (what.calls or not what.reads) and not what.session
+    return what.piggybacks and (what.calls or not what.reads) and not what.session
 
 
 def _of_client(cur: Any, what: Traits, query: bytes) -> Traits:
@@ -487,7 +487,7 @@ def _of_client(cur: Any, what: Traits, query: bytes) -> Traits:
         return what
     if b";" not in query and cur.format != _BINARY:
         return what
-    return what._replace(merges=False, rides=False)
+    return what._replace(merges=False, piggybacks=False)
 
 
 def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:

@@ -21,7 +21,7 @@ from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
 from ...monitor.cluster import DEADLINE
 from ..commit import losses
-from ..commit.facts import witness
+from ..commit.facts import commit_facts
 from ..errors import (
     CommitOutcomeUnknown,
     DeadlineExceeded,
@@ -371,26 +371,26 @@ class Replayer:
     def unmet(self) -> bool:
         """Its server wasn't asked yet what it takes to resolve a COMMIT."""
         link = self.wire.link
-        return link is not None and link.witness is None
+        return link is not None and link.commit_facts is None
 
     def meet(self) -> Gen:
         """Ask this session's server, once, what it takes to resolve a COMMIT."""
         link = self.wire.link
-        if link is None or link.witness is not None or not self.asks:
+        if link is None or link.commit_facts is not None or not self.asks:
             return
         pgconn, pool = self.wire.pgconn, self.judge.pool
         who = (pgconn.user, pgconn.db)
         lately = pool.known.lately(who) if not self.wire.pooled else None
-        seen = yield from witness(pgconn, lately)
+        seen = yield from commit_facts(pgconn, lately)
         if seen is not None:
             if seen is not lately:
                 pool.known.met(who, seen)
             pool.met(link.endpoint, seen)
             yield from losses.look_back(pgconn, seen, pool.place, link.endpoint, pool.labels)
-        link.witness = seen or False
+        link.commit_facts = seen or False
         if seen is not None:
             pool.known.resolves(seen.ledger)
-        self.wire.rides(self.asks)
+        self.wire.piggybacks(self.asks)
 
     def meet_first(self, tell: Callable[[], Gen]) -> Gen:
         """`meet`, where nothing was sent yet: on another session if this one is gone."""

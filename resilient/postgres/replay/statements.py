@@ -16,7 +16,7 @@ from ...core.reach import OPENS, closing
 
 
 class Traits(NamedTuple):
-    """`merges`: may be sent together with BEGIN.  `rides`: a query of ours may follow it in
+    """`merges`: may be sent together with BEGIN.  `piggybacks`: a query of ours may follow it in
     the same breath.  `writes`: may assign a transaction id.  `hazard`: why its transaction
     can't be replayed.  `lasting`: the hazard outlives the transaction.  `session`: it
     changes a setting of the session.  `begins`: BEGIN, START.  `ends`: COMMIT, END.
@@ -27,7 +27,7 @@ class Traits(NamedTuple):
     `special`: any of the rarer ones."""
 
     merges: bool
-    rides: bool
+    piggybacks: bool
     writes: bool
     hazard: str
     lasting: bool
@@ -128,7 +128,7 @@ def _examine(query: bytes) -> Traits:
     forgets = word in (b"DISCARD", b"DEALLOCATE") or b"DEALLOCATE" in held.upper()
     return Traits(
         merges=(plain or quiet) and not hazard,
-        rides=plain and not hazard,
+        piggybacks=plain and not hazard,
         writes=not quiet,
         hazard=hazard,
         lasting=lasting,

@@ -22,7 +22,7 @@ from .._psycopg import BaseConnection, Prepare
 from .answers import answered
 
 if TYPE_CHECKING:
-    from ..commit.facts import Witness
+    from ..commit.facts import CommitFacts
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
     from ..replay.journal import Entry
@@ -98,7 +98,7 @@ class PoolSide(Protocol):
     def crowded(self) -> bool:
         """Had the server that was dialled last no room?"""
 
-    def met(self, endpoint: Endpoint, seen: Witness) -> None:
+    def met(self, endpoint: Endpoint, seen: CommitFacts) -> None:
         """A session's server says where its timeline began."""
 
     def withdraw(self) -> bool:

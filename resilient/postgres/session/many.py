@@ -33,7 +33,7 @@ FEW = 16
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _FATAL = pq.ExecStatus.FATAL_ERROR
 #: in the queue of results: our own question's
-_RIDER = object()
+_PIGGYBACK = object()
 
 
 class Apart(BasePipeline):
@@ -106,7 +106,7 @@ def _within(batch: Apart, steps: Gen, lost: Callable[[], bool]) -> Gen:
 
 class Batch(Apart):
     """The pipeline of one `executemany`, which remembers the statements and their answers in their
-    order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `rider`: the
+    order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `piggyback`: the
     answer to our question behind them.  `reads`: they can only read, and nothing was asked."""
 
     def __init__(self, conn: Any, recorder: Recorder, again: list[Entry]) -> None:
@@ -118,12 +118,12 @@ class Batch(Apart):
         self.again = again
         self.entries: list[Entry] = []
         self.answers: list[list[PGresult]] = []
-        self.rider: PGresult | None = None
+        self.piggyback: PGresult | None = None
         self.inside = self.reads = False
 
     def _process_results(self, queued: Any, results: Any) -> None:
-        if queued is _RIDER:
-            self.rider = results[0]
+        if queued is _PIGGYBACK:
+            self.piggyback = results[0]
             return
         if queued is None or queued[1] or len(results) != 1 or results[0].status not in DONE:
             try:
@@ -193,7 +193,7 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
             continue
         _answered(recorder, batch, None)
         if recorder.sender.spoilt is not None:
-            yield from recorder.without_rider()
+            yield from recorder.without_piggyback()
         return
 
 
@@ -288,18 +288,18 @@ def _prepared(cur: Any) -> Any:
 def _ask(batch: Batch, query: bytes) -> None:
     """Our question of a block, behind its last row."""
     recorder, wire = batch.recorder, batch.recorder.wire
-    known = recorder.journal.written is not None or not wire.ride or recorder.host.read_only
+    known = recorder.journal.written is not None or not wire.piggyback or recorder.host.read_only
     what = traits(query)
-    if known or not batch.inside or not what.rides:
+    if known or not batch.inside or not what.piggybacks:
         return
     if what.reads and len(batch.entries) <= FEW and not batch.over:
         proved = recorder.known.proved
         batch.reads = all((entry.query, entry.types) in proved for entry in batch.entries)
         if batch.reads:
             return
-    ask = partial(batch.pgconn.send_query_params, tagged(wire.ride, query), None)
+    ask = partial(batch.pgconn.send_query_params, tagged(wire.piggyback, query), None)
     batch.command_queue.append(ask)
-    batch.result_queue.append(_RIDER)  # type: ignore[arg-type]
+    batch.result_queue.append(_PIGGYBACK)  # type: ignore[arg-type]
 
 
 def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
@@ -313,13 +313,13 @@ def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
     journal.add_all(batch.entries[:done], batch.answers)
     if exc is not None and exc.pgresult is not None and done < len(batch.entries):
         journal.add(batch.entries[done], [exc.pgresult])
-    rider = batch.rider
-    if rider is not None and rider.status == _TUPLES and journal.written is None:
-        recorder.committer.read_rider(rider)
+    piggyback = batch.piggyback
+    if piggyback is not None and piggyback.status == _TUPLES and journal.written is None:
+        recorder.committer.read_piggyback(piggyback)
         journal.marked = len(journal.entries) - 1
         return
     if batch.reads:
         return
     journal.unanswered()
-    if exc is None and rider is not None and rider.status == _FATAL:
-        recorder.sender.spoilt = recorder.wire.error(rider)
+    if exc is None and piggyback is not None and piggyback.status == _FATAL:
+        recorder.sender.spoilt = recorder.wire.error(piggyback)

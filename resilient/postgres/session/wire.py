@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ...errors import ResilientError
 from ...monitor.sockets import Link
-from ..commit.facts import POOLED_RIDER, RIDER, Witness
+from ..commit.facts import PIGGYBACK, POOLED_PIGGYBACK, CommitFacts
 from .host import Gen
 
 #: the server's function that warns of a commit without its standbys; no translation changes
@@ -47,7 +47,7 @@ class Wire:
         "link",
         "names",
         "pgconn",
-        "ride",
+        "piggyback",
         "rowwise",
         "silenced",
         "sync_rep_warned",
@@ -84,7 +84,7 @@ class Wire:
         #: a question of ours has failed here: it isn't asked any more
         self.silenced = False
         #: the question that follows a statement until the block has written; empty: none does
-        self.ride = b""
+        self.piggyback = b""
         #: what of ours is prepared, by its name
         self.names: dict[bytes, bytes] = {}
         #: libpq may still give rows one by one, as `stream()` has told it to (`read_whole`)
@@ -103,7 +103,7 @@ class Wire:
         self.forgotten += 1
         if fresh.link is not None:
             self.attach(fresh.link)
-        self.rides(asks)
+        self.piggybacks(asks)
 
     # -- how it stands
 
@@ -113,9 +113,9 @@ class Wire:
         return self.link is not None and self.link.pooled
 
     @property
-    def rider(self) -> bytes:
+    def question(self) -> bytes:
         """What its server is asked for a transaction's id and position."""
-        return POOLED_RIDER if self.pooled else RIDER
+        return POOLED_PIGGYBACK if self.pooled else PIGGYBACK
 
     @property
     def lost(self) -> bool:
@@ -134,11 +134,11 @@ class Wire:
         return not self.committing and not (link and (link.condemned or link.doubtful))
 
     @property
-    def facts(self) -> Witness | None:
+    def facts(self) -> CommitFacts | None:
         """What is known of its server for resolving a COMMIT."""
         link = self.link
-        seen = link.witness if link is not None else None
-        return seen if seen.__class__ is Witness else None
+        seen = link.commit_facts if link is not None else None
+        return seen if seen.__class__ is CommitFacts else None
 
     @property
     def bounded(self) -> bool:
@@ -196,10 +196,10 @@ class Wire:
 
     # -- what is said to it beside the caller's own
 
-    def rides(self, asks: bool) -> None:
-        """From here on the rider follows statements, where it may be asked."""
+    def piggybacks(self, asks: bool) -> None:
+        """From here on the piggybacked query follows statements, where it may be asked."""
         seen = self.facts
-        self.ride = self.rider if asks and seen is not None and seen.marks else b""
+        self.piggyback = self.question if asks and seen is not None and seen.marks else b""
 
     def enter_pipeline(self) -> None:
         """libpq's pipeline mode (manual 34.5)."""
