@@ -1,8 +1,8 @@
 """What is known of the endpoints of one HTTP origin, and how it changes.
 
 Everything that affects the state machine lives here: `step(snapshot, event, config, now)`
-returns an updated copy and what happened.  An endpoint is *out* while `out_until_s` lies
-ahead; it goes out
+returns an updated copy and what happened.  An endpoint is *ejected* while `ejected_until_s` lies
+ahead; it is
 
 - when a connect fails (refused, unreachable, or silent although another one answered),
 - when its health checks have been silent for a whole window,
@@ -10,16 +10,16 @@ ahead; it goes out
 - when active probes say so;
 
 but never the last one that is left, and outliers only while half of the endpoints stay in.
-The n-th time in a row it stays out n × as long, up to ten times.  When that time is over it
+The n-th time in a row it stays so n × as long, up to ten times.  When that time is over it
 is *due* for a trial: one idempotent request goes there, the others don't, until it answers.
 With active probes (`config.active`) a dead endpoint comes back by a probe instead.
 
 DNS: `strict` names retire an endpoint as soon as it is missing from an answer; `rotating`
-ones (large load balancers answer with a subset) when it is missing *and* out, or missing
+ones (large load balancers answer with a subset) when it is missing *and* ejected, or missing
 from `ABSENT_LIMIT` refreshes in a row.  A retired endpoint finishes what is in flight.
 
 While DNS says that the name doesn't exist (`gone`), an endpoint stays as long as it answers:
-one that never did is retired at once, one that goes out later is too, be it the last, and
+one that never did is retired at once, one that is ejected later is too, be it the last, and
 nothing but another answer of DNS brings it back.
 """
 
@@ -77,18 +77,18 @@ class UpstreamConfig:
 class Upstream:
     """One endpoint.  Times are monotonic seconds.
 
-    `failures`: in a row.  `outs`: times in a row that it went out.  `out_since_s`: the
-    last time that it went out.  `hung_since_s`: it is out, and its health checks have had no
-    answer since then.  `absent`: refreshes in a row that DNS left it out.
+    `failures`: in a row.  `ejections`: in a row.  `ejected_since_s`: when it was last ejected.
+    `hung_since_s`: it is ejected, and its health checks have had no answer since then.  `absent`:
+    refreshes in a row that DNS left it out.
     """
 
     endpoint: Endpoint
     zone: str | None = None
     health: Health = Health.UNKNOWN
     failures: int = 0
-    outs: int = 0
-    out_since_s: float = -inf
-    out_until_s: float | None = None
+    ejections: int = 0
+    ejected_since_s: float = -inf
+    ejected_until_s: float | None = None
     hung_since_s: float | None = None
     probe_answers: int = 0
     probe_failures: int = 0
@@ -96,12 +96,12 @@ class Upstream:
     retired: bool = False
     reason: str = ""
 
-    def is_out(self, now: float) -> bool:
-        return self.out_until_s is not None and now < self.out_until_s
+    def is_ejected(self, now: float) -> bool:
+        return self.ejected_until_s is not None and now < self.ejected_until_s
 
     def is_due(self, now: float) -> bool:
-        """Its time out is over, and nobody has tried it yet."""
-        return self.out_until_s is not None and now >= self.out_until_s
+        """Its ejection is over, and nobody has tried it yet."""
+        return self.ejected_until_s is not None and now >= self.ejected_until_s
 
     @property
     def spotless(self) -> bool:
@@ -111,7 +111,7 @@ class Upstream:
     @property
     def blameless(self) -> bool:
         """Nothing is known against it; it may never have been asked."""
-        return not self.failures and self.out_until_s is None and self.health in _GOOD
+        return not self.failures and self.ejected_until_s is None and self.health in _GOOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +198,12 @@ def step(snapshot: UpstreamSnapshot, event: Input, config: UpstreamConfig, now: 
     if isinstance(event, Failed):
         return _failed(snapshot, view, event, config, now)
     if isinstance(event, Succeeded):
-        if event.began_s < view.out_since_s:
+        if event.began_s < view.ejected_since_s:
             return snapshot, ()
         return _back(snapshot, view, now)
     if isinstance(event, Probed):
         return _probed(snapshot, view, event, config, now)
-    trial = replace(view, out_until_s=now + config.window_s)
+    trial = replace(view, ejected_until_s=now + config.window_s)
     return _replaced(snapshot, view, trial), ()
 
 
@@ -220,7 +220,7 @@ def _with(snapshot: UpstreamSnapshot, views: tuple[Upstream, ...]) -> UpstreamSn
 
 
 def _leaving(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream, now: float) -> Events:
-    """What is told when an endpoint goes out that only its own answers held."""
+    """What is told when an endpoint is ejected that only its own answers held."""
     gone = snapshot.gone and not old.retired
     return (_told(EndpointRetired, new, now, f"no such name; {new.reason}"),) if gone else ()
 
@@ -232,18 +232,18 @@ def _told(kind: EventType, view: Upstream, now: float, why: str, cause: str = ""
 def _alternatives(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> int:
     """Other endpoints that may be used now."""
     others = (other for other in snapshot.endpoints if other is not view)
-    return sum(not other.retired and not other.is_out(now) for other in others)
+    return sum(not other.retired and not other.is_ejected(now) for other in others)
 
 
-def _outs(view: Upstream, config: UpstreamConfig, now: float) -> int:
-    """How many times in a row it has been out with this one; calm days forgive."""
+def _ejections(view: Upstream, config: UpstreamConfig, now: float) -> int:
+    """How many times in a row it was ejected, this one included; calm days forgive."""
     calm_s = MAX_EJECTION_FACTOR * config.eject_s
-    return view.outs + 1 if now - view.out_since_s < calm_s else 1
+    return view.ejections + 1 if now - view.ejected_since_s < calm_s else 1
 
 
-def _brief_s(outs: int, config: UpstreamConfig) -> float:
-    """How long it stays out where trying it again costs little: one staggered connect."""
-    return min(config.eject_s, config.connect_retry_s * 2.0 ** min(outs - 1, 16))
+def _brief_s(ejections: int, config: UpstreamConfig) -> float:
+    """How long it stays ejected where trying it again costs little: one staggered connect."""
+    return min(config.eject_s, config.connect_retry_s * 2.0 ** min(ejections - 1, 16))
 
 
 def _lost(
@@ -254,36 +254,36 @@ def _lost(
         # Somebody has to be asked; a note for the error's text is all that changes.
         noted = replace(view, health=Health.SUSPECT, failures=view.failures + 1, reason=reason)
         return _replaced(snapshot, view, noted), ()
-    outs = _outs(view, config, now)
+    ejections = _ejections(view, config, now)
     if config.active:
         until_s = inf
     elif event.trouble in (Trouble.REFUSED, Trouble.CONNECT_SILENT):
-        until_s = now + _brief_s(outs, config)
+        until_s = now + _brief_s(ejections, config)
     else:
-        until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
+        until_s = now + config.eject_s * min(ejections, MAX_EJECTION_FACTOR)
     silent = event.trouble is Trouble.SILENT
-    out = replace(
+    ejected = replace(
         view,
         health=Health.DEAD,
         failures=view.failures + 1,
-        outs=outs,
-        out_since_s=now,
-        out_until_s=until_s,
+        ejections=ejections,
+        ejected_since_s=now,
+        ejected_until_s=until_s,
         hung_since_s=(event.since_s or view.hung_since_s) if silent else None,
         probe_answers=0,
         reason=reason,
         retired=view.retired or snapshot.gone,
     )
     known = view.health is Health.DEAD
-    told = () if known else (_told(EndpointLost, out, now, reason, event.trouble.value),)
-    return _replaced(snapshot, view, out), (*told, *_leaving(snapshot, view, out, now))
+    told = () if known else (_told(EndpointLost, ejected, now, reason, event.trouble.value),)
+    return _replaced(snapshot, view, ejected), (*told, *_leaving(snapshot, view, ejected, now))
 
 
 def _failed(
     snapshot: UpstreamSnapshot, view: Upstream, event: Failed, config: UpstreamConfig, now: float
 ) -> Stepped:
     failures = view.failures + 1
-    trial_failed = view.out_until_s is not None
+    trial_failed = view.ejected_until_s is not None
     bad = replace(view, failures=failures, reason=event.detail or view.reason)
     if failures < config.eject_after and not trial_failed:
         return _replaced(snapshot, view, bad), ()
@@ -291,27 +291,27 @@ def _failed(
     left = _alternatives(snapshot, view, now)
     if not snapshot.gone and (not left or 2 * left < len(members)):
         return _replaced(snapshot, view, bad), ()
-    outs = _outs(view, config, now)
-    until_s = now + config.eject_s * min(outs, MAX_EJECTION_FACTOR)
-    out = replace(
+    ejections = _ejections(view, config, now)
+    until_s = now + config.eject_s * min(ejections, MAX_EJECTION_FACTOR)
+    ejected = replace(
         bad,
         health=Health.SUSPECT,
         failures=0,
-        outs=outs,
-        out_since_s=now,
-        out_until_s=max(until_s, view.out_until_s or until_s),
+        ejections=ejections,
+        ejected_since_s=now,
+        ejected_until_s=max(until_s, view.ejected_until_s or until_s),
         retired=view.retired or snapshot.gone,
     )
-    news = () if trial_failed else (_told(EndpointEjected, out, now, bad.reason, "failures"),)
-    return _replaced(snapshot, view, out), (*news, *_leaving(snapshot, view, out, now))
+    news = () if trial_failed else (_told(EndpointEjected, ejected, now, bad.reason, "failures"),)
+    return _replaced(snapshot, view, ejected), (*news, *_leaving(snapshot, view, ejected, now))
 
 
 def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:
     if view.spotless:
         return snapshot, ()
-    up = replace(view, health=Health.UP, failures=0, out_until_s=None, hung_since_s=None,
+    up = replace(view, health=Health.UP, failures=0, ejected_until_s=None, hung_since_s=None,
                  probe_failures=0, reason="")  # fmt: skip
-    told = () if view.out_until_s is None else (_told(EndpointBack, up, now, view.reason),)
+    told = () if view.ejected_until_s is None else (_told(EndpointBack, up, now, view.reason),)
     return _replaced(snapshot, view, up), told
 
 
@@ -322,7 +322,7 @@ def _probed(
         failures = view.probe_failures + 1
         noted = replace(view, hung_since_s=None, probe_answers=0, probe_failures=failures)
         snapshot = _replaced(snapshot, view, noted)
-        if failures < config.failure_threshold or view.is_out(now):
+        if failures < config.failure_threshold or view.is_ejected(now):
             return snapshot, ()
         return _lost(
             snapshot, noted, Lost(view.endpoint, Trouble.PROBES, event.detail), config, now
@@ -332,7 +332,7 @@ def _probed(
         return _back(snapshot, view, now)
     noted = replace(view, hung_since_s=None, probe_answers=answers, probe_failures=0)
     if view.health is not Health.DEAD:
-        health = Health.UP if view.out_until_s is None else view.health
+        health = Health.UP if view.ejected_until_s is None else view.health
         noted = replace(noted, health=health, probe_answers=0)
     return _replaced(snapshot, view, noted), ()
 
@@ -396,5 +396,5 @@ def _mode(snapshot: UpstreamSnapshot, event: Answered) -> Literal["strict", "rot
 
 def _missing(view: Upstream, mode: str, now: float) -> Upstream:
     absent = view.absent + 1
-    retired = view.retired or mode == "strict" or view.is_out(now) or absent >= ABSENT_LIMIT
+    retired = view.retired or mode == "strict" or view.is_ejected(now) or absent >= ABSENT_LIMIT
     return replace(view, absent=absent, retired=retired)

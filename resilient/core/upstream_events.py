@@ -10,7 +10,7 @@ from .model import Endpoint
 
 
 class Trouble(StrEnum):
-    """Why an endpoint goes out."""
+    """Why an endpoint is ejected."""
 
     REFUSED = "refused"  # refused, unreachable, TLS failed: nothing was sent
     CONNECT_SILENT = "connect-silent"  # no answer to the connect while others gave one

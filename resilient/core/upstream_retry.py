@@ -38,7 +38,7 @@ OWN_RETRIES = ("x-stainless-retry-count",)
 #: when nobody takes connections, time for the name to be looked up again, in seconds
 LOOKUP_S = 0.05
 #: when nobody takes connections, the longest pause until somebody is asked again, in seconds
-LULL_S = 0.25
+NOBODY_BACK_OFF_S = 0.25
 #: If-Match and its kin, vendors' and WebDAV's included (x-goog-if-generation-match, If)
 _PRECONDITION = re.compile(r"(^|-)if(-|$)")
 
@@ -87,7 +87,7 @@ class Failure:
     some of it was taken.  `attempt`: its number, from 1.  `others`: usable endpoints beside
     the one that failed.  `timed_out`: it ended by a timeout; `proved`: its endpoint is dead.
     `nobody`: every address was dialled, all refused, and that may change (a name moves, a
-    health check succeeds); `settled`: it won't, as with a literal address.  `lulls`: how often
+    health check succeeds); `settled`: it won't, as with a literal address.  `back_offs`: how often
     nobody was there before.
     """
 
@@ -103,7 +103,7 @@ class Failure:
     proved: bool = False
     nobody: bool = False
     settled: bool = False
-    lulls: int = 0
+    back_offs: int = 0
 
 
 def may_repeat(method: str, marked: object, headers: Mapping[str, str]) -> bool:
@@ -147,7 +147,7 @@ def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again
     if why is not None:
         return why
     if failure.nobody:  # no server was reached: that was no attempt
-        return Wait(lull_s(failure.lulls, draw))
+        return Wait(nobody_back_off_s(failure.back_offs, draw))
     if failure.settled:
         return GiveUp.SETTLED
     if failure.attempt >= failure.attempts:
@@ -160,9 +160,9 @@ def decide(failure: Failure, draw: float, withdraw: Callable[[], bool]) -> Again
     return Again(delay_s) if withdraw() else GiveUp.BUDGET
 
 
-def lull_s(lulls: int, draw: float) -> float:
+def nobody_back_off_s(back_offs: int, draw: float) -> float:
     """Seconds until somebody is asked again when nobody took connections."""
-    return min(LULL_S, LOOKUP_S + backoff_s(lulls + 1, draw))
+    return min(NOBODY_BACK_OFF_S, LOOKUP_S + backoff_s(back_offs + 1, draw))
 
 
 def _delay_s(failure: Failure, draw: float) -> float:

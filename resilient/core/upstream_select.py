@@ -1,6 +1,6 @@
 """Which endpoint gets the next request: selectors that compose, candidates → candidates.
 
-    not retired → not out → in my zone while one is there → of the family to prefer (RFC 6724)
+    not retired → not ejected → in my zone while one is there → of the family to prefer (RFC 6724)
     → least in flight of two draws → any zone's while that one is saturated → rather another one
     while it has just come back
 
@@ -33,8 +33,8 @@ def not_retired(candidates: Candidates) -> Candidates:
 
 
 def not_out(candidates: Candidates) -> Candidates:
-    """Those that are neither out nor waiting for a trial."""
-    return tuple(view for view in candidates if view.out_until_s is None)
+    """Those that are neither ejected nor waiting for a trial."""
+    return tuple(view for view in candidates if view.ejected_until_s is None)
 
 
 def in_zone(candidates: Candidates, zone: str | None) -> Candidates:
@@ -52,8 +52,8 @@ def in_family(candidates: Candidates, six: bool | None) -> Candidates:
 def fit(snapshot: UpstreamSnapshot) -> Candidates:
     """Those that may be used, in any zone: a second attempt may go to any of them.
 
-    In panic, when less than half are in good standing, those that are out for their answers only
-    count too: bad answers of many are better than all the load on a few.  The dead never do.
+    In panic, when less than half are in good standing, those ejected for their answers only count
+    too: bad answers of many are better than all the load on a few.  The dead never do.
     """
     members = not_retired(snapshot.endpoints)
     good = not_out(members)
@@ -79,7 +79,7 @@ def improved(before: UpstreamSnapshot, after: UpstreamSnapshot) -> bool:
 
 def ready_until(snapshot: UpstreamSnapshot, now: float) -> float:
     """Until when the answer of `ready` and `due` can't change without a new snapshot."""
-    times = (view.out_until_s for view in snapshot.endpoints)
+    times = (view.ejected_until_s for view in snapshot.endpoints)
     return min((at for at in times if at is not None and at > now), default=inf)
 
 
@@ -95,10 +95,10 @@ def ranked(snapshot: UpstreamSnapshot, zone: str | None, now: float) -> Candidat
     def badness(view: Upstream) -> tuple[bool, bool, bool, bool, float, int]:
         return (
             view.retired,
-            view.out_until_s is not None,
+            view.ejected_until_s is not None,
             view.health is Health.DEAD,
             zone is not None and view.zone != zone,
-            view.out_until_s or 0.0,
+            view.ejected_until_s or 0.0,
             view.failures,
         )
 

@@ -188,11 +188,11 @@ class AsyncEngine(Engine):
 
 async def _tidy(call: Call) -> None:
     """What is left of a call when it ends."""
-    if call.parked is None and call.kept is None:
+    if call.handed_over is None and call.kept is None:
         return
     with anyio.CancelScope(shield=True):
-        if call.parked is not None:
-            await call.parked[1].aclose()
+        if call.handed_over is not None:
+            await call.handed_over[1].aclose()
         if call.kept is not None:
             await call.kept[1].aclose()
             call.kept[0].leave()

@@ -15,7 +15,7 @@ from ._attempt import Attempt, Elsewhere, Superseded, clock
 
 
 class Hedge:
-    """One attempt that may get a rival."""
+    """One attempt that may get a hedge."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._first = attempt
@@ -25,7 +25,7 @@ class Hedge:
         self._alone = True
 
     async def run(self) -> Any:
-        """The first attempt's response; `Superseded` when the rival got it."""
+        """The first attempt's response; `Superseded` when the hedge got it."""
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._ask, group)
@@ -55,35 +55,35 @@ class Hedge:
     async def _join(self, group: Any) -> None:
         first = self._first
         await anyio.sleep(max(0.0, first.hedge_at - clock()))
-        rival = first.call.rival(first, clock()) if first.sent else None
-        if rival is None:
+        hedge = first.call.start_hedge(first, clock()) if first.sent else None
+        if hedge is None:
             return
         self._alone = False
-        await self._rival(rival)
+        await self._ask_hedge(hedge)
         if self._won is not None or self._error is not None:
             group.cancel_scope.cancel()
         self._alone = True
 
-    async def _rival(self, rival: Attempt) -> None:
-        call = rival.call
+    async def _ask_hedge(self, hedge: Attempt) -> None:
+        call = hedge.call
         while True:
             try:
-                response = await call.once(rival)
+                response = await call.once(hedge)
             except Elsewhere:
-                call.redirected(rival)
-                rival = call.attempt(clock())
+                call.redirected(hedge)
+                hedge = call.attempt(clock())
                 continue
             except call.library.client.TransportError as exc:
-                call.rival_failed(rival, exc, clock())
+                call.hedge_failed(hedge, exc, clock())
                 return
             except BaseException:
-                rival.leave()
+                hedge.leave()
                 raise
-            if call.rival_answered(rival, response.status_code, clock()):
-                self._won = Superseded(rival, response)
+            if call.hedge_answered(hedge, response.status_code, clock()):
+                self._won = Superseded(hedge, response)
                 return
             await response.aclose()
-            call.rival_failed(rival, None, clock())
+            call.hedge_failed(hedge, None, clock())
             return
 
     @staticmethod

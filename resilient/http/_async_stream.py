@@ -230,17 +230,17 @@ class AsyncBackend:
         # Closing takes a turn or two of the loop: what had to go is gone by then.
         for _ in range(2):
             await anyio.lowlevel.checkpoint()
-        parked, attempt.call.parked = attempt.call.parked, None
-        if parked is not None and parked[0] is attempt.slot:
-            stream = parked[1]
+        handed_over, attempt.call.handed_over = attempt.call.handed_over, None
+        if handed_over is not None and handed_over[0] is attempt.slot:
+            stream = handed_over[1]
         else:
-            if parked is not None:
-                await parked[1].aclose()
+            if handed_over is not None:
+                await handed_over[1].aclose()
             options = tuple(socket_options or ())
             race = DialRace(self._library, self._own, attempt, local_address, options)
             slot, stream = await race.run(_dial.bounded(attempt, timeout))
             if slot is not attempt.slot:
-                attempt.call.parked = (slot, stream)
+                attempt.call.handed_over = (slot, stream)
                 raise Elsewhere
         return AsyncStream(self._library, stream, attempt.slot, self._tls_names)
 

@@ -33,7 +33,7 @@ class Attempt:
     `sent`: bytes of the request may have reached the endpoint. `look_at`: monotonic time at which
     it is looked whether the endpoint has died; `hedge_at`: at which another endpoint is asked as
     well; `inf` for never. `headed`: the head of the response has come. `ended`: its endpoint
-    ended the connection. `outer`: the attempts (with their streams) that wait meanwhile, for a
+    ended the connection. `primaries`: the attempts (with their streams) that wait meanwhile, for a
     blocking shell. `nobody`: all addresses were dialled and refused. `stranded`: given up, as the
     endpoint is dead. `bound`: it has to be this endpoint, no other.
     """
@@ -51,7 +51,7 @@ class Attempt:
         "look_at",
         "nobody",
         "number",
-        "outer",
+        "primaries",
         "sent",
         "slot",
         "stranded",
@@ -64,12 +64,12 @@ class Attempt:
         self.began_s = self.uploaded_s = now
         self.sent = self.local_fault = self.nobody = self.left = False
         self.stranded = self.headed = self.bound = self.ended = False
-        self.outer: tuple[tuple[Attempt, Any], ...] = ()
+        self.primaries: tuple[tuple[Attempt, Any], ...] = ()
         self.dialled = 0
         origin = call.origin
         call.seen = origin.improvements
         call.attempts = self.number = number = call.attempts + 1
-        if number == 1 and call.parked is None:
+        if number == 1 and call.handed_over is None:
             next(origin.calls)
         self.look_at = self._next_look(now) if origin.config.active else inf
         self.hedge_at = now + origin.hedge_s() if call.hedge and number < call.limit else inf
@@ -85,7 +85,7 @@ class Attempt:
         """Go to this endpoint instead, as it has a connection that is free; False when it
         must not.  Called while it waits for a connection, by whoever lets go of one."""
         slot = self.call.origin.equal(route)
-        if slot is None or self.bound or self.call.parked or slot in self.call.tried:
+        if slot is None or self.bound or self.call.handed_over or slot in self.call.tried:
             return False
         self.slot.flying.discard(id(self))
         self.slot = slot
@@ -162,11 +162,11 @@ class Superseded(BaseException):
 
 
 class Elsewhere(BaseException):
-    """A staggered connect was won by another endpoint; its socket is parked in the call."""
+    """A staggered connect was won by another endpoint; its socket was handed over to the call."""
 
 
-class OuterReady(BaseException):
-    """An attempt further out got its answer first."""
+class PrimaryReady(BaseException):
+    """A primary attempt got its answer first."""
 
     def __init__(self, attempt: Attempt) -> None:
         super().__init__()

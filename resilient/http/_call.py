@@ -25,9 +25,9 @@ from ..core.upstream_retry import (
     Kind,
     Wait,
     decide,
-    lull_s,
     may_pass_on,
     may_repeat,
+    nobody_back_off_s,
 )
 from . import _refusals
 from ._attempt import FLOW, Attempt, Flow, clock, draw
@@ -64,21 +64,21 @@ class Call:
 
     __slots__ = (
         "attempts",
+        "back_offs",
         "began_s",
         "connect_s",
         "deadline_s",
         "flow",
+        "handed_over",
         "hedge",
         "kept",
         "key",
         "library",
         "limit",
-        "lulls",
         "marked",
         "news",
         "once",
         "origin",
-        "parked",
         "passed_on",
         "patient",
         "policy",
@@ -109,11 +109,11 @@ class Call:
         self.limit = policy.attempts
         self.window_s = policy.window_s
         self.origin, self.request, self.send, self.once = origin, request, send, once
-        self.attempts = self.seen = self.lulls = 0
+        self.attempts = self.seen = self.back_offs = 0
         self.began_s = now
         self.tried: tuple[Slot, ...] = ()
         #: a connection to another endpoint than the one whose turn it was
-        self.parked: tuple[Slot, Any] | None = None
+        self.handed_over: tuple[Slot, Any] | None = None
         #: while nobody takes connections: what ends the waiting, and what led to it
         self.news: Future[None] | None = None
         self.trouble: Exception | None = None
@@ -180,8 +180,8 @@ class Call:
 
     def attempt(self, now: float) -> Attempt:
         """The next attempt; `NameNotFound` when the name is gone, with all its endpoints."""
-        if self.parked is not None:
-            return Attempt(self, self.parked[0], now)
+        if self.handed_over is not None:
+            return Attempt(self, self.handed_over[0], now)
         prefer = None
         if self.flow is not None and self.flow.slots:
             prefer = self.flow.slots.get(self.origin)
@@ -192,21 +192,21 @@ class Call:
         attempt.bound = slot is prefer
         return attempt
 
-    def rival(self, silent: Attempt, now: float) -> Attempt | None:
+    def start_hedge(self, silent: Attempt, now: float) -> Attempt | None:
         """A hedge beside an attempt that stays silent; None when there may be none."""
         silent.hedge_at = float("inf")
         if self.attempts >= self.limit or now >= self.deadline_s:
             return None
-        busy = (*self.tried, silent.slot, *(outer.slot for outer, _ in silent.outer))
+        busy = (*self.tried, silent.slot, *(primary.slot for primary, _ in silent.primaries))
         if not self.origin.others(busy) or not self.origin.withdraw():
             return None
         slot = self.origin.pick(now, busy, False)
         if slot is None or slot in busy:
             return None
         telemetry.attempted(self.origin.host, "hedge")
-        rival = Attempt(self, slot, now)
-        rival.bound = True
-        return rival
+        hedge = Attempt(self, slot, now)
+        hedge.bound = True
+        return hedge
 
     # -- how they end
 
@@ -238,7 +238,7 @@ class Call:
             proved=attempt.stranded,
             nobody=attempt.nobody and self.patient and self.origin.movable,
             settled=attempt.nobody and not self.origin.movable,
-            lulls=self.lulls,
+            back_offs=self.back_offs,
         )
         verdict = decide(failure, draw(), self._granted)
         if isinstance(verdict, Again):
@@ -247,7 +247,7 @@ class Call:
                 self._renew(now)
             return self._again(verdict)
         if isinstance(verdict, Wait):
-            return self._lull(exc, verdict.delay_s, now)
+            return self._back_off(exc, verdict.delay_s, now)
         if attempt.stranded:
             raise _refusals.stranded(self, attempt, now) from exc
         if verdict is GiveUp.BUDGET:
@@ -289,13 +289,13 @@ class Call:
         attempt.leave()
         self._report(attempt, self._kind(attempt, exc), exc, now)
 
-    def _lull(self, exc: Exception, delay_s: float, now: float) -> float:
+    def _back_off(self, exc: Exception, delay_s: float, now: float) -> float:
         """Nobody takes connections, which was no attempt: wait for somebody."""
         self.attempts -= 1
         self.tried = ()
-        if not self.lulls:
+        if not self.back_offs:
             telemetry.attempted(self.origin.host, "nobody")
-        self.lulls += 1
+        self.back_offs += 1
         self.trouble = exc
         left_s = self.somebody_s - now
         if left_s <= SLACK_S:
@@ -313,9 +313,9 @@ class Call:
                 raise _refusals.nobody_in_time(self) from self.trouble
             self.origin.look_again(None, now)
             if not self.origin.withdraw():
-                self.lulls += 1
+                self.back_offs += 1
                 self.news = self.origin.news(self.seen)
-                return min(lull_s(self.lulls, draw()), left_s)
+                return min(nobody_back_off_s(self.back_offs, draw()), left_s)
         return 0.0
 
     def answered(self, attempt: Attempt, status: int, now: float) -> bool:
@@ -340,17 +340,17 @@ class Call:
         self._renew(now)
         return False
 
-    def rival_failed(self, rival: Attempt, exc: Exception | None, now: float) -> None:
+    def hedge_failed(self, hedge: Attempt, exc: Exception | None, now: float) -> None:
         """A hedge failed (None: with a bad status)."""
-        rival.leave()
+        hedge.leave()
         if exc is not None:
-            self._report(rival, self._kind(rival, exc), exc, now)
-        if rival.slot not in self.tried:
-            self.tried = (*self.tried, rival.slot)
+            self._report(hedge, self._kind(hedge, exc), exc, now)
+        if hedge.slot not in self.tried:
+            self.tried = (*self.tried, hedge.slot)
 
-    def rival_answered(self, rival: Attempt, status: int, now: float) -> bool:
+    def hedge_answered(self, hedge: Attempt, status: int, now: float) -> bool:
         """True when a hedge's response is good enough to be handed out."""
-        self._heard(rival, status, now)
+        self._heard(hedge, status, now)
         return status not in PASSED_ON
 
     def _again(self, verdict: Again) -> float:

@@ -51,7 +51,7 @@ class Course:
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._last = attempt.slot
-        self._past = {attempt.slot, *(outer.slot for outer, _ in attempt.outer)}
+        self._past = {attempt.slot, *(primary.slot for primary, _ in attempt.primaries)}
         self._past.update(attempt.call.tried)
         self._begun = False
 

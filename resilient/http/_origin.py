@@ -57,7 +57,7 @@ from ._slot import Route, Slot
 
 clock = time.monotonic
 #: so long after its failures began, requests that can't be repeated avoid an endpoint that isn't
-#: out (yet): of one that resets connections they would be lost; in seconds
+#: ejected (yet): of one that resets connections they would be lost; in seconds
 DOUBT_S = 1.0
 #: a response that took more attempts counts as one of "more"
 MOST_SHOWN = 3
@@ -312,7 +312,7 @@ class Origin:
     ) -> Slot | None:
         """An endpoint; None when no address is known.
 
-        `trial`: this request may go to an endpoint that was out, and rather not to one that
+        `trial`: this request may go to an endpoint that was ejected, and rather not to one that
         failed just now if it may not.  `prefer`: this one, while it is in good standing.
         """
         if now >= self._until:

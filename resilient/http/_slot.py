@@ -29,10 +29,10 @@ class Slot:
     methods are atomic and need no lock).  `losses`: how often it was lost; connections from
     before are kept no longer.  Monotonic seconds: `heard_at`, `asked_at`, of requests; `byte_at`,
     when anything came from it; `checked_at`, when a health check was answered; `back_at`, when
-    it came back from being out; `timed_out_at`, when a request's timeout counted against it last,
-    `doubt_s`, how long that request had waited, and `doubted_until`, when the next one may try;
-    `hung_since`, since when health checks are silent, and `since`,
-    when its failures began: None while it isn't so."""
+    it came back from being ejected; `timed_out_at`, when a request's timeout counted against it
+    last, `doubt_s`, how long that request had waited, and `doubted_until`, when the next one may
+    try; `hung_since`, since when health checks are silent, and `since`, when its failures began:
+    None while it isn't so."""
 
     __slots__ = (
         "__weakref__",

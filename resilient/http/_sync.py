@@ -93,8 +93,8 @@ class SyncEngine(Engine):
                     raise
                 now = clock()
         finally:
-            if call.parked is not None:
-                call.parked[1].close()
+            if call.handed_over is not None:
+                call.handed_over[1].close()
             if call.kept is not None:
                 call.kept[1].close()
                 call.kept[0].leave()

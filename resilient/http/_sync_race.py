@@ -12,7 +12,7 @@ import ssl
 from math import inf
 from typing import Any
 
-from ._attempt import Attempt, Elsewhere, OuterReady, Superseded, clock
+from ._attempt import Attempt, Elsewhere, PrimaryReady, Superseded, clock
 
 
 def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float) -> bytes:
@@ -27,7 +27,7 @@ def read_head(stream: Any, attempt: Attempt, max_bytes: int, user_until_s: float
         stop_s = min(until_s, attempt.look_at, attempt.hedge_at)
         data: bytes | None
         looked = True
-        if attempt.outer:
+        if attempt.primaries:
             data = _receive_beside(stream, attempt, max_bytes, stop_s)
         else:
             data = stream.take(max_bytes, None if stop_s == inf else max(0.001, stop_s - now))
@@ -49,8 +49,8 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
         return data
     poll = select.poll()
     poll.register(stream.sock, select.POLLIN)
-    outer = {waiting.sock.fileno(): one for one, waiting in attempt.outer}
-    for fd in outer:
+    primaries = {waiting.sock.fileno(): one for one, waiting in attempt.primaries}
+    for fd in primaries:
         poll.register(fd, select.POLLIN)
     left_s = min(1e6, max(0.0, stop_s - clock()))
     ready = [fd for fd, _ in poll.poll(left_s * 1000 + 0.5)]
@@ -58,38 +58,38 @@ def _receive_beside(stream: Any, attempt: Attempt, max_bytes: int, stop_s: float
         data = stream.take_now(max_bytes)
         return data
     if ready:
-        raise OuterReady(outer[ready[0]])
+        raise PrimaryReady(primaries[ready[0]])
     return None
 
 
 def _join(stream: Any, attempt: Attempt) -> None:
     """Ask another endpoint as well; `Superseded` when that gave the response."""
     call = attempt.call
-    rival = call.rival(attempt, clock())
-    while rival is not None:
-        rival.outer = (*attempt.outer, (attempt, stream))
+    hedge = call.start_hedge(attempt, clock())
+    while hedge is not None:
+        hedge.primaries = (*attempt.primaries, (attempt, stream))
         try:
-            response = call.once(rival)
+            response = call.once(hedge)
         except Elsewhere:
-            call.redirected(rival)
-            rival = call.attempt(clock())
+            call.redirected(hedge)
+            hedge = call.attempt(clock())
             continue
-        except OuterReady as ready:
-            rival.leave()
+        except PrimaryReady as ready:
+            hedge.leave()
             if ready.attempt is attempt:
                 return
             raise
         except Superseded:
-            rival.leave()
+            hedge.leave()
             raise
         except call.library.client.TransportError as exc:
-            call.rival_failed(rival, exc, clock())
+            call.hedge_failed(hedge, exc, clock())
             return
         except BaseException:
-            rival.leave()
+            hedge.leave()
             raise
-        if call.rival_answered(rival, response.status_code, clock()):
-            raise Superseded(rival, response)
+        if call.hedge_answered(hedge, response.status_code, clock()):
+            raise Superseded(hedge, response)
         response.close()
-        call.rival_failed(rival, None, clock())
+        call.hedge_failed(hedge, None, clock())
         return

@@ -19,7 +19,7 @@ from math import inf
 from typing import Any
 
 from . import _dial, _offline
-from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, OuterReady, clock
+from ._attempt import CURRENT, STAGGER_S, Attempt, Elsewhere, PrimaryReady, clock
 from ._library import Library
 from ._readable import Readable
 from ._slot import Slot
@@ -57,7 +57,7 @@ class SyncStream:
         now = clock()
         until_s = inf if timeout is None else now + timeout
         stop_s = min(until_s, attempt.until_s(), attempt.look_at, attempt.hedge_at)
-        if now < stop_s and not attempt.outer:  # nearly always all there is to it
+        if now < stop_s and not attempt.primaries:  # nearly always all there is to it
             data = self.take(max_bytes, None if stop_s == inf else stop_s - now)
             if data is not None:
                 self.slot.byte_at = clock()
@@ -254,12 +254,12 @@ class SyncBackend:
             return self._own.connect_tcp(host, port, timeout, local_address, socket_options)
         attempt.call.waited(attempt, clock())
         self.settle()
-        parked, attempt.call.parked = attempt.call.parked, None
-        if parked is not None and parked[0] is attempt.slot:
-            sock = parked[1]
+        handed_over, attempt.call.handed_over = attempt.call.handed_over, None
+        if handed_over is not None and handed_over[0] is attempt.slot:
+            sock = handed_over[1]
         else:
-            if parked is not None:
-                parked[1].close()
+            if handed_over is not None:
+                handed_over[1].close()
             race = DialRace(attempt, local_address, tuple(socket_options or ()))
             try:
                 slot, sock = race.run(clock() + _dial.bounded(attempt, timeout))
@@ -269,7 +269,7 @@ class SyncBackend:
                 attempt.nobody = not attempt.local_fault
                 raise self._library.core_error("ConnectError", exc) from exc
             if slot is not attempt.slot:
-                attempt.call.parked = (slot, sock)
+                attempt.call.handed_over = (slot, sock)
                 raise Elsewhere
         return SyncStream(self._library, sock, attempt.slot, self._tls_names)
 
@@ -329,7 +329,7 @@ class DialRace:
                         break
                     self._start(slot, now)
                 if not self._pending:
-                    if not partial or now >= until_s or self._attempt.outer:
+                    if not partial or now >= until_s or self._attempt.primaries:
                         self._attempt.local_fault = bool(self._error) and not self._refused
                         raise self._error or ConnectionError("no endpoint")
                     with suppress(TimeoutError):  # the other family may still come
@@ -377,12 +377,12 @@ class DialRace:
         poll = select.poll()
         for fd in self._pending:
             poll.register(fd, select.POLLOUT)
-        outer = {stream.sock.fileno(): attempt for attempt, stream in self._attempt.outer}
-        for fd in outer:
+        primaries = {stream.sock.fileno(): attempt for attempt, stream in self._attempt.primaries}
+        for fd in primaries:
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(max(0.0, until_s - clock()) * 1000 + 0.5):
-            if fd in outer:
-                raise OuterReady(outer[fd])
+            if fd in primaries:
+                raise PrimaryReady(primaries[fd])
             slot, sock, since_s = self._pending.pop(fd)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code == 0:

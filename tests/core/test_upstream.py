@@ -102,19 +102,19 @@ def test_each_refusal_in_a_row_doubles_the_pause() -> None:
     pauses, now = [], 0.0
     for _ in range(7):
         world(now, refused(A))
-        pauses.append(world.view(A).out_until_s - now)
-        now = world.view(A).out_until_s
+        pauses.append(world.view(A).ejected_until_s - now)
+        now = world.view(A).ejected_until_s
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert world.told == ["EndpointLost 1"]
 
 
 def test_silence_is_out_for_eject_s_times_count() -> None:
     world = World(A, B)(0.0, silent(A))
-    assert world.view(A).out_until_s == 30.0
+    assert world.view(A).ejected_until_s == 30.0
     world(30.0, TrialStarted(A))
     assert not due(world.snapshot, 30.5)
     world(30.5, silent(A))
-    assert world.view(A).out_until_s == 30.5 + 60.0
+    assert world.view(A).ejected_until_s == 30.5 + 60.0
 
 
 def test_a_trial_that_is_answered_brings_it_back() -> None:
@@ -151,13 +151,13 @@ def test_at_least_half_stays_when_all_fail() -> None:
 
 def test_a_failed_trial_stays_out() -> None:
     world = World(A, B)(0.0, *[Failed(A)] * 5)(30.0, TrialStarted(A), Failed(A))
-    assert world.view(A).out_until_s == 30.0 + 60.0
+    assert world.view(A).ejected_until_s == 30.0 + 60.0
 
 
 def test_calm_forgives() -> None:
     world = World(A, B)(0.0, silent(A))(30.0, Succeeded(A, 30.0))
     world(1000.0, silent(A))
-    assert world.view(A).out_until_s == 1030.0
+    assert world.view(A).ejected_until_s == 1030.0
 
 
 def test_probes_take_out_and_bring_back() -> None:
@@ -165,7 +165,7 @@ def test_probes_take_out_and_bring_back() -> None:
     world = World(A, B, config=config)(0.0, Probed(A, False))
     assert world.ready(0.0) == [A, B]
     assert world(1.0, Probed(A, False, "HTTP 503")).ready(1.0) == [B]
-    assert world.view(A).out_until_s == inf
+    assert world.view(A).ejected_until_s == inf
     assert world(2.0, Probed(A, True)).ready(2.0) == [B]
     assert world(3.0, Probed(A, True)).ready(3.0) == [A, B]
     assert world.told == ["EndpointLost 1", "EndpointBack 1"]

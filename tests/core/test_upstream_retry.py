@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from resilient.core.upstream_retry import (
     LOOKUP_S,
-    LULL_S,
+    NOBODY_BACK_OFF_S,
     Again,
     Failure,
     GiveUp,
@@ -47,7 +47,7 @@ UNSENT: dict[str, Any] = {"kind": Kind.UNSENT, "begun": False}
         ({**UNSENT, "begun": True, "repeatable": False}, Again(0.0)),
         ({**UNSENT, "nobody": True, "others": 0}, Wait(LOOKUP_S + 0.025)),
         ({**UNSENT, "nobody": True, "attempt": 3}, Wait(LOOKUP_S + 0.025)),
-        ({**UNSENT, "nobody": True, "lulls": 9}, Wait(LULL_S)),
+        ({**UNSENT, "nobody": True, "back_offs": 9}, Wait(NOBODY_BACK_OFF_S)),
         ({**UNSENT, "nobody": True, "repeatable": False}, Wait(LOOKUP_S + 0.025)),
         ({"kind": Kind.FINAL, "nobody": True}, GiveUp.FINAL),
         ({"kind": Kind.FINAL}, GiveUp.FINAL),
