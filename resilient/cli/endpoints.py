@@ -33,9 +33,9 @@ _PLACE = re.compile(
 
 
 #: columns in the order in which they are shown, and how important the optional ones are
-_COLUMNS = ("endpoint", "zone", "role", "health", "epoch", "lag s", "in flight", "why")
-_OPTIONAL = ("lag s", "zone", "in flight", "epoch")
-_RIGHT = frozenset({"epoch", "lag s", "in flight"})
+_COLUMNS = ("endpoint", "zone", "role", "health", "timeline", "lag s", "in flight", "why")
+_OPTIONAL = ("lag s", "zone", "in flight", "timeline")
+_RIGHT = frozenset({"timeline", "lag s", "in flight"})
 
 
 def drawn(seen: Topology, in_flight: InFlight, width: int, height: int) -> Group:
@@ -150,7 +150,7 @@ def _row(seen: Topology, view: EndpointView, in_flight: InFlight, named: bool) -
         "zone": view.zone or "–",
         "role": f"{view.role.value}{' (fenced)' if view.fenced else ''}",
         "health": view.health.value,
-        "epoch": "–" if view.epoch is None else str(view.epoch),
+        "timeline": "–" if view.timeline is None else str(view.timeline),
         "lag s": "–" if view.lag_s is None else f"{view.lag_s:.1f}",
         "in flight": "–" if busy is None else str(busy),
         "why": visible(_PLACE.sub("", view.reason)),

@@ -49,7 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="A JSON object a line, one fo
 
 
 def watch(dsn: Dsn = None, for_s: For = None, json_object: Json = False) -> None:
-    """Watch the endpoints of a database, live: role, epoch, zone, lag, health, in flight, and
+    """Watch the endpoints of a database, live: role, timeline, zone, lag, health, in flight, and
     each step of a failover as it happens.
 
     It monitors as an application does, with one connection to the writer and one to each server
@@ -237,7 +237,7 @@ def as_dict(seen: Topology, in_flight: InFlight) -> dict[str, Any]:
     return {
         "version": seen.version,
         "writer": None if seen.writer is None else str(seen.writer.endpoint),
-        "epoch": seen.epoch,
+        "timeline": seen.timeline,
         "conflict": seen.conflict,
         "endpoints": [
             {
@@ -245,7 +245,7 @@ def as_dict(seen: Topology, in_flight: InFlight) -> dict[str, Any]:
                 "zone": view.zone,
                 "role": view.role.value,
                 "health": view.health.value,
-                "epoch": view.epoch,
+                "timeline": view.timeline,
                 "lag_s": view.lag_s,
                 "in_flight": in_flight.at(view.endpoint),
                 "fenced": view.fenced,

@@ -90,7 +90,7 @@ def _outlived(new: Topology, endpoint: Endpoint, seen: Observation) -> bool:
     if view is None or not view.group or seen.role is not Role.PRIMARY:
         return False
     foreign = bool(seen.system_id and new.system_id and seen.system_id != new.system_id)
-    return foreign or (seen.timeline is not None and seen.timeline < (new.epoch or 0))
+    return foreign or (seen.timeline is not None and seen.timeline < (new.timeline or 0))
 
 
 def _elsewhere(new: Topology, endpoint: Endpoint) -> bool:
@@ -107,7 +107,7 @@ def _elsewhere(new: Topology, endpoint: Endpoint) -> bool:
 def _gone(was: EndpointView | None, new: Topology) -> Fate:
     if was is None:
         return Fate.DRAIN  # decided when it went
-    outranked = was.role is Role.PRIMARY and (was.epoch or 0) < (new.epoch or 0)
+    outranked = was.role is Role.PRIMARY and (was.timeline or 0) < (new.timeline or 0)
     if outranked:
         return Fate.ABORT
     if was.health is Health.UP:

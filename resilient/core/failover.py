@@ -163,7 +163,7 @@ def _with(failover: Failover, step: Step) -> Failover:
 def _history(old: EndpointView, new: EndpointView) -> str:
     """Whose history the new writer goes on with."""
     foreign = bool(old.system_id and new.system_id) and old.system_id != new.system_id
-    return f"another cluster, timeline {new.epoch}" if foreign else f"timeline {new.epoch}"
+    return f"another cluster, timeline {new.timeline}" if foreign else f"timeline {new.timeline}"
 
 
 def _same(one: EndpointView, other: EndpointView) -> bool:

@@ -175,14 +175,14 @@ def refused(
 
 def _outlived(topology: Topology, endpoint: Endpoint, seen: Observation) -> str:
     """A primary of another branch than the one that is written to has nothing to read."""
-    if seen.role is not Role.PRIMARY or seen.timeline is None or topology.epoch is None:
+    if seen.role is not Role.PRIMARY or seen.timeline is None or topology.timeline is None:
         return ""
     if seen.system_id not in ("", topology.system_id):
         return ""  # its timelines are others
     view = topology.find(endpoint)
-    above = view is not None and view.reader and seen.timeline > topology.epoch
-    if seen.timeline < topology.epoch or above:
-        return f"{endpoint} is a primary of timeline {seen.timeline}; {topology.epoch} was seen"
+    above = view is not None and view.reader and seen.timeline > topology.timeline
+    if seen.timeline < topology.timeline or above:
+        return f"{endpoint} is a primary of timeline {seen.timeline}; {topology.timeline} was seen"
     return ""
 
 
@@ -206,12 +206,12 @@ def _not_for_writing(
     if seen.read_only and wanted.strict:
         return f"{endpoint} is a primary with default_transaction_read_only", False
     view, writer = topology.find(endpoint), topology.writer
-    if view is not None and view.fenced and view.epoch == seen.timeline:
+    if view is not None and view.fenced and view.timeline == seen.timeline:
         return f"{endpoint}: {view.reason}", True
     if topology.conflict:
         return f"{endpoint}: {topology.conflict}", True
-    if seen.timeline is not None and seen.timeline < (topology.epoch or 0):
-        told = f"{endpoint} is a primary of timeline {seen.timeline}; {topology.epoch} was seen"
+    if seen.timeline is not None and seen.timeline < (topology.timeline or 0):
+        told = f"{endpoint} is a primary of timeline {seen.timeline}; {topology.timeline} was seen"
         return told, True
     if writer is not None and writer.endpoint == endpoint:
         return "", False
@@ -227,10 +227,10 @@ def _too_early(topology: Topology, endpoint: Endpoint, seen: Observation) -> str
     """The first one that answers isn't taken while others haven't had the time to: what it said
     is known to the monitor now, and is published in a moment."""
     others = [view for view in topology.endpoints if view.endpoint != endpoint]
-    told = any(view.epoch is not None for view in others)
+    told = any(view.timeline is not None for view in others)
     if seen.timeline is None and told:
         return f"{endpoint} tells no timeline, and others do"
     silent = [v for v in others if v.health is Health.UNKNOWN and not (v.reason or v.reader)]
-    if topology.doubt or (silent and topology.epoch is None):
+    if topology.doubt or (silent and topology.timeline is None):
         return f"{endpoint} says it is the primary; others haven't answered yet"
     return ""

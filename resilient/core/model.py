@@ -152,7 +152,7 @@ class EndpointView:
     role: Role = Role.UNKNOWN
     health: Health = Health.UNKNOWN
     lag_s: float | None = None
-    epoch: int | None = None
+    timeline: int | None = None
     fenced: bool = False
     retired: bool = False
     read_only: bool = False
@@ -217,7 +217,7 @@ _SHOWN = attrgetter(*(f.name for f in dataclasses.fields(EndpointView) if f.name
 @dataclass(frozen=True, slots=True)
 class Topology:
     """The snapshot that the monitor publishes.  `version` grows with every change of an
-    endpoint's role, health, epoch or membership; lag may move without it.
+    endpoint's role, health, timeline or membership; lag may move without it.
 
     `system_id`: the cluster that is meant.  `replicas_only`: it consists of replicas, as far as
     the names lead; their primary is elsewhere.  `doubt`: why a primary isn't believed yet.
@@ -227,7 +227,7 @@ class Topology:
     version: int = 0
     endpoints: tuple[EndpointView, ...] = ()
     writer: EndpointView | None = None
-    epoch: int | None = None
+    timeline: int | None = None
     conflict: str = ""
     system_id: str = ""
     replicas_only: bool = False
@@ -276,7 +276,7 @@ class Topology:
         views = tuple(_SHOWN(view) for view in self.endpoints)
         writer = self.writer and self.writer.endpoint
         doubts = bool(self.doubt), self.replicas_only
-        return views, self.epoch, self.conflict, writer, self.system_id, doubts
+        return views, self.timeline, self.conflict, writer, self.system_id, doubts
 
     def reasons(self, intent: Intent) -> dict[str, str]:
         """Endpoint → why it was refused."""

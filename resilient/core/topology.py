@@ -128,7 +128,7 @@ def _looks_as(new: State, old: State) -> bool:
 def _branched(state: State, known: Known, event: Promoted) -> State:
     """Where its timeline left the one before, if that one is known."""
     told = event.system_id, event.incarnation, event.timeline
-    if known.parent is None or told != (known.system_id, known.incarnation, known.view.epoch):
+    if known.parent is None or told != (known.system_id, known.incarnation, known.view.timeline):
         return state
     switch = event.system_id, event.timeline, Switch(known.parent, event.lsn)
     if switch in state.switches:
@@ -169,7 +169,7 @@ def _observed(state: State, known: Known, event: Observed, now: float) -> State:
         known.view,
         role=as_one.role,
         health=Health.UP if risen else Health.DEAD,
-        epoch=as_one.timeline if as_one.timeline is not None else known.view.epoch,
+        timeline=as_one.timeline if as_one.timeline is not None else known.view.timeline,
         read_only=seen.read_only,
         generation=known.view.generation + reborn,
         reason="",
@@ -330,7 +330,7 @@ def _marked(items: list[Known], state: State) -> list[Known]:
     for item in items:
         view = item.view
         reader = key_of(view.endpoint) not in able
-        above = (view.epoch or 0) > (state.highest or 0) > 0
+        above = (view.timeline or 0) > (state.highest or 0) > 0
         astray = reader and (view.role is Role.PRIMARY or above)
         if (reader, astray) != (view.reader, view.astray):
             item = replace(item, view=replace(view, reader=reader, astray=astray))  # noqa: PLW2901

@@ -77,9 +77,9 @@ def with_heights(state: State) -> State:
     """Remember the highest timeline of each cluster."""
     heights = dict(state.heights)
     for item in eligible(state):
-        epoch = item.view.epoch
-        if epoch is not None and epoch > heights.get(item.system_id, 0):
-            heights[item.system_id] = epoch
+        timeline = item.view.timeline
+        if timeline is not None and timeline > heights.get(item.system_id, 0):
+            heights[item.system_id] = timeline
     known = tuple(heights.items())
     highest = heights.get(state.system_id, state.highest)
     if known == state.heights and highest == state.highest:
@@ -99,15 +99,15 @@ def switches(state: State) -> tuple[tuple[int, Switch], ...]:
 def contenders(state: State) -> list[Known]:
     """The live primaries of the highest timeline."""
     able = list(eligible(state))
-    told = any(item.view.epoch is not None for item in able)
+    told = any(item.view.timeline is not None for item in able)
     best: list[Known] = []
     for item in able:
         view = item.view
         if view.role is not Role.PRIMARY or view.health is Health.DEAD:
             continue
-        if item.system_id != state.system_id or (view.epoch or 0) < (state.highest or 0):
+        if item.system_id != state.system_id or (view.timeline or 0) < (state.highest or 0):
             continue
-        if view.epoch is None and told:
+        if view.timeline is None and told:
             continue
         best.append(item)
     writable = [item for item in best if not item.view.read_only]
@@ -122,7 +122,7 @@ def decide(state: State) -> tuple[EndpointView | None, str]:
         return None, ""
     servers = {item.incarnation for item in best}
     if len(best) > 1 and (len(servers) > 1 or "" in servers):
-        if best[0].view.epoch is None:
+        if best[0].view.timeline is None:
             return _first(best, state.topology).view, ""  # nobody tells: each of them writes
         current = [item for item in best if not item.view.retired]
         if len(current) == 1:
@@ -159,7 +159,7 @@ def ousted(state: State) -> frozenset[Key]:
         key
         for key, item in state.known
         if item.view.role is Role.PRIMARY and key not in state.leased
-        if item.incarnation not in servers - {""} and (item.view.epoch or 0) <= until
+        if item.incarnation not in servers - {""} and (item.view.timeline or 0) <= until
     )
 
 
@@ -170,8 +170,8 @@ def fence(item: Known, state: State, out: frozenset[Key]) -> Known:
         reason = f"belongs to another cluster, {item.system_id}, not {state.system_id}"
     elif item.reader:
         pass  # it writes nothing, so nothing it acknowledges is lost
-    elif view.role is Role.PRIMARY and (view.epoch or 0) < (state.highest or 0):
-        reason = f"fenced: primary of timeline {view.epoch}, {state.highest} was seen"
+    elif view.role is Role.PRIMARY and (view.timeline or 0) < (state.highest or 0):
+        reason = f"fenced: primary of timeline {view.timeline}, {state.highest} was seen"
     elif key_of(view.endpoint) in out:
         reason = "fenced: another server holds the lease"
     fenced = bool(reason)
@@ -232,7 +232,7 @@ def whose_lag(items: Iterable[Known], state: State) -> list[Known]:
     shown = []
     for item in items:
         view, lag_s = item.view, item.lag_s
-        if view.role is not Role.REPLICA or (view.epoch or 0) != (state.highest or 0):
+        if view.role is not Role.REPLICA or (view.timeline or 0) != (state.highest or 0):
             lag_s = None
         if lag_s != view.lag_s:
             item = replace(item, view=replace(view, lag_s=lag_s))  # noqa: PLW2901

@@ -54,14 +54,14 @@ def commits_lost(loss: Loss, endpoint: Endpoint, labels: Mapping[str, str]) -> N
 
 
 def log_topology(old: Topology, new: Topology, labels: Mapping[str, str]) -> None:
-    """A line per endpoint whose role, health, epoch or fencing changed."""
+    """A line per endpoint whose role, health, timeline or fencing changed."""
     before = {view.endpoint: view for view in old.endpoints}
     for view in new.endpoints:
         was = before.pop(view.endpoint, None)
-        if was is None or (was.role, was.health, was.epoch, was.fenced) != (
+        if was is None or (was.role, was.health, was.timeline, was.fenced) != (
             view.role,
             view.health,
-            view.epoch,
+            view.timeline,
             view.fenced,
         ):
             line = Line(
@@ -69,7 +69,7 @@ def log_topology(old: Topology, new: Topology, labels: Mapping[str, str]) -> Non
                 endpoint=view.endpoint.place,
                 role=view.role.value,
                 health=view.health.value,
-                epoch=view.epoch,
+                timeline=view.timeline,
                 fenced=view.fenced,
                 zone=view.zone,
                 version=new.version,

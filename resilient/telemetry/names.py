@@ -280,10 +280,10 @@ SPAN_ATTRIBUTES = (
     Attribute("resilient.failover.reconnect_s", "root", "Until a connection could be used."),
     Attribute("resilient.old.endpoint", "root", "What was lost: `host:port (name)`."),
     Attribute("resilient.old.zone", "root", "Its zone."),
-    Attribute("resilient.old.epoch", "root", "Its timeline."),
+    Attribute("resilient.old.timeline", "root", "Its timeline."),
     Attribute("resilient.new.endpoint", "root", "What took over."),
     Attribute("resilient.new.zone", "root", "Its zone."),
-    Attribute("resilient.new.epoch", "root", "Its timeline."),
+    Attribute("resilient.new.timeline", "root", "Its timeline."),
     Attribute("resilient.step.detail", "root's events", "What a step says of itself."),
     Attribute("http.request.resend_count", "the caller's span", "Attempts beyond the first."),
 )

@@ -146,6 +146,6 @@ def _endpoint(which: str, view: EndpointView) -> dict[str, AttributeValue]:
     said: dict[str, AttributeValue] = {f"resilient.{which}.endpoint": str(view.endpoint)}
     if view.zone is not None:
         said[f"resilient.{which}.zone"] = view.zone
-    if view.epoch is not None:
-        said[f"resilient.{which}.epoch"] = view.epoch
+    if view.timeline is not None:
+        said[f"resilient.{which}.timeline"] = view.timeline
     return said

@@ -192,7 +192,7 @@ class NoNumbers:
 def test_the_table() -> None:
     one, two = (Endpoint("db.example", "10.0.0.1", port) for port in (1, 2))
     views = (
-        EndpointView(one, "az1", Role.PRIMARY, Health.UP, epoch=4),
+        EndpointView(one, "az1", Role.PRIMARY, Health.UP, timeline=4),
         EndpointView(two, None, Role.PRIMARY, Health.DEAD, lag_s=1.25, fenced=True, reason="old"),
     )
     shown = table(Topology(7, views, views[0], 4), NoNumbers())  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def test_eighty_columns_show_what_matters() -> None:
     places = [Endpoint("orders.db.example", f"10.0.{n}.5", 5432) for n in range(3)]
     views = tuple(
         EndpointView(place, f"az{n}", Role.PRIMARY if n else Role.UNKNOWN,
-                     Health.UP if n else Health.DEAD, epoch=4, reason="" if n else reason)
+                     Health.UP if n else Health.DEAD, timeline=4, reason="" if n else reason)
         for n, place in enumerate(places)
     )  # fmt: skip
     seen = Topology(7, views, views[1], 4)
@@ -278,7 +278,7 @@ def cluster(size: int) -> Topology:
     views = tuple(
         EndpointView(Endpoint("orders.db.example", f"10.0.{n}.5", 5432), f"az{n}",
                      Role.UNKNOWN if n == 0 else Role.PRIMARY if n == size - 1 else Role.REPLICA,
-                     Health.UP if n else Health.DEAD, epoch=4, reason="" if n else REFUSED)
+                     Health.UP if n else Health.DEAD, timeline=4, reason="" if n else REFUSED)
         for n in range(size)
     )  # fmt: skip
     return Topology(7, views, views[-1], 4)

@@ -11,14 +11,14 @@ from resilient.core.drain import Fate, Phase, fate
 from resilient.core.model import Endpoint, EndpointView, Health, Observation, Role, Topology
 
 A, B = Endpoint("a", "192.0.2.1", 5432), Endpoint("b", "192.0.2.2", 5432)
-PRIMARY = EndpointView(A, role=Role.PRIMARY, health=Health.UP, epoch=1)
-REPLICA = EndpointView(B, role=Role.REPLICA, health=Health.UP, epoch=1)
-PROMOTED = replace(REPLICA, role=Role.PRIMARY, epoch=2)
+PRIMARY = EndpointView(A, role=Role.PRIMARY, health=Health.UP, timeline=1)
+REPLICA = EndpointView(B, role=Role.REPLICA, health=Health.UP, timeline=1)
+PROMOTED = replace(REPLICA, role=Role.PRIMARY, timeline=2)
 BEFORE = Topology(1, (PRIMARY, REPLICA), PRIMARY, 1)
 
 
-def _after(*views: EndpointView, writer: EndpointView | None = None, epoch: int = 1) -> Topology:
-    return Topology(2, views, writer, epoch)
+def _after(*views: EndpointView, writer: EndpointView | None = None, timeline: int = 1) -> Topology:
+    return Topology(2, views, writer, timeline)
 
 
 DEAD = replace(PRIMARY, role=Role.UNKNOWN, health=Health.DEAD, generation=1)
@@ -34,17 +34,17 @@ SHUTTING = replace(PRIMARY, role=Role.UNKNOWN, generation=1)
         (_after(SUSPECT, REPLICA, writer=SUSPECT), False, Fate.KEEP),
         (_after(SUSPECT, REPLICA, writer=SUSPECT), True, Fate.KEEP),
         # silence alone kills no call, but a dial to the silent one is given up for a better
-        (_after(SUSPECT, PROMOTED, writer=PROMOTED, epoch=2), True, Fate.ABORT),
+        (_after(SUSPECT, PROMOTED, writer=PROMOTED, timeline=2), True, Fate.ABORT),
         (_after(DEAD, REPLICA), False, Fate.HOLD),
         (_after(DEAD, REPLICA), True, Fate.ABORT),
-        (_after(DEAD, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
-        (_after(FENCED, PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
+        (_after(DEAD, PROMOTED, writer=PROMOTED, timeline=2), False, Fate.ABORT),
+        (_after(FENCED, PROMOTED, writer=PROMOTED, timeline=2), False, Fate.ABORT),
         (_after(FENCED, REPLICA), False, Fate.ABORT),
         # a smart shutdown lets sessions finish
         (_after(SHUTTING, REPLICA), False, Fate.DRAIN),
         # gone from DNS while healthy: finish; gone and outranked: at once
         (_after(REPLICA), False, Fate.DRAIN),
-        (_after(PROMOTED, writer=PROMOTED, epoch=2), False, Fate.ABORT),
+        (_after(PROMOTED, writer=PROMOTED, timeline=2), False, Fate.ABORT),
     ],
 )
 def test_the_primarys_connections(after: Topology, connecting: bool, expected: Fate) -> None:
@@ -70,14 +70,14 @@ def test_a_call_held_on_a_dead_server_is_cut_when_there_is_somewhere_to_go() -> 
     moved = _after(unknown)
     assert fate(dead, moved, A, 0, held=True) is Fate.HOLD
     assert fate(dead, moved, A, 0) is Fate.HOLD
-    replaced = _after(PROMOTED, writer=PROMOTED, epoch=2)
+    replaced = _after(PROMOTED, writer=PROMOTED, timeline=2)
     assert fate(moved, replaced, A, 0, held=True) is Fate.ABORT
 
 
 def test_behind_one_address_an_outlived_primary_is_cut_with_whom_nothing_is_lost() -> None:
     """Sessions that may be cut at any time (`connecting`) are judged by their own server too."""
-    group = replace(PRIMARY, group=True, epoch=2)
-    after = _after(group, writer=group, epoch=2)
+    group = replace(PRIMARY, group=True, timeline=2)
+    after = _after(group, writer=group, timeline=2)
     old = Observation(Role.PRIMARY, timeline=1)
     for connecting in (False, True):
         assert fate(BEFORE, after, A, 0, connecting=connecting, seen=old) is Fate.ABORT

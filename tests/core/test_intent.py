@@ -16,7 +16,7 @@ from resilient.core.routing import Balance, Target
 
 
 def view(item: Endpoint, role: Role = Role.REPLICA, **values: object) -> EndpointView:
-    base = EndpointView(item, role=role, health=Health.UP, epoch=1)
+    base = EndpointView(item, role=role, health=Health.UP, timeline=1)
     return replace(base, **values)  # type: ignore[arg-type]
 
 
@@ -78,7 +78,7 @@ def test_new_connections_are_judged_by_what_they_say() -> None:
     assert not fenced
     assert refused(Wanted(), Topology(1, (EndpointView(A),)), A, primary(1)) == ("", False)
     assert refused(Wanted(), FULL, A, primary(1)) == ("", False)
-    assert refused(Wanted(), replace(FULL, epoch=2), A, primary(1))[1]
+    assert refused(Wanted(), replace(FULL, timeline=2), A, primary(1))[1]
     assert "no primary" in refused(Wanted(), FULL, B, replica())[0]
     standby = Wanted(Target.STANDBY)
     assert refused(standby, FULL, B, replica()) == ("", False)
@@ -101,7 +101,7 @@ def test_an_errors_text_says_why() -> None:
 
 
 def test_in_a_group_a_session_on_a_fenced_timeline_is_cut() -> None:
-    group = replace(WRITER, group=True, epoch=2)
+    group = replace(WRITER, group=True, timeline=2)
     new = Topology(2, (group,), group, 2)
     assert fate(FULL, new, A, 0, seen=primary(1)) is Fate.ABORT
     assert fate(FULL, new, A, 0, seen=primary(2)) is Fate.KEEP
@@ -138,7 +138,7 @@ def test_and_by_those_between() -> None:
 def test_a_primary_of_another_branch_has_nothing_to_read() -> None:
     """Behind a reader's address: members are judged one by one."""
     group = view(B, group=True, reader=True)
-    topology = Topology(1, (view(A, Role.PRIMARY, epoch=2), group), None, 2, system_id="s1")
+    topology = Topology(1, (view(A, Role.PRIMARY, timeline=2), group), None, 2, system_id="s1")
     for reading in (Wanted(Target.PREFER_STANDBY), Wanted(Target.READ_ONLY)):
         assert "2 was seen" in refused(reading, topology, B, primary(1))[0]
         assert "2 was seen" in refused(reading, topology, B, primary(3))[0]

@@ -62,7 +62,7 @@ def test_the_name_says_which_cluster_is_meant_though_the_old_one_lives() -> None
     before = after(Resolved("db", (A,)), Observed(A, primary(5)))
     state = moved()
     assert writer(state) == B
-    assert (state.topology.system_id, state.topology.epoch) == ("s2", 1)
+    assert (state.topology.system_id, state.topology.timeline) == ("s2", 1)
     assert not state.topology.live(A, generation(before, A))
 
 
@@ -94,7 +94,7 @@ def test_a_rollback_works_the_same_way_and_remembers_the_fence() -> None:
     state = after(Resolved("db", (A,)), state=moved())
     state = after(Observed(A, primary(5, "i-a2")), state=state)
     assert writer(state) == A
-    assert (state.topology.system_id, state.topology.epoch) == ("s1", 5)
+    assert (state.topology.system_id, state.topology.timeline) == ("s1", 5)
     zombie = after(Resolved("db", (C,)), Observed(C, primary(4, "i-c")), state=moved())
     assert writer(zombie) is None or writer(zombie) == B
 
@@ -123,7 +123,7 @@ def with_reader(seen: Observation) -> State:
 def test_a_promoted_readers_name_gives_no_writer_and_raises_no_fence() -> None:
     state = with_reader(primary(2, "i-b"))
     assert writer(state) == A
-    assert state.topology.epoch == 1
+    assert state.topology.timeline == 1
     view = state.topology.find(B)
     assert view is not None
     assert view.reader
@@ -161,7 +161,7 @@ def test_a_readers_server_that_is_one_of_the_writers_as_well_counts() -> None:
     # the writer's name follows the promotion: from then on it counts
     state = after(Resolved("db", (B,)), state=with_reader(primary(2, "i-b")))
     assert writer(state) == B
-    assert state.topology.epoch == 2
+    assert state.topology.timeline == 2
 
 
 # -- the fence of others in this process
@@ -171,7 +171,7 @@ def test_a_fence_that_others_raised_holds_here() -> None:
     state = after(*named(A, B), Observed(A, primary(1)), Observed(B, replica(1)))
     state = after(Fenced("s1", 2), state=state)
     assert writer(state) is None
-    assert state.topology.epoch == 2
+    assert state.topology.timeline == 2
     view = state.topology.find(A)
     assert view is not None
     assert view.fenced
@@ -443,7 +443,7 @@ def test_a_group_that_always_leads_to_the_primary_writes() -> None:
     # one of them is promoted elsewhere: it is the address's primary, the old ones are past
     state = play(state, met(B, primary(2, "r"), 20.0))
     assert writer(state) == B
-    assert state.topology.epoch == 2
+    assert state.topology.timeline == 2
 
 
 @given(st.lists(st.sampled_from("xyzw"), min_size=3, max_size=40))

@@ -1,4 +1,4 @@
-"""Roles, epochs, fencing, names and generations: examples, then a state machine."""
+"""Roles, timelines, fencing, names and generations: examples, then a state machine."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_dead_new_primary_does_not_bring_the_old_one_back() -> None:
 
 def test_a_replicas_timeline_is_a_lower_bound_that_fences() -> None:
     state = after(Observed(C, replica(2, "i-c")), state=cluster())
-    assert state.topology.epoch == 2
+    assert state.topology.timeline == 2
     assert writer(state) is None
     assert after(Observed(B, primary(2)), state=state).topology.writer is not None
 
@@ -412,8 +412,8 @@ class AnyHistory(RuleBasedStateMachine):
         whole = step(replace(old, settled=False), event, self.now)
         assert replace(self.state, settled=False) == replace(whole, settled=False)
         before, now = old.topology, self.state.topology
-        shape = [(v.endpoint, v.role, v.health, v.epoch, v.fenced) for v in before.endpoints]
-        new = [(v.endpoint, v.role, v.health, v.epoch, v.fenced) for v in now.endpoints]
+        shape = [(v.endpoint, v.role, v.health, v.timeline, v.fenced) for v in before.endpoints]
+        new = [(v.endpoint, v.role, v.health, v.timeline, v.fenced) for v in now.endpoints]
         where = before.writer and before.writer.endpoint
         moved = where != (now.writer and now.writer.endpoint)
         assert now.version - before.version in (0, 1)
@@ -473,11 +473,11 @@ class AnyHistory(RuleBasedStateMachine):
         assert topology.doubt == ""
 
     @invariant()
-    def the_writer_has_the_highest_epoch_ever_seen(self) -> None:
+    def the_writer_has_the_highest_timeline_ever_seen(self) -> None:
         state, topology = self.state, self.state.topology
         known = self.highest.get(state.system_id, 0)
-        if topology.writer is not None and topology.epoch is not None:
-            assert topology.writer.epoch == topology.epoch
+        if topology.writer is not None and topology.timeline is not None:
+            assert topology.writer.timeline == topology.timeline
         if state.highest is not None and self.highest.keys() == {state.system_id}:
             assert state.highest >= known
         self.highest = {state.system_id: state.highest or 0}
@@ -499,7 +499,7 @@ class AnyHistory(RuleBasedStateMachine):
     def a_replica_has_a_lag_on_the_writers_timeline_only(self) -> None:
         for view in self.state.topology.endpoints:
             if view.lag_s is not None:
-                assert (view.epoch or 0) == (self.state.highest or 0)
+                assert (view.timeline or 0) == (self.state.highest or 0)
 
     @invariant()
     def at_most_one_server_may_write(self) -> None:

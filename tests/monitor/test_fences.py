@@ -63,7 +63,7 @@ def test_one_that_comes_later_takes_in_what_the_others_know(two: tuple[Cluster, 
     both.sees(A, 1, "i-a", primary=True)
     both.sees(B, 2, "i-b", primary=True)
     alone.sees(A, 1, "i-a", primary=True)  # the zombie, in the first answer it ever gets
-    assert alone.state.topology.epoch == 2
+    assert alone.state.topology.timeline == 2
     assert alone.state.topology.writer is None
 
 

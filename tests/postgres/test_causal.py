@@ -86,7 +86,7 @@ async def test_a_token_of_before_a_failover_is_read_on_a_replica_that_has_it(
         token = await face._call(face.pool.causal_token)
         lab.inject("switchover").wait_done()
         await face.insert(new_id())
-        assert token.timeline == face.pool.topology.epoch - 1
+        assert token.timeline == face.pool.topology.timeline - 1
         query = f"select count(*), host(inet_server_addr()) from orders where id = {number}"
         for _ in range(500):
             seen = await face.query(query, read_only=True, after=token)
@@ -109,7 +109,7 @@ async def test_a_token_from_behind_the_switch_point_is_read_on_the_primary(
     try:
         await face.wait()
         token = await face._call(face.pool.causal_token)
-        assert token.timeline == face.pool.topology.epoch
+        assert token.timeline == face.pool.topology.timeline
         token = replace(token, lsn=token.lsn + 2**30)
         run = lab.inject("switchover")
         run.wait_done()

@@ -177,7 +177,7 @@ async def test_a_probe_may_not_ask_for_it_any_more(
             await until(lambda: in_band.taken > before + 5, 5)
             writer = face.pool.topology.writer
             assert writer is not None
-            assert writer.epoch is not None
+            assert writer.timeline is not None
         finally:
             in_app(lab, f"grant {may} to public")
     finally:

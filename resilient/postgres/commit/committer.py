@@ -179,8 +179,8 @@ class Committer:
             link.expendable = False
 
     def _void(self) -> str:
-        """Why an answer is no acknowledgement: its socket was shut down because a higher epoch was
-        seen, and what was still in its buffer doesn't count."""
+        """Why an answer is no acknowledgement: its socket was shut down because a higher timeline
+        was seen, and what was still in its buffer doesn't count."""
         link = self.wire.link
         return link.condemned if link and link.aborted and not self.host.read_only else ""
 

@@ -600,7 +600,7 @@ class PoolCore(Telling, ClusterListener):
         prove anything."""
         topology = self.topology
         here = token.system_id in ("", topology.system_id)
-        return here and leads_to(token, topology.epoch or 0, dict(topology.switches))
+        return here and leads_to(token, topology.timeline or 0, dict(topology.switches))
 
     def proved_late(self, endpoint: Endpoint) -> None:
         """A replica's timeline isn't told to this role: what it has is proved late."""

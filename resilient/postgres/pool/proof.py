@@ -38,6 +38,6 @@ def proves(
         return True
     seen = yield from role.observe(pgconn)
     if seen.role is not Role.REPLICA:
-        return seen.timeline == topology.epoch
+        return seen.timeline == topology.timeline
     fresh = seen.lag_s is not None and seen.lag_s <= bound_s
-    return fresh and (seen.timeline or 0) == (topology.epoch or 0)
+    return fresh and (seen.timeline or 0) == (topology.timeline or 0)

@@ -232,7 +232,7 @@ async def test_a_restored_copy_stops_nobody(lab: Lab, orders: str, face: Face) -
         ):
             assert await production.insert(-61) == lab.primary.address
             assert await restored.insert(-62) == copy.address
-            assert (restored.pool.topology.epoch or 0) > (production.pool.topology.epoch or 0)
+            assert (restored.pool.topology.timeline or 0) > (production.pool.topology.timeline or 0)
             await asyncio.sleep(0.1)
             assert await production.insert(-63, timeout=5.0) == lab.primary.address
     finally:
