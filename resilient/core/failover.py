@@ -1,11 +1,11 @@
-"""A failover as a story: one pure fold over snapshots, from which logs and spans are told.
+"""A failover: one pure fold over snapshots, from which logs and spans are made.
 
     suspected → lost → resolved* → promoted → reconnected
 
 `suspected` begins it (the writer is silent or under suspicion), `lost` is the verdict,
 `resolved` a change of what the names mean, `promoted` another writer in the snapshot,
 `reconnected` the first usable connection to it.  A suspicion that clears is no failover:
-its story ends as `recovered` and yields no span.
+it ends as `recovered` and yields no span.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def follow(
         step = Step("promoted", now, new.writer.endpoint, _history(last, new.writer))
         current = replace(_with(current, step), new=new.writer)
     elif current.new is not None and new.writer is None:
-        # The new one is gone before anybody used it: the story goes on.
+        # The new one is gone before anybody used it: the failover goes on.
         current = replace(_with(current, Step("lost again", now, current.new.endpoint)), new=None)
     return replace(tracker, current=current), list(current.steps[before:])
 

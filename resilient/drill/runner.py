@@ -60,7 +60,7 @@ class Drill:
     """A lab, the client under test on it, and what has been found so far.
 
     `say(at, text)` gets a line per phase; `log` gets the client's own warnings.  `timelines`: the
-    story of each run that was judged.
+    timeline of each run that was judged.
     """
 
     def __init__(

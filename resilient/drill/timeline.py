@@ -1,4 +1,4 @@
-"""The story of one failover as swim lanes: values, which travel as JSON.
+"""One failover as swim lanes: values, which travel as JSON.
 
     lanes: who; bars: a state for a while; marks: a moment; dots: what callers were told
     plan: each phase as planned and as measured

@@ -362,12 +362,12 @@ class Call:
         """What a response says in `extensions["resilient"]`; it goes to the caller now."""
         slot = attempt.slot
         met = self.attempts > 1 or self.trouble is not None
-        if self.origin.story is not None and status < 500:
+        if self.origin.failover is not None and status < 500:
             met = True
             self.origin.flowing(slot, clock())
         self.origin.handed_out(self.attempts)
         if met:
-            self.origin.stories.resent(self.began_s, self.attempts - 1)
+            self.origin.failover_log.resent(self.began_s, self.attempts - 1)
         if self.flow is not None:
             self.flow.slots[self.origin] = slot
         said = {"endpoint": slot.text, "zone": slot.zone, "attempts": self.attempts}

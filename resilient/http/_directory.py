@@ -157,7 +157,7 @@ class Directory:
             with suppress(RuntimeError, TimeoutError):
                 monitor.submit(self._shut_down()).result(CLOSE_S)
             for record in list(self._records.values()):
-                record.origin.stories.close()
+                record.origin.failover_log.close()
         thread.release(monitor)
 
     # -- making origins

@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from .. import telemetry
 from .._logs import Line
-from ..core import upstream_story
+from ..core import upstream_failover
 from ..core.budget import RetryBudget
 from ..core.failover import Failover, Step
 from ..core.model import Endpoint
@@ -123,9 +123,11 @@ class Origin:
         #: number of attempts → attributes of a response that took so many
         self._answers: dict[int, dict[str, str]] = {}
         #: what is told of its failovers
-        self.stories = telemetry.Stories(partial(dict, origin=f"{host}:{port}"), self._said_of)
+        self.failover_log = telemetry.FailoverLog(
+            partial(dict, origin=f"{host}:{port}"), self._said_of
+        )
         #: the failover under way, if one is
-        self.story: Failover | None = None
+        self.failover: Failover | None = None
         #: how often an endpoint appeared that may be tried; `news` waits for the next one
         self.improvements = 0
         self._news: WeakSet[Future[None]] = WeakSet()
@@ -147,14 +149,14 @@ class Origin:
                 return
             self.snapshot = after
             if told and (steps := self._tell(told, now)):
-                self.stories.follow(self.story, steps)
+                self.failover_log.follow(self.failover, steps)
             self._publish(now)
             if not after.resolved:
                 self.live = False
             waiting = self._improve() if improved(before, after) else ()
         _wake(waiting)
         emit(told)
-        self.stories.tell()
+        self.failover_log.tell()
         for item in told:
             if isinstance(item, EndpointLost | EndpointEjected):
                 said = {**self._said_of(), "resilient.cause": item.cause or "unknown"}
@@ -248,7 +250,7 @@ class Origin:
         for slot in self.slots():
             slot.retired = True
             self._let_go(slot)
-        self.stories.close(wait=False)
+        self.failover_log.close(wait=False)
 
     def slots(self) -> tuple[Slot, ...]:
         """The endpoints that aren't retired."""
@@ -266,7 +268,7 @@ class Origin:
         """See `core.upstream.is_hung`."""
         return is_hung(slot.hung_since, slot.byte_at, self.config, now)
 
-    # -- the story of a failover
+    # -- a failover
 
     def _tell(self, told: tuple[UpstreamEvent, ...], now: float) -> tuple[Step, ...]:
         used = {
@@ -274,23 +276,23 @@ class Origin:
             for endpoint, slot in self._slots.items()
             if slot.in_use(now)
         }
-        self.story, steps = upstream_story.follow(self.story, told, used)
+        self.failover, steps = upstream_failover.follow(self.failover, told, used)
         return steps
 
     def flowing(self, slot: Slot, now: float) -> None:
-        """A response goes to its caller: ends the story of a failover under way."""
+        """A response goes to its caller: ends a failover under way."""
         with self.lock:
-            if self.story is None:
+            if self.failover is None:
                 return
             good = slot.blameless and not slot.retired
-            self.story, over, steps = upstream_story.answered(
-                self.story, slot.endpoint, slot.zone, good, now
+            self.failover, over, steps = upstream_failover.answered(
+                self.failover, slot.endpoint, slot.zone, good, now
             )
             if steps:
-                self.stories.follow(over or self.story, steps)
+                self.failover_log.follow(over or self.failover, steps)
             if over is not None:
-                self.stories.over(over)
-        self.stories.tell()
+                self.failover_log.over(over)
+        self.failover_log.tell()
 
     def _said_of(self) -> dict[str, str]:
         host = telemetry.instruments.few("server.address", self.host)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from ..core.model import Endpoint
-from ..core.upstream_story import IN_USE_S
+from ..core.upstream_failover import IN_USE_S
 
 
 class Route:

@@ -66,10 +66,10 @@ class Cluster(Asking):
         self._prober = prober
         prober.reached, prober.labels = self._reached, self.labels
         self._database = database
-        self._story = failover.Tracker()
+        self._tracker = failover.Tracker()
         #: what is told of its failovers
-        self.stories = telemetry.Stories(self.labels, self.said_of)
-        self._story_lock = threading.Lock()
+        self.failover_log = telemetry.FailoverLog(self.labels, self.said_of)
+        self._tracker_lock = threading.Lock()
         self._pacing = Pacing()
         self._refusals = Refusals()
         self._chances = Chances()
@@ -123,7 +123,7 @@ class Cluster(Asking):
     @property
     def knew_a_writer(self) -> bool:
         """Was there one at any time?"""
-        return self._story.writer is not None
+        return self._tracker.writer is not None
 
     def said_of(self) -> dict[str, str]:
         """The same as attributes of spans and metrics."""
@@ -135,7 +135,7 @@ class Cluster(Asking):
     def report(self, link: Link, kind: FailureKind, detail: str = "") -> None:
         """Passive evidence from a connection."""
         if self.uses_password and kind in (FailureKind.LOST, FailureKind.SHUTDOWN):
-            with self._story_lock:
+            with self._tracker_lock:
                 self._refusals = self._refusals.lost(link.endpoint)
         event = core.Evidence(link.endpoint, kind, link.generation, detail)
         self._monitor.call(self._apply, event)
@@ -205,34 +205,34 @@ class Cluster(Asking):
 
     @property
     def losses(self) -> int:
-        """How often a writer was lost: what was dialled before is another story."""
+        """How often a writer was lost: what was dialled before doesn't count."""
         return self._pacing.losses
 
     def may_dial(self, endpoint: Endpoint, burst: int, first: bool) -> float:
         """Seconds until a worker asks again; 0: it dials, and says so with `dialled`."""
         rate_s, now = self.settings.connect_rate, time.monotonic()
-        with self._story_lock:
+        with self._tracker_lock:
             self._pacing, wait_s = self._pacing.ask(endpoint, rate_s, burst, now, first)
         return wait_s
 
     def dialled(self, endpoint: Endpoint, took_s: float, connected: bool) -> None:
         """A worker's dial is over."""
         now, draw = time.monotonic(), self._rng.random()
-        with self._story_lock:
+        with self._tracker_lock:
             self._pacing = self._pacing.ended(endpoint, took_s, connected, now, draw)
 
     def may_chance(self, view: EndpointView) -> float:
         """Seconds until somebody dials who said that it doesn't fit; 0: now; see `core.chance`."""
         key, now = core.key_of(view.endpoint), time.monotonic()
         draw, clients = self._rng.random(), self._clients()
-        with self._story_lock:
+        with self._tracker_lock:
             self._chances, wait_s = self._chances.ask(key, view, clients, now, draw)
         return wait_s
 
     def may_log_in(self, endpoint: Endpoint, secret: Hashable) -> float:
         """Seconds until one asks again; 0: it logs in, and says how that ended with `logged_in`
         or `log_in_refused`; see `core.refusals`."""
-        with self._story_lock:
+        with self._tracker_lock:
             if self.uses_password and endpoint not in self._met:
                 self._met.add(endpoint)  # nobody knows yet whether it is the right one
                 self._refusals = self._refusals.doubted(endpoint)
@@ -250,13 +250,13 @@ class Cluster(Asking):
     def logged_in(self, endpoint: Endpoint, secret: Hashable, connected: bool) -> None:
         """A login has ended, whatever its credentials were."""
         if self._refusals.known:
-            with self._story_lock:
+            with self._tracker_lock:
                 self._refusals = self._refusals.over(endpoint, secret, connected)
 
     def log_in_refused(self, endpoint: Endpoint, secret: Hashable, words: str) -> None:
         """Its credentials were refused, with these words."""
         now, draw = time.monotonic(), self._rng.random()
-        with self._story_lock:
+        with self._tracker_lock:
             self._refusals = self._refusals.refused(endpoint, secret, now, draw, words)
 
     def refusal(self, endpoint: Endpoint) -> str:
@@ -264,19 +264,19 @@ class Cluster(Asking):
         return self._refusals.words(endpoint)
 
     def reconnected(self, endpoint: Endpoint) -> None:
-        """A usable connection to the writer exists: ends the story of a failover, if one is
+        """A usable connection to the writer exists: ends a failover, if one is
         under way."""
         if self._chances.next_s:
-            with self._story_lock:
+            with self._tracker_lock:
                 self._chances = self._chances.met(core.key_of(endpoint))
-        if self._story.current is None:
+        if self._tracker.current is None:
             return
-        with self._story_lock:
+        with self._tracker_lock:
             now = time.monotonic()
-            self._story, over = failover.reconnected(self._story, endpoint, now)
+            self._tracker, over = failover.reconnected(self._tracker, endpoint, now)
             if over is not None:
-                self.stories.over(over)
-        self.stories.tell()
+                self.failover_log.over(over)
+        self.failover_log.tell()
 
     def close(self, wait: bool = True) -> None:
         """End probes, names and dedicated connections; give the thread back.
@@ -287,7 +287,7 @@ class Cluster(Asking):
             return
         self._closing = True
         if wait:
-            self.stories.close()
+            self.failover_log.close()
         if not wait or self._monitor.current:
             self._monitor.call(self._end_soon)
             return
@@ -345,13 +345,13 @@ class Cluster(Asking):
         # Whoever was woken by that, and dialled before it saw the new snapshot.
         self._condemn(old, new)
         telemetry.log_topology(old, new, self.labels())
-        with self._story_lock:
+        with self._tracker_lock:
             now = time.monotonic()
-            self._story, steps = failover.follow(self._story, old, new, now)
+            self._tracker, steps = failover.follow(self._tracker, old, new, now)
             self._pacing = self._pacing.follow((step.name for step in steps), now)
             if steps:
-                self.stories.follow(self._story.current, steps)
-        self.stories.tell()
+                self.failover_log.follow(self._tracker.current, steps)
+        self.failover_log.tell()
         for listener in list(self._listeners):
             try:
                 listener.topology_changed(old, new)

@@ -1,7 +1,7 @@
 """What is told of a failover: lines, spans, metrics, and a record in memory.
 
 The steps are `core.failover`'s, losses `core.losses`'.  `names` has every name of a span or a
-metric, `stories` tells one cluster's failovers, `instruments` and `spans` know OpenTelemetry.
+metric, `failover_log` tells one cluster's failovers, `instruments` and `spans` know OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from ..core.losses import Loss
 from ..core.model import Endpoint, Topology
 from ..core.outcome import lsn_text
 from . import instruments, names
-from .stories import POSTGRESQL, Stories
+from .failover_log import POSTGRESQL, FailoverLog
 
-__all__ = ["POSTGRESQL", "Stories", "commits_lost", "instruments", "log_topology", "names"]
+__all__ = ["POSTGRESQL", "FailoverLog", "commits_lost", "instruments", "log_topology", "names"]
 
 logger = logging.getLogger("resilient.failover")
 _monitor = logging.getLogger("resilient.monitor")

@@ -22,7 +22,7 @@ SOURCES = {
         ("cli/watch.py", "as_dict"),
         ("cli/watch.py", "line"),
         ("cli/watch.py", "topology"),
-        ("telemetry/stories.py", "_say"),
+        ("telemetry/failover_log.py", "_say"),
     ],
     "doctor": [("cli/doctor.py", None), ("doctor/rules.py", None), ("doctor/facts.py", None)],
     "settings": [("cli/settings.py", None)],

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from resilient import recorder
 from resilient.lab import Lab
 from resilient.postgres import AsyncConnectionPool, ConnectionPool
-from resilient.telemetry import names, stories
+from resilient.telemetry import failover_log, names
 from resilient.telemetry.sampler import KeepFailovers
 
 from ..seen import Seen, steps
@@ -48,7 +48,9 @@ def test_a_failover_is_told(
 ) -> None:
     """One crash, under a sampler that drops all: a root of its own with its parts, linked to the
     calls that waited, four lines at most, metrics, and a record."""
-    monkeypatch.setattr(stories, "GRACE_S", 20.0)  # a busy machine; `close` waits for none of it
+    monkeypatch.setattr(
+        failover_log, "GRACE_S", 20.0
+    )  # a busy machine; `close` waits for none of it
     seen = make_seen(KeepFailovers(ParentBased(ALWAYS_OFF)))
     caplog.set_level(logging.INFO, logger="resilient")
     old = lab.primary
@@ -223,7 +225,7 @@ def test_a_primary_that_is_dead_with_nobody_promoted_is_told(
 ) -> None:
     """Detected: exported at once.  After a minute (here a moment) the root ends as unfinished, a
     linked one with the same id goes on; `close` ends that one."""
-    monkeypatch.setattr(stories, "UNFINISHED_S", 0.8)
+    monkeypatch.setattr(failover_log, "UNFINISHED_S", 0.8)
     target = tmp_path / "failovers.json"
     before = signal.getsignal(signal.SIGUSR2)
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
@@ -266,7 +268,7 @@ def test_a_session_that_was_lost_for_good_is_linked_too(
     lab: Lab, orders: str, seen: Seen, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It waited for another one, and had none by its deadline."""
-    monkeypatch.setattr(stories, "UNFINISHED_S", 20.0)
+    monkeypatch.setattr(failover_log, "UNFINISHED_S", 20.0)
     tracer = seen.tracers.get_tracer("app")
     dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
     settings = settings_of(lab).replace(deadline_s=1)

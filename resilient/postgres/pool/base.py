@@ -186,7 +186,7 @@ class PoolCore(Telling, ClusterListener):
         self.plain_in = self._not_plain_in = None
         if old is not None:
             clusters.detach(old)
-        self._said, self._stories = None, self.shared.cluster.stories
+        self._said, self._failover_log = None, self.shared.cluster.failover_log
         self.shared.cluster.listen(self)
 
     def detach(self, wait: bool = True) -> None:

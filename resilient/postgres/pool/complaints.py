@@ -1,7 +1,7 @@
 """Why connections can't be made: said once, at once, with what to change; again when it changes.
 
 psycopg_pool warns at every attempt, so of a wrong password forty times in half a minute, and of a
-dead primary beside the story of its failover.  What one of our pools has said in its own words,
+dead primary beside the log of its failover.  What one of our pools has said in its own words,
 its line doesn't repeat; the attempts after the first are DEBUG lines of ours.
 """
 

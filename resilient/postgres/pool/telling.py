@@ -68,7 +68,7 @@ class Telling:
     _budget: RetryBudget
     #: once all of it is known
     _said: Said | None = None
-    _stories: telemetry.Stories | None = None
+    _failover_log: telemetry.FailoverLog | None = None
 
     if TYPE_CHECKING:
 
@@ -107,19 +107,19 @@ class Telling:
         return {label: said[name] for label, name in named.items() if name in said}
 
     @property
-    def stories(self) -> telemetry.Stories | None:
+    def failover_log(self) -> telemetry.FailoverLog | None:
         """The failovers of its cluster; of a closed pool, those that were."""
         if self._owner is not None:
-            return self._owner.stories  # type: ignore[no-any-return]
+            return self._owner.failover_log  # type: ignore[no-any-return]
         if self.shared is not None:
-            self._stories = self.shared.cluster.stories
-        return self._stories
+            self._failover_log = self.shared.cluster.failover_log
+        return self._failover_log
 
     @property
     def failovers(self) -> tuple[Record, ...]:
         """The last ones of its cluster, oldest first."""
-        stories = self.stories
-        return stories.failovers if stories is not None else ()
+        failover_log = self.failover_log
+        return failover_log.failovers if failover_log is not None else ()
 
     # -- checkouts
 
@@ -133,16 +133,16 @@ class Telling:
         """`handed_out`, where it was there."""
         keeper.out_since_s = now = time.monotonic()
         instruments.record(names.WAIT_TIME, now - began_s, self._said or self.said)
-        if now - began_s > WAITED_S and (stories := self.stories) is not None:
-            stories.tell()
-            stories.waited(began_s, names.WAITED, seconds=now - began_s)
+        if now - began_s > WAITED_S and (failover_log := self.failover_log) is not None:
+            failover_log.tell()
+            failover_log.waited(began_s, names.WAITED, seconds=now - began_s)
 
     def gave_up(self, began_s: float) -> None:
         """It got none."""
         instruments.count(names.TIMEOUTS, self.said)
-        if (stories := self.stories) is not None:
+        if (failover_log := self.failover_log) is not None:
             waited_s = time.monotonic() - began_s
-            stories.waited(began_s, names.WAITED, seconds=waited_s, error="PoolTimeout")
+            failover_log.waited(began_s, names.WAITED, seconds=waited_s, error="PoolTimeout")
 
     def came_back(self, conn: Any) -> None:
         """A checkout is over."""
@@ -190,10 +190,10 @@ class Telling:
 
     def missed(self, began_s: float, error: BaseException) -> None:
         """A call whose session was lost then has waited for another one, and has none."""
-        if (stories := self.stories) is not None:
+        if (failover_log := self.failover_log) is not None:
             waited_s = time.monotonic() - began_s
-            stories.tell()
-            stories.waited(began_s, names.WAITED, seconds=waited_s, error=type(error).__name__)
+            failover_log.tell()
+            failover_log.waited(began_s, names.WAITED, seconds=waited_s, error=type(error).__name__)
 
     def resolved(self, outcome: str, reason: str) -> None:
         """What became of a COMMIT whose reply was lost."""
@@ -212,9 +212,9 @@ class Telling:
 
     def _met(self, event: str, **said: str | float) -> None:
         """A call was cut off, a while ago."""
-        if (stories := self.stories) is not None:
-            stories.tell()
-            stories.waited(time.monotonic() - RECENT_S, event, **said)
+        if (failover_log := self.failover_log) is not None:
+            failover_log.tell()
+            failover_log.waited(time.monotonic() - RECENT_S, event, **said)
 
     # -- what is asked now and then
 

@@ -1,10 +1,10 @@
-"""A failover of an HTTP origin as a story: a pure fold over what happens to its endpoints.
+"""A failover of an HTTP origin: a pure fold over what happens to its endpoints.
 
     suspected → lost | ejected | retired → resolved* → reconnected
 
 It begins when an endpoint in use goes away (`suspected` dates the first sign of trouble) and
 is over when a request is answered by another endpoint.  An endpoint that comes back before
-that makes it end as `recovered`: no failover.  What nobody used leaves without a story.
+that makes it end as `recovered`: no failover.  What nobody used leaves without one.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from .upstream_events import (
 IN_USE_S = 10.0
 _GONE = {EndpointLost: "lost", EndpointEjected: "ejected", EndpointRetired: "retired"}
 
-Told = tuple[Failover | None, tuple[Step, ...]]
+Followed = tuple[Failover | None, tuple[Step, ...]]
 
 
 def follow(
-    story: Failover | None, events: Iterable[UpstreamEvent], used: Mapping[Endpoint, float]
-) -> Told:
-    """Fold what happened: (story, steps that it brought).
+    failover: Failover | None, events: Iterable[UpstreamEvent], used: Mapping[Endpoint, float]
+) -> Followed:
+    """Fold what happened: (failover, steps that it brought).
 
     `used`: endpoints in use → when trouble with them began (monotonic seconds).
     """
     steps: list[Step] = []
     for event in events:
         name = _GONE.get(type(event))
-        if story is None:
+        if failover is None:
             if name is not None and event.endpoint in used:
-                story = _begun(event, name, used[event.endpoint])
-                steps.extend(story.steps)
-        elif isinstance(event, EndpointBack) and event.endpoint == story.old.endpoint:
+                failover = _begun(event, name, used[event.endpoint])
+                steps.extend(failover.steps)
+        elif isinstance(event, EndpointBack) and event.endpoint == failover.old.endpoint:
             steps.append(Step("recovered", event.at_s, event.endpoint))
-            story = None
+            failover = None
         elif name is not None or isinstance(event, EndpointAdded):
             step = Step(
                 name or "resolved", event.at_s, event.endpoint, event.reason, _cause(event, name)
             )
-            story = replace(story, steps=(*story.steps, step))
+            failover = replace(failover, steps=(*failover.steps, step))
             steps.append(step)
-    return story, tuple(steps)
+    return failover, tuple(steps)
 
 
 def answered(
-    story: Failover, endpoint: Endpoint, zone: str | None, good: bool, now: float
+    failover: Failover, endpoint: Endpoint, zone: str | None, good: bool, now: float
 ) -> tuple[Failover | None, Failover | None, tuple[Step, ...]]:
-    """A request was answered by `endpoint`: (story, the failover that it ends, steps).
+    """A request was answered by `endpoint`: (failover, the failover that it ends, steps).
 
     `good`: the endpoint is in good standing, not merely finishing what was in flight.
     """
-    if endpoint == story.old.endpoint:
+    if endpoint == failover.old.endpoint:
         if not good:
-            return story, None, ()
+            return failover, None, ()
         return None, None, (Step("recovered", now, endpoint),)
     step = Step("reconnected", now, endpoint)
-    over = replace(story, new=EndpointView(endpoint, zone), steps=(*story.steps, step))
+    over = replace(failover, new=EndpointView(endpoint, zone), steps=(*failover.steps, step))
     return None, over, (step,)
 
 

@@ -1,4 +1,4 @@
-"""The failovers of one cluster or HTTP origin, told as they happen: lines, spans, metrics, and
+"""The failovers of one cluster or HTTP origin, logged as they happen: lines, spans, metrics, and
 the records that are kept in memory.
 
 Called on any thread; what exporters do happens on `background`'s.
@@ -23,11 +23,11 @@ from .background import background
 from .records import Record
 from .spans import Spans
 
-__all__ = ["Stories"]
+__all__ = ["FailoverLog"]
 
 logger = logging.getLogger("resilient.failover")
 
-#: a failover that isn't over after so long is told of as `unfinished`, and again after as long
+#: a failover that isn't over after so long is logged as `unfinished`, and again after as long
 UNFINISHED_S = 60.0
 #: links to the spans of calls that waited come in for so long after a failover is over
 GRACE_S = 1.0
@@ -37,15 +37,15 @@ MOST_LINKS = 100
 FLUSH_S = 1.0
 
 _GONE = frozenset({"lost", "ejected", "retired"})
-#: what is seen at Python's default level; the first of each, so that it stays a story
+#: what is seen at Python's default level; the first of each, so that they stay few
 _LOUD = _GONE | {"promoted"}
 #: what a failover of a database says of itself
 POSTGRESQL = {"db.system.name": "postgresql"}
 
 
-class _Told:
+class _Logged:
     """One failover.  `contexts`: spans of calls that waited for its end; `parts`: how often it
-    was told of as unfinished."""
+    was logged as unfinished."""
 
     def __init__(self, failover_id: str, failover: Failover, record: Record) -> None:
         self.id, self.failover, self.record = failover_id, failover, record
@@ -58,7 +58,7 @@ class _Told:
         self.parts = 0
 
 
-class Stories:
+class FailoverLog:
     """`labels`: what its lines say of it (`pool`, `database`), asked at each line; `system`:
     attributes of its spans and metrics."""
 
@@ -67,9 +67,9 @@ class Stories:
     ) -> None:
         self._labels, self._system = labels, system
         self._lock = threading.Lock()
-        self._told: _Told | None = None
-        self._last: _Told | None = None
-        self._kept: deque[_Told] = deque(maxlen=records.KEPT)
+        self._logged: _Logged | None = None
+        self._last: _Logged | None = None
+        self._kept: deque[_Logged] = deque(maxlen=records.KEPT)
         self._news: deque[tuple[Failover | None, tuple[Step, ...], bool]] = deque()
         self._telling = threading.Lock()
 
@@ -77,9 +77,9 @@ class Stories:
     def failovers(self) -> tuple[Record, ...]:
         """The last ones, oldest first."""
         with self._lock:
-            return tuple(told.record for told in self._kept)
+            return tuple(logged.record for logged in self._kept)
 
-    # -- what happens: noted in its order, under whatever lock that has; told outside of it
+    # -- what happens: noted in its order, under whatever lock that has; logged outside of it
 
     def follow(self, current: Failover | None, steps: Iterable[Step]) -> None:
         """New steps, of the failover under way or of one that has just come to nothing.  Takes
@@ -106,29 +106,29 @@ class Stories:
                 self._telling.release()
 
     def _tell_steps(self, current: Failover | None, steps: tuple[Step, ...]) -> None:
-        told = self._told
+        logged = self._logged
         if current is not None:
-            if told is None:
-                told = self._told = self._meet(current)
-            told.failover = told.record.failover = current
+            if logged is None:
+                logged = self._logged = self._meet(current)
+            logged.failover = logged.record.failover = current
         for step in steps:
-            self._log(told, step)
-        if told is None:
+            self._log(logged, step)
+        if logged is None:
             return
         if current is None:
-            self._recovered(told, steps)
-        elif told.spans is None and any(step.name in _LOUD for step in steps):
-            self._begin(told)
-        elif told.spans is not None:
-            self._later(told)
+            self._recovered(logged, steps)
+        elif logged.spans is None and any(step.name in _LOUD for step in steps):
+            self._begin(logged)
+        elif logged.spans is not None:
+            self._later(logged)
 
     def _tell_end(self, failover: Failover) -> None:
-        told = self._told
-        if told is None:
+        logged = self._logged
+        if logged is None:
             return
-        told.failover = told.record.failover = failover
-        if told.spans is None:
-            self._begin(told)
+        logged.failover = logged.record.failover = failover
+        if logged.spans is None:
+            self._begin(logged)
         seconds = failover.ended_at - failover.started_at
         attributes = self._attributes()
         why = {**attributes, "resilient.failover.cause": failover.cause}
@@ -139,41 +139,41 @@ class Stories:
             instruments.record(names.PHASE, part.to_s - part.from_s, phase)
         self._say(
             logging.WARNING,
-            told,
+            logged,
             step="over",
             old=failover.old.endpoint.place,
             new=failover.new.endpoint.place if failover.new else None,
             total_s=seconds,
             **failover.phases(),
         )
-        self._end(told, "over", failover.ended_at, GRACE_S)
+        self._end(logged, "over", failover.ended_at, GRACE_S)
 
     def waited(self, since_s: float, event: str, **said: str | float) -> str:
         """A call of the caller's has waited, or was done again, since then: if a failover was
         under way, its span says so, and the failover's has a link to it.  Its id, or empty.
         Call in the caller's thread or task."""
-        told = self._told
-        if told is None or told.spans is None:  # no more than a suspicion
-            told = self._last
-        if told is None or (told.result and told.ended_at_s < since_s):
+        logged = self._logged
+        if logged is None or logged.spans is None:  # no more than a suspicion
+            logged = self._last
+        if logged is None or (logged.result and logged.ended_at_s < since_s):
             return ""
         span = trace.get_current_span()
         context = span.get_span_context()
         if span.is_recording():
             attributes = {f"{event}.{name}": value for name, value in said.items()}
-            span.add_event(event, {names.FAILOVER_ID: told.id, **attributes})
-            span.set_attribute(names.FAILOVER_ID, told.id)
+            span.add_event(event, {names.FAILOVER_ID: logged.id, **attributes})
+            span.set_attribute(names.FAILOVER_ID, logged.id)
         with self._lock:
             if not context.is_valid:
-                told.record.calls += event == names.WAITED
-            elif context.span_id not in told.linked:
-                told.record.calls += 1
-                told.linked.add(context.span_id)
-                if len(told.contexts) < MOST_LINKS:
-                    told.contexts[context.span_id] = context
-            if len(told.record.met) < records.MOST_MET:
-                told.record.met.append((time.time(), event, dict(said)))
-        return told.id
+                logged.record.calls += event == names.WAITED
+            elif context.span_id not in logged.linked:
+                logged.record.calls += 1
+                logged.linked.add(context.span_id)
+                if len(logged.contexts) < MOST_LINKS:
+                    logged.contexts[context.span_id] = context
+            if len(logged.record.met) < records.MOST_MET:
+                logged.record.met.append((time.time(), event, dict(said)))
+        return logged.id
 
     def resent(self, since_s: float, count: int) -> None:
         """An HTTP request of the caller's, begun then, was sent again so many times."""
@@ -187,81 +187,81 @@ class Stories:
         """Nobody follows it any more: what is under way ends as `unfinished`.  `wait`: until it
         has gone to the exporters, for a moment."""
         self.tell()
-        told, last = self._told, self._last
-        self._told = None
-        if told is not None and told.spans is not None:
-            if not told.parts:
-                self._failed(told)
-            self._end(told, "unfinished", time.monotonic(), 0.0)
+        logged, last = self._logged, self._last
+        self._logged = None
+        if logged is not None and logged.spans is not None:
+            if not logged.parts:
+                self._failed(logged)
+            self._end(logged, "unfinished", time.monotonic(), 0.0)
         elif last is None:
             return
         _hurry()
         if wait:
             background.flush(FLUSH_S)
 
-    # -- how it is told
+    # -- how it is logged
 
-    def _meet(self, current: Failover) -> _Told:
+    def _meet(self, current: Failover) -> _Logged:
         failover_id = secrets.token_hex(8)
         labels = self._labels()
-        return _Told(failover_id, current, Record.of(failover_id, current, labels))
+        return _Logged(failover_id, current, Record.of(failover_id, current, labels))
 
-    def _begin(self, told: _Told) -> None:
+    def _begin(self, logged: _Logged) -> None:
         """It is no mere suspicion any more."""
-        told.spans = Spans(told.id, self._attributes())
+        logged.spans = Spans(logged.id, self._attributes())
         instruments.count(names.STARTED, self._attributes())
         with self._lock:
-            self._kept.append(told)
-            self._last = told
-        records.keep(told.record)
-        self._later(told)
-        background.call(_Check(self, told), UNFINISHED_S)
+            self._kept.append(logged)
+            self._last = logged
+        records.keep(logged.record)
+        self._later(logged)
+        background.call(_Check(self, logged), UNFINISHED_S)
 
-    def _later(self, told: _Told) -> None:
-        spans, failover = told.spans, told.failover
+    def _later(self, logged: _Logged) -> None:
+        spans, failover = logged.spans, logged.failover
         if spans is not None:
             background.call(lambda: spans.follow(failover))
 
-    def _recovered(self, told: _Told, steps: tuple[Step, ...]) -> None:
-        self._told = None
+    def _recovered(self, logged: _Logged, steps: tuple[Step, ...]) -> None:
+        self._logged = None
         at_s = steps[-1].at_s if steps else time.monotonic()
-        if told.spans is not None:
-            self._say(logging.WARNING, told, step="recovered",
-                      endpoint=told.failover.old.endpoint.place,
-                      total_s=at_s - told.failover.started_at)  # fmt: skip
-            self._end(told, "recovered", at_s, GRACE_S)
+        if logged.spans is not None:
+            self._say(logging.WARNING, logged, step="recovered",
+                      endpoint=logged.failover.old.endpoint.place,
+                      total_s=at_s - logged.failover.started_at)  # fmt: skip
+            self._end(logged, "recovered", at_s, GRACE_S)
 
-    def _end(self, told: _Told, result: str, at_s: float, grace_s: float) -> None:
-        self._told = None
-        told.result, told.ended_at_s = result, at_s
-        told.record.end(result, at_s)
-        background.forget(lambda do: isinstance(do, _Check) and do.told is told)
-        background.call(_End(self, told, result, at_s), grace_s)
+    def _end(self, logged: _Logged, result: str, at_s: float, grace_s: float) -> None:
+        self._logged = None
+        logged.result, logged.ended_at_s = result, at_s
+        logged.record.end(result, at_s)
+        background.forget(lambda do: isinstance(do, _Check) and do.logged is logged)
+        background.call(_End(self, logged, result, at_s), grace_s)
 
-    def _unfinished(self, told: _Told) -> None:
+    def _unfinished(self, logged: _Logged) -> None:
         """It isn't over after a minute.  On `background`'s thread."""
-        failover, spans = told.failover, told.spans
-        if told.result or spans is None:
+        failover, spans = logged.failover, logged.spans
+        if logged.result or spans is None:
             return
         with self._lock:
-            contexts, told.contexts = list(told.contexts.values()), {}
-        first = not told.parts
-        told.parts += 1
+            contexts, logged.contexts = list(logged.contexts.values()), {}
+        first = not logged.parts
+        logged.parts += 1
         if first:
-            self._failed(told)
+            self._failed(logged)
         now = time.monotonic()
-        told.record.result = "unfinished"
-        spans.end(failover, "unfinished", now, contexts, told.record.calls)
+        logged.record.result = "unfinished"
+        spans.end(failover, "unfinished", now, contexts, logged.record.calls)
         spans.go_on(failover, now)
-        background.call(_Check(self, told), UNFINISHED_S)
+        background.call(_Check(self, logged), UNFINISHED_S)
 
-    def _failed(self, told: _Told) -> None:
-        failover = told.failover
+    def _failed(self, logged: _Logged) -> None:
+        failover = logged.failover
         why = {**self._attributes(), "resilient.failover.cause": failover.cause}
         instruments.count(names.FAILED, why)
         self._say(
             logging.WARNING,
-            told,
+            logged,
             step="unfinished",
             endpoint=failover.old.endpoint.place,
             phase=failover.phase,
@@ -272,17 +272,17 @@ class Stories:
     def _attributes(self) -> dict[str, str]:
         return dict(self._system())
 
-    def _log(self, told: _Told | None, step: Step) -> None:
-        loud = told is not None and step.name in _LOUD and step.name not in told.loud
-        if told is not None:
-            told.loud.add(step.name)
+    def _log(self, logged: _Logged | None, step: Step) -> None:
+        loud = logged is not None and step.name in _LOUD and step.name not in logged.loud
+        if logged is not None:
+            logged.loud.add(step.name)
         endpoint = step.endpoint
         named = endpoint is not None and endpoint.name not in ("", endpoint.address)
-        if step.name == "recovered" and told is not None and told.spans is not None:
-            return  # told with its seconds
+        if step.name == "recovered" and logged is not None and logged.spans is not None:
+            return  # logged with its seconds
         self._say(
             logging.WARNING if loud else logging.INFO,
-            told,
+            logged,
             step=step.name,
             endpoint=endpoint.place if endpoint is not None else None,
             name=endpoint.name if named and endpoint is not None else None,
@@ -290,35 +290,37 @@ class Stories:
             reason=step.detail or None,
         )
 
-    def _say(self, level: int, told: _Told | None, **fields: object) -> None:
+    def _say(self, level: int, logged: _Logged | None, **fields: object) -> None:
         step = {"step": fields.pop("step")}
-        labels = {**self._labels(), "failover": told.id if told is not None else None}
+        labels = {**self._labels(), "failover": logged.id if logged is not None else None}
         logger.log(level, "%s", Line(**{**step, **fields, **labels}))
 
 
 class _Check:
     """After a minute: is it over?"""
 
-    def __init__(self, stories: Stories, told: _Told) -> None:
-        self._stories, self.told = stories, told
+    def __init__(self, failover_log: FailoverLog, logged: _Logged) -> None:
+        self._failover_log, self.logged = failover_log, logged
 
     def __call__(self) -> None:
-        self._stories._unfinished(self.told)
+        self._failover_log._unfinished(self.logged)
 
 
 class _End:
     """The root's end, once the calls that waited had their time to say so."""
 
-    def __init__(self, stories: Stories, told: _Told, result: str, at_s: float) -> None:
-        self._stories, self._told = stories, told
-        self._failover, self._result, self._at_s = told.failover, result, at_s
+    def __init__(
+        self, failover_log: FailoverLog, logged: _Logged, result: str, at_s: float
+    ) -> None:
+        self._failover_log, self._logged = failover_log, logged
+        self._failover, self._result, self._at_s = logged.failover, result, at_s
 
     def __call__(self) -> None:
-        told = self._told
-        with self._stories._lock:
-            contexts, calls = list(told.contexts.values()), told.record.calls
-        if told.spans is not None:
-            told.spans.end(self._failover, self._result, self._at_s, contexts, calls)
+        logged = self._logged
+        with self._failover_log._lock:
+            contexts, calls = list(logged.contexts.values()), logged.record.calls
+        if logged.spans is not None:
+            logged.spans.end(self._failover, self._result, self._at_s, contexts, calls)
 
 
 def _hurry() -> None:

@@ -15,19 +15,19 @@ from resilient.core.upstream_events import (
     Succeeded,
     Trouble,
 )
+from resilient.core.upstream_failover import answered, follow
 from resilient.core.upstream_select import fit, improved, ready
-from resilient.core.upstream_story import answered, follow
 
 A, B, C = (Endpoint("svc.test", f"10.0.{n}.1", 80) for n in (1, 2, 3))
 
 
 def test_lost_then_flowing_elsewhere() -> None:
-    story, steps = follow(
+    failover, steps = follow(
         None, [EndpointLost(5.0, A, "az1", "connect: no", "refused")], {A: 4.0, B: 5.0}
     )
     assert [(one.name, one.at_s) for one in steps] == [("suspected", 4.0), ("lost", 5.0)]
-    assert story is not None
-    after, over, steps = answered(story, B, "az2", True, 5.5)
+    assert failover is not None
+    after, over, steps = answered(failover, B, "az2", True, 5.5)
     assert after is None
     assert [one.name for one in steps] == ["reconnected"]
     assert over is not None
@@ -45,24 +45,24 @@ def test_what_nobody_used_leaves_without_a_story() -> None:
 
 def test_the_names_way_is_part_of_the_story() -> None:
     events = [EndpointRetired(5.0, A, None, "gone"), EndpointAdded(5.0, B)]
-    story, steps = follow(None, events, {A: 7.0})
+    failover, steps = follow(None, events, {A: 7.0})
     assert [one.name for one in steps] == ["suspected", "retired", "resolved"]
     assert [one.at_s for one in steps] == [5.0, 5.0, 5.0]
-    story, steps = follow(story, [EndpointEjected(6.0, B, None, "HTTP 500")], {B: 6.0})
+    failover, steps = follow(failover, [EndpointEjected(6.0, B, None, "HTTP 500")], {B: 6.0})
     assert [one.name for one in steps] == ["ejected"]
-    assert story is not None
-    assert story.old.endpoint == A
+    assert failover is not None
+    assert failover.old.endpoint == A
 
 
 def test_one_that_comes_back_is_no_failover() -> None:
-    story, _ = follow(None, [EndpointLost(5.0, A)], {A: 5.0})
-    assert story is not None
-    assert follow(story, [EndpointBack(6.0, B)], {}) == (story, ())
-    after, steps = follow(story, [EndpointBack(6.0, A)], {})
+    failover, _ = follow(None, [EndpointLost(5.0, A)], {A: 5.0})
+    assert failover is not None
+    assert follow(failover, [EndpointBack(6.0, B)], {}) == (failover, ())
+    after, steps = follow(failover, [EndpointBack(6.0, A)], {})
     assert after is None
     assert [one.name for one in steps] == ["recovered"]
-    assert answered(story, A, None, False, 6.0) == (story, None, ())  # finishes what it had
-    after, over, steps = answered(story, A, None, True, 6.0)
+    assert answered(failover, A, None, False, 6.0) == (failover, None, ())  # finishes what it had
+    after, over, steps = answered(failover, A, None, True, 6.0)
     assert (after, over) == (None, None)
     assert [one.name for one in steps] == ["recovered"]
 
