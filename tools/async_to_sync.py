@@ -80,6 +80,61 @@ PAIRS = (
             ),
         },
     ),
+    Pair(
+        "resilient/postgres/pool/aio.py",
+        "resilient/postgres/pool/sync.py",
+        {
+            "ACT": "CT",
+            "AsyncApart": "Apart",
+            "AsyncReader": "Reader",
+            "AsyncReplicaPool": "ReplicaPool",
+            "AsyncResilientPool": "ResilientPool",
+            "AsyncRetrying": "Retrying",
+            "AsyncShell": "SyncShell",
+            "shell_async": "shell_sync",
+        },
+        {
+            '"""The asyncio pools: ': '"""The thread pools: ',
+            "\nA new topology reaches a pool on its own loop.  `sync` is made from this.": "",
+            "import asyncio\n": "import threading\n",
+            "Awaitable, ": "",
+            "Awaitable[T]": "T",
+            "asyncio.Lock": "threading.Lock",
+            "asyncio.sleep": "time.sleep",
+            "last one of this task": "last one of this thread",
+            "    def __del__(self) -> None:\n": """\
+    def __del__(self) -> None:
+        super().__del__()
+""",
+            "is not None:\n            self._core.detach(wait=False)": """\
+is not None:
+            while self._core.replicas:
+                self._core.replicas.popitem()[1].close(timeout=1.0)
+            if hasattr(self, "_replica_tasks"):
+                self._end_replica_tasks()
+            self._core.detach(wait=False)""",
+            # What holds the state of a pool: a loop's turn, or a lock.
+            "self._pool and not self._lock.locked() and self._plainly(timeout):": """\
+self._pool and self._plainly(timeout):
+            with self._lock:""",
+            "            conn = self._next_idle(": "                conn = self._next_idle(",
+            """\
+            if self._waiting or self._pool_full_event or self._lock.locked():
+                self._add_to_pool(conn)
+            else:
+                self._pool.append(conn)
+            return
+""": """\
+            with self._lock:
+                if not (self._waiting or self._pool_full_event or self._closed):
+                    self._pool.append(conn)
+                    return
+            self._add_to_pool(conn)
+            return
+""",
+        },
+        sync=True,
+    ),
 )
 
 

@@ -1,8 +1,7 @@
 """The asyncio pools: psycopg_pool's, dialling whatever the topology names.
 
-`public` gives these their constructors.  Queue, statistics and sizes are psycopg_pool's.
 What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
-A new topology reaches a pool on its own loop.
+A new topology reaches a pool on its own loop.  `sync` is made from this.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
+# Made from resilient/postgres/pool/aio.py by `make generate`: change that one.
 """The thread pools: psycopg_pool's, dialling whatever the topology names.
 
-`public` gives these their constructors.  Queue, statistics and sizes are psycopg_pool's.
 What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
 """
 
