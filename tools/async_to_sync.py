@@ -6,13 +6,15 @@ Each target says at its top where it comes from.  `--check` changes nothing and 
 a target isn't what it would be made into.
 
 Two kinds of pairs are here: the drop-ins for httpx, made from those for httpx2, and, where
-removing `await` is right, blocking twins of asyncio modules.  Locks, races, cancellation and
+removing `await` is right, blocking twins of asyncio modules, or of classes and functions in the
+same module.  Locks, races, cancellation and
 wake-ups are another matter in the two worlds: what has these is written by hand, twice.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import io
 import re
@@ -25,6 +27,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "# Made from {source} by `make generate`: change that one.\n"
+#: between the parts of a file while they are changed together
+CUT = "# ✂\n"
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 #: asyncio's word → the blocking one, as whole names
 SYNC = {
@@ -46,13 +51,21 @@ SYNC = {
 @dataclass(frozen=True)
 class Pair:
     """`target` is `source` with `names` changed (whole names) and then `texts` (anything, each
-    of which must be there).  `sync`: without `async` and `await`, and by `SYNC`."""
+    of which must be there).  `sync`: without `async` and `await`, and by `SYNC`.  `parts`: not
+    all of it, but these classes and functions of one file, each of another one there."""
 
     source: str
     target: str
     names: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     sync: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+def twins(file: str, parts: Mapping[str, str], **more: Mapping[str, str]) -> Pair:
+    """Blocking twins of these asyncio classes and functions, in the same file."""
+    names = {**parts, **more.get("names", {})}
+    return Pair(file, file, names, more.get("texts", {}), sync=True, parts=parts)
 
 
 HTTPX = {"httpx2": "httpx", "httpcore2": "httpcore"}
@@ -135,11 +148,126 @@ self._pool and self._plainly(timeout):
         },
         sync=True,
     ),
+    twins(
+        "resilient/postgres/pool/apart.py",
+        {"AsyncApart": "Apart"},
+        names={"AsyncLock": "Lock", "listen_async": "listen"},
+        texts={
+            "an asyncio pool": "a thread pool",
+            "an `async with` block": "a `with` block",
+            "on the loop,": "in a thread,",
+            "lock._abandoned(": "lock._abandon(",
+        },
+    ),
+    twins(
+        "resilient/postgres/pool/null.py",
+        {"AsyncResilientNullPool": "ResilientNullPool"},
+        names={
+            "ACT": "CT",
+            "AsyncAddConnection": "AddConnection",
+            "AsyncNullConnectionPool": "NullConnectionPool",
+            "AsyncResilientPool": "ResilientPool",
+        },
+    ),
+    twins(
+        "resilient/postgres/pool/public.py",
+        {
+            "AsyncConnectionPool": "ConnectionPool",
+            "AsyncNullConnectionPool": "NullConnectionPool",
+        },
+        names={
+            "ACT": "CT",
+            "AsyncConnectFailedCB": "ConnectFailedCB",
+            "AsyncConnection": "Connection",
+            "AsyncConnectionCB": "ConnectionCB",
+            "AsyncConninfoParam": "ConninfoParam",
+            "AsyncKwargsParam": "KwargsParam",
+            "AsyncResilientNullPool": "ResilientNullPool",
+            "AsyncResilientPool": "ResilientPool",
+            "_PLAIN_ASYNC": "_PLAIN",
+        },
+    ),
+    twins(
+        "resilient/postgres/pool/reader.py",
+        {"AsyncReader": "Reader"},
+        texts={"an asyncio pool": "a thread pool", "Awaitable[T]": "T"},
+    ),
+    twins(
+        "resilient/postgres/pool/replica_tasks.py",
+        {"AsyncReplicaTask": "ReplicaTask"},
+        names={"AsyncMaintenanceTask": "MaintenanceTask"},
+    ),
+    twins(
+        "resilient/postgres/pool/tasks.py",
+        {"AsyncArrange": "Arrange", "AsyncRenew": "Renew"},
+        names={"AsyncMaintenanceTask": "MaintenanceTask"},
+    ),
+    twins(
+        "resilient/postgres/session/connection.py",
+        {"HookedAsyncConnection": "HookedConnection"},
+        names={
+            "AsyncConnection": "Connection",
+            "AsyncPipeline": "Pipeline",
+            "AsyncTransaction": "Transaction",
+            "_async_cursor": "_cursor",
+            "stop_async": "stop",
+            "take_async": "take",
+            "wait_async": "wait",
+        },
+        texts={"For asyncio.": "For threads.", "asyncio.CancelledError, ": ""},
+    ),
+    twins(
+        "resilient/postgres/session/transaction.py",
+        {"AsyncTransaction": "Transaction"},
+    ),
+    twins(
+        "resilient/postgres/session/waiting.py",
+        {"stop_async": "stop", "take_async": "take"},
+        names={
+            "AsyncConnection": "Connection",
+            "AsyncRenewing": "Renewing",
+            "wait_async": "wait",
+        },
+        texts={"asyncio.sleep": "time.sleep", "  # cancelled once more while cancelling": ""},
+    ),
+    twins(
+        "resilient/postgres/pool/listening.py",
+        {"listen_async": "listen"},
+        texts={
+            "an asyncio pool": "a thread pool",
+            "conn.set_autocommit(True)": "conn.autocommit = True",
+            "for notify in conn.notifies():\n                yield notify": (
+                "yield from conn.notifies()"
+            ),
+            "asyncio.sleep": "time.sleep",
+        },
+    ),
 )
 
 
 def made(source: str, pair: Pair) -> str:
     """The target's text before it is formatted.  ValueError where a text isn't found."""
+    if not pair.parts:
+        return MARK.format(source=pair.source) + _changed(source, pair)
+    found = {name: _segment(source, name) for name in pair.parts}
+    changed = _changed(CUT.join(found.values()), pair).split(CUT)
+    for (name, target), text in zip(pair.parts.items(), changed, strict=True):
+        mark = MARK.format(source=f"`{name}`")
+        old = _segment(source, target)
+        source = source.replace(mark + old, old).replace(old, mark + text)
+    return source
+
+
+def _segment(source: str, name: str) -> str:
+    """The text of a class or function of a module."""
+    for node in ast.parse(source).body:
+        if isinstance(node, Definition) and node.name == name:
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            return "".join(source.splitlines(keepends=True)[first - 1 : node.end_lineno])
+    raise ValueError(f"{name} isn't there any more")
+
+
+def _changed(source: str, pair: Pair) -> str:
     names = {**SYNC, **pair.names} if pair.sync else pair.names
     text = _without_await(source) if pair.sync else source
     if names:
@@ -149,7 +277,7 @@ def made(source: str, pair: Pair) -> str:
         if old not in text:
             raise ValueError(f"{pair.source}: {old!r} isn't there any more")
         text = text.replace(old, new)
-    return MARK.format(source=pair.source) + text
+    return text
 
 
 def _without_await(source: str) -> str:

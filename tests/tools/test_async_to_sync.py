@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.async_to_sync import PAIRS, ROOT, Pair, formatted, made
+from tools.async_to_sync import PAIRS, ROOT, Pair, formatted, made, twins
 
 ASYNC = '''
 """Text, where async and await stay."""
@@ -46,6 +46,50 @@ def test_only_whole_names_are_changed_and_each_text_must_be_there() -> None:
     assert made("httpx2 httpx22 _httpx2 two", pair).split("\n")[1] == "httpx httpx22 _httpx2 three"
     with pytest.raises(ValueError, match="isn't there any more"):
         made("httpx2", pair)
+
+
+PARTS = '''
+class Old:
+    """Of before."""
+
+
+class AsyncNew:
+    """With asyncio."""
+
+    async def take(self):
+        return await self.queue.get()
+
+
+async def other():
+    await nobody()
+'''
+MADE = '''
+# Made from `AsyncNew` by `make generate`: change that one.
+class Old:
+    """With threads."""
+
+    def take(self):
+        return self.queue.get()
+
+
+class AsyncNew:
+    """With asyncio."""
+
+    async def take(self):
+        return await self.queue.get()
+
+
+async def other():
+    await nobody()
+'''
+
+
+def test_a_part_of_a_file_is_made_from_another_one_there() -> None:
+    pair = twins("a.py", {"AsyncNew": "Old"}, texts={"asyncio": "threads"})
+    assert made(PARTS, pair) == MADE
+    assert made(MADE, pair) == MADE, "once more changes nothing"
+    with pytest.raises(ValueError, match="AsyncGone isn't there any more"):
+        made(PARTS, twins("a.py", {"AsyncGone": "Old"}))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: Path(pair.target).name)

@@ -43,6 +43,7 @@ class Sessions:
                 link.abort(CLOSED)
 
 
+# Made from `AsyncApart` by `make generate`: change that one.
 class Apart(Sessions):
     """Of a thread pool."""
 

@@ -66,6 +66,7 @@ def _met(pool: Any, conn: Any, channels: tuple[str, ...], acknowledged: bool) ->
         logger.warning("%s", line)
 
 
+# Made from `listen_async` by `make generate`: change that one.
 def listen(
     pool: Any, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
 ) -> Iterator[Notify | Gap]:

@@ -18,6 +18,7 @@ from .shell import Slot, deadline_in
 from .sync import ResilientPool
 
 
+# Made from `AsyncResilientNullPool` by `make generate`: change that one.
 class ResilientNullPool(ResilientPool[CT], psycopg_pool.NullConnectionPool[CT]):
     """Each checkout dials for itself, until its deadline."""
 

@@ -39,6 +39,7 @@ else:
     _PLAIN, _PLAIN_ASYNC = Connection, AsyncConnection
 
 
+# Made from `AsyncConnectionPool` by `make generate`: change that one.
 class ConnectionPool(ResilientPool[CT], Generic[CT]):
     """psycopg_pool's `ConnectionPool`, living through failovers.
 
@@ -94,6 +95,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         )
 
 
+# Made from `AsyncNullConnectionPool` by `make generate`: change that one.
 class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
     """psycopg_pool's `NullConnectionPool`, living through failovers.
 

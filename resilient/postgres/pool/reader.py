@@ -63,9 +63,6 @@ class View:
         """Another one like this."""
         return self._of.reader
 
-    def resize(self, min_size: int, max_size: int | None = None) -> Any:
-        return self._of.resize(min_size, max_size)
-
     def get_stats(self) -> dict[str, int]:
         stats: dict[str, int] = self._of.get_stats()
         return stats
@@ -75,6 +72,7 @@ class View:
         return stats
 
 
+# Made from `AsyncReader` by `make generate`: change that one.
 class Reader(View):
     """Of a thread pool."""
 
@@ -106,6 +104,9 @@ class Reader(View):
     def drain(self) -> None:
         for pool in (self._of, *self._of._replica_pools()):
             pool.drain()
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        self._of.resize(min_size, max_size)
 
     def getconn(
         self,
@@ -141,7 +142,12 @@ class Reader(View):
             yield conn
 
     def run(
-        self, fn: Callable[..., T], /, *args: Any, read_only: bool | None = None, **kwargs: Any
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        read_only: bool | None = None,
+        **kwargs: Any,
     ) -> T:
         """As its pool's `run(fn, read_only=True)`."""
         self._reads(read_only)

@@ -49,6 +49,7 @@ class ReplicaTasks:
             return bool(self._tasks)
 
 
+# Made from `AsyncReplicaTask` by `make generate`: change that one.
 class ReplicaTask(MaintenanceTask):
     """One of them at a time, on a worker."""
 

@@ -50,6 +50,7 @@ class Discard(MaintenanceTask):
                 pool.run_task(AddConnection(pool))
 
 
+# Made from `AsyncArrange` by `make generate`: change that one.
 class Arrange(MaintenanceTask):
     """Open pools for new replicas, close those of endpoints that are replicas no more."""
 
@@ -109,6 +110,7 @@ class AsyncArrange(AsyncMaintenanceTask):
         await pool._arrange_replicas()
 
 
+# Made from `AsyncRenew` by `make generate`: change that one.
 class Renew(MaintenanceTask):
     """Ask the functions that give the credentials again, and try what they say at once."""
 

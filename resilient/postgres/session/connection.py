@@ -166,6 +166,7 @@ _cursor: Any = psycopg.Connection.cursor
 _async_cursor: Any = psycopg.AsyncConnection.cursor
 
 
+# Made from `HookedAsyncConnection` by `make generate`: change that one.
 class HookedConnection(Hooks, psycopg.Connection[Any]):
     """For threads."""
 

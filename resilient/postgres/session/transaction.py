@@ -24,6 +24,7 @@ class Surviving:
 # block is still to be committed, on another session.
 
 
+# Made from `AsyncTransaction` by `make generate`: change that one.
 class Transaction(Surviving, psycopg.Transaction):
     __module__ = "psycopg"
 

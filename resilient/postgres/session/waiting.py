@@ -142,6 +142,7 @@ def _came(detour: Detour, fresh: BaseConnection[Any]) -> int:
     return int(fresh.pgconn.socket)
 
 
+# Made from `take_async` by `make generate`: change that one.
 def take(conn: Connection[Any], detour: Detour, fd: int) -> int:
     """Do what a detour asks for; the descriptor to wait on from then on."""
     if detour.pause_s:
@@ -170,6 +171,7 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
         return fd
 
 
+# Made from `stop_async` by `make generate`: change that one.
 def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
     """The caller stops waiting for a query."""
     keeper.judge.stop()
@@ -181,9 +183,8 @@ def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
         return
     try:
         conn.cancel_safe(timeout=GRACE_S)
-        if isinstance(
-            waiting.wait(steps, pgconn.socket, interval=INTERVAL_S, timeout=GRACE_S), Detour
-        ):
+        found = waiting.wait(steps, pgconn.socket, interval=INTERVAL_S, timeout=GRACE_S)
+        if isinstance(found, Detour):
             pgconn.finish()
     except e.QueryCanceled:
         return  # as asked for: the connection is clean
