@@ -38,6 +38,12 @@ def lsn_text(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
+def lsn(text: str) -> int:
+    """`16/B374D848` → the position in bytes (manual 8.20)."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
 class Outcome(StrEnum):
     """What may be said of the transaction."""
 

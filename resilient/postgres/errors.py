@@ -58,6 +58,12 @@ class WrongRole(errors.ResilientError, psycopg.OperationalError):
     """A connection was made, and its server is not what the intent needs."""
 
 
+def ended(exc: psycopg.Error) -> bool:
+    """Did the server end the session with this?  Poolers leave out the untranslated severity."""
+    severity = exc.diag.severity_nonlocalized or exc.diag.severity
+    return severity in ("FATAL", "PANIC")
+
+
 def explained(exc: psycopg.Error, why: str) -> psycopg.Error:
     """The same error, its text with the reason why it wasn't dealt with."""
     text = str(exc)

@@ -23,6 +23,7 @@ from psycopg import generators, pq
 from psycopg.abc import PQGen
 
 from ..core.model import FailureKind, Observation, Role
+from ..core.outcome import lsn
 from ..core.position import Position
 from ..monitor.prober import Answer
 from . import bounded
@@ -332,9 +333,3 @@ def position(pgconn: pq.abc.PGconn) -> PQGen[Position]:
     if not branch:
         return Position(None, lsn(text), system_id)
     return Position(int(branch), min(lsn(certain), lsn(text)), system_id, late=True)
-
-
-def lsn(text: str) -> int:
-    """`16/B374D848` → the position in bytes (manual 8.20)."""
-    high, _, low = text.partition("/")
-    return (int(high, 16) << 32) + int(low, 16)

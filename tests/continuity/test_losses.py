@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from resilient.core.outcome import lsn
 from resilient.lab import Lab
 from resilient.postgres import CommitOutcomeUnknown
-from resilient.postgres.role import lsn
 from tests.replay.held import cut_off, forget_settings, until
 from tests.replay.stage import Shell
 

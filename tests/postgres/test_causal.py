@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from resilient.core.outcome import lsn
 from resilient.errors import ConfigError
 from resilient.lab import Lab
 from resilient.postgres import ConnectionPool
-from resilient.postgres.role import lsn
 from resilient.settings import Settings
 
 from .conftest import Face, settings_of

@@ -18,10 +18,9 @@ from itertools import count
 import psycopg
 import pytest
 
-from resilient.core.outcome import Mark, Outcome, ServerFacts, Verdict, XidStatus, resolve
+from resilient.core.outcome import Mark, Outcome, ServerFacts, Verdict, XidStatus, lsn, resolve
 from resilient.lab import Lab
 from resilient.postgres.commit.facts import PIGGYBACK, CommitFacts, ask, commit_facts, xid_status
-from resilient.postgres.role import lsn
 
 from .held import cut_off, forget_settings, until
 from .stage import numbers

@@ -27,7 +27,8 @@ from resilient.postgres.errors import CommitOutcomeUnknown, TransactionReplayMis
 from resilient.postgres.replay.journal import Entry
 from resilient.postgres.replay.judge import Judge
 from resilient.postgres.replay.recorder import Recorder
-from resilient.postgres.replay.replayer import Detour, Fresh, Replayer
+from resilient.postgres.replay.replayer import Replayer
+from resilient.postgres.session.detour import Detour, Fresh
 from resilient.postgres.session.host import Host, PoolSide
 from resilient.postgres.session.waiting import until_detour
 from resilient.postgres.session.wire import Wire

@@ -16,13 +16,12 @@ from psycopg.pq.abc import PGresult
 from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
-from ..errors import explained
+from ..errors import ended, explained
 from ..replay.catalogue import Asked, only_reading
-from ..replay.replayer import Detour
 from ..replay.statements import traits
 from ..session.answers import answered
+from ..session.detour import Detour
 from ..session.host import Gen
-from ..session.wire import ended
 from . import ledger
 from .facts import Written, flushed_in, told
 from .resolver import Resolver

@@ -19,9 +19,8 @@ from psycopg.abc import PQGen
 
 from ..._dataclass import dataclass
 from ...core.losses import succeeds
-from ...core.outcome import Incarnation, Mark, XidStatus
+from ...core.outcome import Incarnation, Mark, XidStatus, lsn
 from ..replay.catalogue import BEYOND
-from ..role import lsn
 
 #: the first that has xid8 and its functions
 MIN_VERSION = 130000

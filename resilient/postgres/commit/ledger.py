@@ -17,7 +17,8 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ...core.outcome import Outcome, Verdict
 from ...errors import ConfigError
-from ..session.wire import Wire, ended
+from ..errors import ended
+from ..session.wire import Wire
 
 TABLE = "resilient.commits"
 #: rows are of use while somebody may still ask for them; older ones can go

@@ -16,7 +16,8 @@ from ...core.reach import names_of
 from ...core.reaction import Action, Sent
 from ..errors import CommitOutcomeUnknown, explained
 from ..replay.proofs import only_read, reached_far
-from ..replay.replayer import Fresh, Replayer
+from ..replay.replayer import Replayer
+from ..session.detour import Fresh
 from ..session.host import Gen
 from . import ledger
 from .facts import (

@@ -62,8 +62,9 @@ from ..errors import (
     reason_of,
 )
 from ..replay.catalogue import Asked
+from ..session.beside import beside
 from ..session.dial import Dial
-from ..session.keeper import ATTRIBUTE, Keeper, keeper_of, link_of
+from ..session.keeper import ATTRIBUTE, keeper_of, link_of
 from . import clusters
 from .borrowing import TO_SPARE
 from .complaints import Complaints, advice, name_advice
@@ -439,7 +440,7 @@ class PoolCore(Telling, ClusterListener):
         if keeper is None:
             if hasattr(conn, ATTRIBUTE):
                 raise ConfigError(f"a connection has its own {ATTRIBUTE!r}, which is the library's")
-            keeper = Keeper(conn, hooked=False)
+            keeper = beside(conn, hooked=False)
             setattr(conn, ATTRIBUTE, keeper)
         if keeper.link is None:
             keeper.wire.attach(dial.link)

@@ -19,6 +19,7 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Mark
+from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..commit.facts import Written, mark_of
 from .catalogue import Asked
 from .results import EMPTY_BYTES, digest, estimate
@@ -434,3 +435,9 @@ def _cells(results: list[PGresult]) -> int:
 def _folded(name: bytes) -> bytes:
     """Two names of one savepoint are equal (manual 4.1.1)."""
     return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name.lower()
+
+
+def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
+    """psycopg's query, to be recorded; its parameters were `kept`."""
+    merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
+    return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)

@@ -14,9 +14,9 @@ from psycopg import pq
 from ...core.reaction import OWN, Action, Reaction, Sent, react
 from ...core.sqlstates import Says, says
 from ...errors import ResilientError
-from ..errors import CommitOutcomeUnknown, explained
+from ..errors import CommitOutcomeUnknown, ended, explained
 from ..session.host import Host, PoolSide
-from ..session.wire import Wire, ended
+from ..session.wire import Wire
 from .journal import UNRECORDED, Journal, Session
 
 _BAD = pq.ConnStatus.BAD

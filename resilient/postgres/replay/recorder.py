@@ -28,12 +28,12 @@ from ...core.sqlstates import Says, says
 from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..commit.committer import Committer
 from ..commit.knowledge import Knowledge
+from ..errors import ended
+from ..session.detour import Detour
 from ..session.host import Gen
-from ..session.wire import ended
 from .catalogue import Asked
-from .journal import Entry, kept
+from .journal import Entry, entry_of, kept
 from .message import FLUSH_ASK_S, Sender
-from .replayer import Detour
 from .statements import KNOWN, Traits, traits
 
 _IDLE = pq.TransactionStatus.IDLE
@@ -488,12 +488,6 @@ def _of_client(cur: Any, what: Traits, query: bytes) -> Traits:
     if b";" not in query and cur.format != _BINARY:
         return what
     return what._replace(merges=False, piggybacks=False)
-
-
-def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
-    """psycopg's query, to be recorded; its parameters were `kept`."""
-    merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
-    return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)
 
 
 @cache

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -27,10 +26,12 @@ from ..errors import (
     DeadlineExceeded,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
+    ended,
     explained,
 )
+from ..session.detour import Detour, Fresh
 from ..session.host import Gen
-from ..session.wire import Wire, ended
+from ..session.wire import Wire
 from .apart import apart
 from .catalogue import Asked
 from .journal import Entry
@@ -44,46 +45,8 @@ CONFLICT_PAUSE_S = 0.02
 _FATAL = pq.ExecStatus.FATAL_ERROR
 
 
-class Fresh(NamedTuple):
-    """A connection that the pool has made for another one's sake: `conn` keeps it alive."""
-
-    conn: object
-    judge: Judge
-
-    @property
-    def wire(self) -> Wire:
-        return self.judge.wire
-
-    def finish(self) -> None:
-        self.judge.wire.pgconn.finish()
-
-
 def _wire(fresh: Fresh | None) -> Wire | None:
     return None if fresh is None else fresh.wire
-
-
-class Detour:
-    """What a generator asks of whoever waits on it: a new session, or a pause.
-
-    `at`: the new session has to be this endpoint's; None: whoever fits now.  `rest`: it has ended,
-    and this is to be gone on with, which may ask for more (see `Judge.parts`).
-    """
-
-    __slots__ = ("at", "deadline_at", "failure", "fresh", "pause_s", "rest")
-
-    def __init__(
-        self,
-        deadline_at: float = 0.0,
-        pause_s: float = 0.0,
-        at: Endpoint | None = None,
-        rest: Gen | None = None,
-    ) -> None:
-        self.deadline_at = deadline_at
-        self.pause_s = pause_s
-        self.at = at
-        self.rest = rest
-        self.fresh: Fresh | None = None
-        self.failure: Exception | None = None
 
 
 class Replayer:

@@ -22,8 +22,9 @@ from psycopg.abc import RV, PQGen
 
 from .._psycopg import BaseConnection
 from ..replay.recorder import STEPS
-from ..replay.replayer import Detour
+from .beside import beside
 from .cursor import recorded
+from .detour import Detour
 from .dial import current_dial
 from .host import Gen
 from .keeper import Keeper
@@ -55,7 +56,7 @@ class Hooks(BaseConnection[Any]):
 
     def __init__(self, pgconn: pq.abc.PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
-        self._resilient = Keeper(self)
+        self._resilient = beside(self)
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Any]:

@@ -17,8 +17,8 @@ from psycopg import pq, sql
 from psycopg.adapt import Transformer
 
 from .._psycopg import BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
-from ..replay.journal import kept
-from ..replay.recorder import Recorder, entry_of
+from ..replay.journal import entry_of, kept
+from ..replay.recorder import Recorder
 from .answers import answered
 from .classes import beneath, made_once
 from .host import Gen, name_of

@@ -13,14 +13,10 @@ from psycopg import errors as e
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
-from .._psycopg import BaseConnection
 from ..commit.committer import Committer
-from ..commit.resolver import Resolver
-from ..replay.judge import Judge
 from ..replay.recorder import Recorder
-from ..replay.replayer import Fresh, Replayer
+from .detour import Fresh
 from .host import Gen, PoolSide, PsycopgHost
-from .wire import Wire
 
 #: the attribute that every connection has of ours
 ATTRIBUTE = "_resilient"
@@ -35,6 +31,7 @@ class Keeper:
 
     __slots__ = (
         "_before",
+        "_recorded",
         "_recorder",
         "committer",
         "cursors",
@@ -48,11 +45,19 @@ class Keeper:
         "wire",
     )
 
-    def __init__(self, conn: BaseConnection[Any], *, hooked: bool = True) -> None:
-        self.wire = Wire(conn.pgconn)
-        self.host = PsycopgHost(conn)
-        self.judge = Judge(self.host, self.wire)
-        self.committer = Committer(Resolver(Replayer(self.judge)))
+    def __init__(
+        self,
+        host: PsycopgHost,
+        committer: Committer,
+        recorded: Callable[[Committer], Recorder],
+        *,
+        hooked: bool,
+    ) -> None:
+        self.host = host
+        self.committer = committer
+        self.judge = committer.judge
+        self.wire = committer.wire
+        self._recorded = recorded
         self._recorder: Recorder | None = None
         self.recorder: Recorder | None = None
         #: what is done with it is recorded while it is checked out
@@ -112,7 +117,7 @@ class Keeper:
         self.committer.mode = settings.commit_resolver
         asks = self.committer.replayer.asks = settings.commit_resolver != "off"
         self.records = asks or settings.replay == "on"
-        recorder = Recorder(self.committer)
+        recorder = self._recorded(self.committer)
         recorder.known = pool.known
         recorder.wraps = settings.autocommit == "block"
         return recorder

@@ -18,14 +18,14 @@ from psycopg.pq.abc import PGresult
 
 from ...core.reaction import Sent
 from .._psycopg import BasePipeline, PostgresClientQuery
-from ..replay.journal import Entry, kept
+from ..errors import ended
+from ..replay.journal import Entry, entry_of, kept
 from ..replay.message import tagged
-from ..replay.recorder import Recorder, entry_of
+from ..replay.recorder import Recorder
 from ..replay.statements import traits
 from .answers import fetched
 from .host import Gen
 from .pipeline import DONE, TOGETHER, keep_farewell
-from .wire import ended
 
 #: of so many rows it is looked at whether they can only read
 FEW = 16

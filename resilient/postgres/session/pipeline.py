@@ -16,12 +16,13 @@ from psycopg import pq
 
 from ...core.reaction import Sent
 from .._psycopg import BaseConnection, BasePipeline
+from ..errors import ended
 from ..replay.journal import Entry
 from ..replay.recorder import Recorder
 from .answers import fetched
 from .host import Gen
 from .keeper import Keeper
-from .wire import Wire, ended
+from .wire import Wire
 
 if TYPE_CHECKING:
     Base = BasePipeline

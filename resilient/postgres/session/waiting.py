@@ -2,7 +2,7 @@
 
 psycopg's loop waits on one descriptor until a generator ends.  `until_detour` is such a generator
 around the one that is waited for: it ends where that one asks for another session or a pause
-(`replay.replayer.Detour`).  Then the detour is taken, and a further loop goes on with the same
+(`detour.Detour`).  Then the detour is taken, and a further loop goes on with the same
 generator, on the descriptor of the session that there is by then.
 
 psycopg asks the server to cancel and then waits for it, 5 s each: on a server that hangs, a
@@ -27,7 +27,7 @@ from psycopg import errors as e
 from ...core.model import Endpoint
 from .._psycopg import BaseConnection
 from ..replay.judge import Judge
-from ..replay.replayer import Detour
+from .detour import Detour
 from .host import Gen
 from .keeper import Keeper, keeper_of
 

@@ -18,6 +18,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from ...errors import ResilientError
 from ...monitor.sockets import Link
 from ..commit.facts import PIGGYBACK, POOLED_PIGGYBACK, CommitFacts
+from ..errors import ended
 from .host import Gen
 
 #: the server's function that warns of a commit without its standbys; no translation changes
@@ -298,9 +299,3 @@ def _kept(error: e.Error, notice: pq.abc.PGresult, encoding: str) -> e.Error:
     """The error that a notice is, for when its result is gone."""
     fields = {int(field): notice.error_field(field) for field in pq.DiagnosticField}
     return type(error)(*error.args, info=fields, encoding=encoding)
-
-
-def ended(exc: e.Error) -> bool:
-    """Did the server end the session with this?  Poolers leave out the untranslated severity."""
-    severity = exc.diag.severity_nonlocalized or exc.diag.severity
-    return severity in ("FATAL", "PANIC")
