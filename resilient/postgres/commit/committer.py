@@ -8,6 +8,7 @@ the same COMMIT, and the same word of what isn't known.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -17,14 +18,18 @@ from ...core.outcome import Incarnation
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import ended, explained
-from ..replay.catalogue import Asked, only_reading
+from ..replay.catalogue import only_reading
 from ..replay.statements import traits
 from ..session.answers import answered
 from ..session.detour import Detour
-from ..session.host import Gen
 from . import ledger
-from .facts import Written, flushed_in, told
-from .resolver import Resolver
+from .facts import flushed_in, told
+
+if TYPE_CHECKING:
+    from ..replay.catalogue import Asked
+    from ..session.host import Gen
+    from .facts import Written
+    from .resolver import Resolver
 
 #: columns of the piggybacked query; behind a pooler there are more
 PLAIN_FIELDS = 3

@@ -9,6 +9,7 @@ a row of its own, so that whoever asks again doesn't take it for the original's.
 from __future__ import annotations
 
 import secrets
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -18,7 +19,9 @@ from psycopg.pq.abc import PGconn, PGresult
 from ...core.outcome import Outcome, Verdict
 from ...errors import ConfigError
 from ..errors import ended
-from ..session.wire import Wire
+
+if TYPE_CHECKING:
+    from ..session.wire import Wire
 
 TABLE = "resilient.commits"
 #: rows are of use while somebody may still ask for them; older ones can go

@@ -7,6 +7,7 @@ left behind, the catalogue tells (`proofs`).
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -16,20 +17,14 @@ from ...core.reach import names_of
 from ...core.reaction import Action, Sent
 from ..errors import CommitOutcomeUnknown, explained
 from ..replay.proofs import only_read, reached_far
-from ..replay.replayer import Replayer
-from ..session.detour import Fresh
-from ..session.host import Gen
 from . import ledger
-from .facts import (
-    CONFIRM,
-    END_BACKEND,
-    Written,
-    ask,
-    commit_facts,
-    flushed_in,
-    mark_of,
-    xid_status,
-)
+from .facts import CONFIRM, END_BACKEND, ask, commit_facts, flushed_in, mark_of, xid_status
+
+if TYPE_CHECKING:
+    from ..replay.replayer import Replayer
+    from ..session.detour import Fresh
+    from ..session.host import Gen
+    from .facts import Written
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
 UNCONFIRMED = "it is committed, and not acknowledged as durable"

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from psycopg import pq
 
 from ..session.keeper import Keeper
-from .base import PoolCore
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 #: a connection that is given out again sooner isn't looked at again, in seconds
 LOOK_S = 0.001

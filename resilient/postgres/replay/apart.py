@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...monitor.sockets import Link
-from .journal import Journal
+
+if TYPE_CHECKING:
+    from .journal import Journal
 
 
 def apart(journal: Journal | None, then: Link | None, now: Link | None) -> str:

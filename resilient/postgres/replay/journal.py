@@ -13,17 +13,21 @@ import re
 import time
 from collections.abc import Collection
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Mark
 from .._psycopg import PostgresClientQuery, PostgresQuery
-from ..commit.facts import Written, mark_of
-from .catalogue import Asked
+from ..commit.facts import mark_of
 from .results import EMPTY_BYTES, digest, estimate
-from .statements import Traits, traits
+from .statements import traits
+
+if TYPE_CHECKING:
+    from ..commit.facts import Written
+    from .catalogue import Asked
+    from .statements import Traits
 
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
 DIGEST_BYTES, DIGEST_CELLS, DIGEST_MOST = 256 * 1024, 4096, 4 * 1024 * 1024

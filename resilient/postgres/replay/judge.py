@@ -7,6 +7,7 @@ ended, whether that goes on as it was, and which statement sessions have ended u
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import pq
@@ -15,9 +16,11 @@ from ...core.reaction import OWN, Action, Reaction, Sent, react
 from ...core.sqlstates import Says, says
 from ...errors import ResilientError
 from ..errors import CommitOutcomeUnknown, ended, explained
-from ..session.host import Host, PoolSide
-from ..session.wire import Wire
 from .journal import UNRECORDED, Journal, Session
+
+if TYPE_CHECKING:
+    from ..session.host import Host, PoolSide
+    from ..session.wire import Wire
 
 _BAD = pq.ConnStatus.BAD
 _READ_ONLY = re.compile(rb"\b(?:READ\s+ONLY|default_transaction_read_only)\b", re.I)

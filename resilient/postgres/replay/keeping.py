@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 from psycopg import pq
@@ -32,12 +32,14 @@ from ...core.reach import names_of
 from .._psycopg import PostgresClientQuery
 from ..commit.facts import flushed_of
 from ..errors import TransactionReplayMismatch
-from ..session.host import Gen
 from . import keep_questions as ask
 from .journal import Entry
-from .judge import Judge
 from .parser import MISSING, parser
 from .statements import traits
+
+if TYPE_CHECKING:
+    from ..session.host import Gen
+    from .judge import Judge
 
 logger = logging.getLogger("resilient.failover")
 

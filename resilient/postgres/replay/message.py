@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
 from .._psycopg import PostgresClientQuery, PostgresQuery, Prepare
-from ..commit.committer import Committer
 from ..commit.facts import FLUSHED, PIGGYBACK, PIGGYBACK_NAME
 from ..session.answers import answer_all
-from ..session.host import Gen
-from .journal import Entry
+
+if TYPE_CHECKING:
+    from ..commit.committer import Committer
+    from ..session.host import Gen
+    from .journal import Entry
 
 #: a transaction that is still open after this many seconds asks whether it is flushed: by
 #: then the WAL writer has been at it (`wal_writer_delay`, manual 20.5)

@@ -10,15 +10,20 @@ Each is asked on a session that was just made, never while nothing fails.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from psycopg import errors as e
 from psycopg.pq.abc import PGconn
 
 from ...core.reach import at_once
 from ..errors import explained
-from ..session.host import Gen
-from .catalogue import Asked, Reached, reached
-from .judge import Judge
+from .catalogue import reached
 from .statements import bared, traits
+
+if TYPE_CHECKING:
+    from ..session.host import Gen
+    from .catalogue import Asked, Reached
+    from .judge import Judge
 
 #: what cursors did that the connection didn't make
 UNSEEN = "a statement of a cursor that the connection didn't make"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 from psycopg import pq
@@ -26,15 +26,18 @@ from psycopg.pq.abc import PGresult
 from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
 from .._psycopg import PostgresClientQuery, PostgresQuery
-from ..commit.committer import Committer
 from ..commit.knowledge import Knowledge
 from ..errors import ended
 from ..session.detour import Detour
-from ..session.host import Gen
-from .catalogue import Asked
 from .journal import Entry, entry_of, kept
 from .message import FLUSH_ASK_S, Sender
-from .statements import KNOWN, Traits, traits
+from .statements import KNOWN, traits
+
+if TYPE_CHECKING:
+    from ..commit.committer import Committer
+    from ..session.host import Gen
+    from .catalogue import Asked
+    from .statements import Traits
 
 _IDLE = pq.TransactionStatus.IDLE
 _INTRANS = pq.TransactionStatus.INTRANS

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -22,22 +23,25 @@ from ...monitor.cluster import DEADLINE
 from ..commit import losses
 from ..commit.facts import commit_facts
 from ..errors import (
-    CommitOutcomeUnknown,
     DeadlineExceeded,
     RetryBudgetExhausted,
     TransactionReplayMismatch,
     ended,
     explained,
 )
-from ..session.detour import Detour, Fresh
-from ..session.host import Gen
-from ..session.wire import Wire
+from ..session.detour import Detour
 from .apart import apart
-from .catalogue import Asked
 from .journal import Entry
-from .judge import Judge
 from .proofs import bare, not_twice, only_read, same_session
 from .results import difference
+
+if TYPE_CHECKING:
+    from ..errors import CommitOutcomeUnknown
+    from ..session.detour import Fresh
+    from ..session.host import Gen
+    from ..session.wire import Wire
+    from .catalogue import Asked
+    from .judge import Judge
 
 #: what a replay that met a conflict with others waits before it starts over, in seconds
 CONFLICT_PAUSE_S = 0.02

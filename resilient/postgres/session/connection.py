@@ -26,8 +26,6 @@ from .beside import beside
 from .cursor import recorded
 from .detour import Detour
 from .dial import current_dial
-from .host import Gen
-from .keeper import Keeper
 from .pipeline import AsyncPipeline, Pipeline, commit_between
 from .transaction import AsyncTransaction, Transaction
 from .waiting import (
@@ -43,6 +41,10 @@ from .waiting import (
     take_async,
     until_detour,
 )
+
+if TYPE_CHECKING:
+    from .host import Gen
+    from .keeper import Keeper
 
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE

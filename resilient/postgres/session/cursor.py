@@ -18,13 +18,16 @@ from psycopg.adapt import Transformer
 
 from .._psycopg import BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
 from ..replay.journal import entry_of, kept
-from ..replay.recorder import Recorder
 from .answers import answered
 from .classes import beneath, made_once
-from .host import Gen, name_of
-from .keeper import Keeper
+from .host import name_of
 from .many import many, unrecorded
 from .pipeline import DONE, RecordingPipeline
+
+if TYPE_CHECKING:
+    from ..replay.recorder import Recorder
+    from .host import Gen
+    from .keeper import Keeper
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
 #: so many kinds of cursors a connection remembers

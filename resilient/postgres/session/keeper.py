@@ -7,16 +7,18 @@ to its connection, so that this goes when its caller lets it go.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
-from ..commit.committer import Committer
-from ..replay.recorder import Recorder
 from .detour import Fresh
-from .host import Gen, PoolSide, PsycopgHost
+
+if TYPE_CHECKING:
+    from ..commit.committer import Committer
+    from ..replay.recorder import Recorder
+    from .host import Gen, PoolSide, PsycopgHost
 
 #: the attribute that every connection has of ours
 ATTRIBUTE = "_resilient"

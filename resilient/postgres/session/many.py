@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 from psycopg import pq
@@ -21,11 +21,13 @@ from .._psycopg import BasePipeline, PostgresClientQuery
 from ..errors import ended
 from ..replay.journal import Entry, entry_of, kept
 from ..replay.message import tagged
-from ..replay.recorder import Recorder
 from ..replay.statements import traits
 from .answers import fetched
-from .host import Gen
 from .pipeline import DONE, TOGETHER, keep_farewell
+
+if TYPE_CHECKING:
+    from ..replay.recorder import Recorder
+    from .host import Gen
 
 #: of so many rows it is looked at whether they can only read
 FEW = 16

@@ -15,14 +15,17 @@ from psycopg import errors as e
 from psycopg import pq
 
 from ...core.reaction import Sent
-from .._psycopg import BaseConnection, BasePipeline
+from .._psycopg import BasePipeline
 from ..errors import ended
-from ..replay.journal import Entry
-from ..replay.recorder import Recorder
 from .answers import fetched
-from .host import Gen
-from .keeper import Keeper
-from .wire import Wire
+
+if TYPE_CHECKING:
+    from .._psycopg import BaseConnection
+    from ..replay.journal import Entry
+    from ..replay.recorder import Recorder
+    from .host import Gen
+    from .keeper import Keeper
+    from .wire import Wire
 
 if TYPE_CHECKING:
     Base = BasePipeline

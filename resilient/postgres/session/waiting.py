@@ -19,17 +19,20 @@ import inspect
 import time
 from collections.abc import Generator
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from psycopg import AsyncConnection, Connection, pq, waiting
 from psycopg import errors as e
 
 from ...core.model import Endpoint
-from .._psycopg import BaseConnection
-from ..replay.judge import Judge
 from .detour import Detour
-from .host import Gen
-from .keeper import Keeper, keeper_of
+from .keeper import keeper_of
+
+if TYPE_CHECKING:
+    from .._psycopg import BaseConnection
+    from ..replay.judge import Judge
+    from .host import Gen
+    from .keeper import Keeper
 
 GRACE_S = 0.3
 #: how often a wait looks up from its socket (a Ctrl-C), in seconds; psycopg's own value

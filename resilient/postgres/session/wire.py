@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from psycopg import errors as e
@@ -19,7 +19,9 @@ from ...errors import ResilientError
 from ...monitor.sockets import Link
 from ..commit.facts import PIGGYBACK, POOLED_PIGGYBACK, CommitFacts
 from ..errors import ended
-from .host import Gen
+
+if TYPE_CHECKING:
+    from .host import Gen
 
 #: the server's function that warns of a commit without its standbys; no translation changes
 #: its name, as it does the message
