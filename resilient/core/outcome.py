@@ -87,6 +87,16 @@ class Mark:
     incarnation: Incarnation
 
 
+#: id and position as the server wrote them, and where
+Written = tuple[bytes, bytes, Incarnation]
+
+
+def mark_of(written: Written) -> Mark:
+    """The same in numbers: few are ever needed."""
+    xid, position, incarnation = written
+    return Mark(int(xid), lsn(position.decode()), incarnation)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
     """What the fenced primary says.  `received`: `pg_last_wal_receive_lsn()` isn't null, so

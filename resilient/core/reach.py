@@ -52,6 +52,11 @@ _SETS = re.compile(
 _SET_CONFIG = re.compile(r"\bset_config\s*\(")
 _SET_CONFIG_LOCAL = re.compile(r"\bset_config\s*\([^()]*(?:\([^()]*\)[^()]*)*,\s*true\s*\)")
 _DYNAMIC = re.compile(r"\bexecute\b")
+#: extensions whose functions speak to others than this server
+FAR_EXTENSIONS = (
+    "dblink", "http", "pg_net", "pg_background", "pg_cron", "plproxy", "aws_lambda", "aws_s3",
+    "pg_bulkload", "mysql_fdw", "oracle_fdw", "tds_fdw",
+)  # fmt: skip
 #: functions of the server's own that no rollback takes back (manual 9.28, 9.27.9): done again,
 #: they are done twice, or to somebody else's session on another server
 AT_ONCE = (

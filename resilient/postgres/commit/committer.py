@@ -14,7 +14,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
-from ...core.outcome import Incarnation
+from ...core.outcome import Incarnation, Written
 from ...core.reaction import Sent
 from ...core.sqlstates import Says, says
 from ..errors import ended, explained
@@ -28,7 +28,6 @@ from .facts import flushed_in, told
 if TYPE_CHECKING:
     from ..replay.catalogue import Asked
     from ..session.host import Gen
-    from .facts import Written
     from .resolver import Resolver
 
 #: columns of the piggybacked query; behind a pooler there are more

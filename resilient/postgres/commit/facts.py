@@ -19,8 +19,8 @@ from psycopg.abc import PQGen
 
 from ..._dataclass import dataclass
 from ...core.losses import succeeds
-from ...core.outcome import Incarnation, Mark, XidStatus, lsn
-from ..replay.catalogue import BEYOND
+from ...core.outcome import Incarnation, Written, XidStatus, lsn
+from ...core.reach import AT_ONCE, FAR_EXTENSIONS
 
 #: the first that has xid8 and its functions
 MIN_VERSION = 130000
@@ -34,6 +34,17 @@ SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()),
  pg_catalog.pg_last_wal_receive_lsn() IS NOT NULL"""
 _FROM = b"""
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) q"""
+#: is there anything in this database by which a statement reaches beyond its transaction?
+BEYOND = b"""\
+(EXISTS (SELECT FROM pg_catalog.pg_foreign_table)
+ OR EXISTS (SELECT FROM pg_catalog.pg_extension
+ WHERE extname = ANY (pg_catalog.string_to_array('%s', ',')))
+ OR EXISTS (SELECT FROM pg_catalog.pg_language
+ WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c'))
+ OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND prosrc ~* '%s'))""" % (
+    ",".join(FAR_EXTENSIONS).encode(),
+    AT_ONCE.encode(),
+)
 #: who it is; of all that is asked, a new session answers this in a twentieth of the time
 WHO = _WHO + _FROM
 COMMIT_FACTS = (
@@ -90,16 +101,6 @@ SELECT pg_catalog.string_agg(x::text || '=' || status, ' ') FROM (
  FROM (SELECT pg_catalog.pg_current_snapshot() AS now OFFSET 0) s,
  pg_catalog.unnest($1::pg_catalog.xid8[]) AS x) q (x, status)
 WHERE status <> 'committed'"""
-
-#: id and position as the server wrote them, and where
-Written = tuple[bytes, bytes, Incarnation]
-
-
-def mark_of(written: Written) -> Mark:
-    """The same in numbers: few are ever needed."""
-    xid, position, incarnation = written
-    return Mark(int(xid), lsn(position.decode()), incarnation)
-
 
 #: so many marks of acknowledged transactions are kept for each incarnation
 KEPT_MARKS = 4096

@@ -19,18 +19,8 @@ from psycopg.abc import PQGen
 from ... import telemetry
 from ...core import losses
 from ...core.model import Endpoint, Observation, Role
-from ...core.outcome import Incarnation, Mark
-from .facts import (
-    KEPT_MARKS,
-    CommitFacts,
-    Flushed,
-    Written,
-    commit_facts,
-    earlier,
-    known_of,
-    mark_of,
-    xid_statuses,
-)
+from ...core.outcome import Incarnation, Mark, Written, mark_of
+from .facts import KEPT_MARKS, CommitFacts, Flushed, commit_facts, earlier, known_of, xid_statuses
 
 Labels = Mapping[str, str]
 

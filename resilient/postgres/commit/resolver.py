@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING
 from psycopg import errors as e
 from psycopg import generators, pq
 
-from ...core.outcome import Mark, Outcome, ServerFacts, Verdict, lsn_text, resolve
+from ...core.outcome import Mark, Outcome, ServerFacts, Verdict, Written, lsn_text, mark_of, resolve
 from ...core.reach import names_of
 from ...core.reaction import Action, Sent
 from ..errors import CommitOutcomeUnknown, explained
 from ..replay.proofs import only_read, reached_far
 from . import ledger
-from .facts import CONFIRM, END_BACKEND, ask, commit_facts, flushed_in, mark_of, xid_status
+from .facts import CONFIRM, END_BACKEND, ask, commit_facts, flushed_in, xid_status
 
 if TYPE_CHECKING:
     from ..replay.replayer import Replayer
     from ..session.detour import Fresh
     from ..session.host import Gen
-    from .facts import Written
 
 #: how the reason begins when a commit is there, and no standby has acknowledged it
 UNCONFIRMED = "it is committed, and not acknowledged as durable"

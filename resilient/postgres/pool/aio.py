@@ -24,10 +24,10 @@ from .. import role
 from .._psycopg import ACT
 from .apart import AsyncApart
 from .attempts import Attempts
-from .base import remaining
+from .deadline import deadline_in, remaining
 from .proof import proves
 from .reader import AsyncReader, reader_of
-from .shell import NO_ROOM, deadline_in
+from .shell import NO_ROOM
 from .shell_async import AsyncReplicaPool, AsyncShell
 from .siblings import WRITER, beside, replica_arguments
 

@@ -68,14 +68,12 @@ from ..session.keeper import ATTRIBUTE, keeper_of, link_of
 from . import clusters
 from .borrowing import TO_SPARE
 from .complaints import Complaints, advice, name_advice
+from .deadline import RETRY_DELAY_S
 from .tasks import renew
 from .telling import Telling
 
 logger = logging.getLogger("resilient.postgres")
 
-#: a maintenance task that found nobody to dial tries again after this long, in seconds,
-#: unless a new topology wakes it before
-RETRY_DELAY_S = 1.0
 #: a replica that couldn't prove a token, because this role isn't told its timeline, isn't asked
 #: again for so long, in seconds
 LATE_S = 1.0
@@ -637,7 +635,3 @@ class PoolCore(Telling, ClusterListener):
             and view.health is not Health.DEAD
             and not (view.fenced or view.astray)
         }
-
-
-def remaining(deadline_at: float) -> float:
-    return deadline_at - time.monotonic()

@@ -30,7 +30,7 @@ from psycopg.abc import PQGen
 
 from ...core.model import Endpoint
 from .._psycopg import BaseConnection
-from ..session.keeper import link_of
+from ..session.keeper import close, link_of
 
 T = TypeVar("T")
 Conn = BaseConnection[Any]
@@ -225,10 +225,3 @@ class Borrowed:
         # Where the monitor ends its pools are closed, and then it takes no lock.
         if not _returned(self._core, self.conn):
             asyncio.get_running_loop().call_later(RETRY_S, self._settle_later)
-
-
-def close(conn: Conn) -> None:
-    """Close a connection of either kind, here and now: it has no pool any more."""
-    conn._pool = None
-    conn._closed = True
-    conn.pgconn.finish()

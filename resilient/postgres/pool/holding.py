@@ -22,8 +22,7 @@ from psycopg.abc import PQGen
 from ..._dataclass import dataclass
 from ...errors import ConfigError
 from ...settings import Settings
-from ..session.keeper import keeper_of
-from .borrowing import close
+from ..session.keeper import close, keeper_of
 
 Key = int | str
 

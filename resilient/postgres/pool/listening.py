@@ -18,8 +18,7 @@ from psycopg import Notify, sql
 
 from ..._dataclass import dataclass
 from ..._logs import Line
-from ..session.keeper import link_of
-from .borrowing import close
+from ..session.keeper import close, link_of
 
 logger = logging.getLogger("resilient.postgres")
 

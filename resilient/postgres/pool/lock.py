@@ -20,8 +20,7 @@ import psycopg_pool
 
 from ..._logs import Line
 from ..errors import LockLost
-from ..session.keeper import link_of
-from .borrowing import close
+from ..session.keeper import close, link_of
 from .holding import Grant, Hold, Key, acquire, checked
 
 logger = logging.getLogger("resilient.postgres")

@@ -10,7 +10,7 @@ import psycopg
 import psycopg_pool
 
 from ..errors import LockLost
-from .borrowing import close
+from ..session.keeper import close
 from .holding import Grant, Hold, acquire
 from .lock import Held
 

@@ -13,8 +13,8 @@ import psycopg_pool
 
 from .._psycopg import ACT, CT, AddConnection, AsyncAddConnection
 from .aio import AsyncResilientPool
-from .base import remaining
-from .shell import Slot, deadline_in
+from .deadline import deadline_in, remaining
+from .shell import Slot
 from .sync import ResilientPool
 
 

@@ -10,7 +10,6 @@ Mixed in front of a psycopg_pool class.  It keeps three promises:
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -29,9 +28,10 @@ from ...core.routing import Target
 from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
-from ..session.keeper import keeper_of, link_of
-from .base import RETRY_DELAY_S, PoolCore
-from .borrowing import close, lendable
+from ..session.keeper import close, keeper_of, link_of
+from .base import PoolCore
+from .borrowing import lendable
+from .deadline import RETRY_DELAY_S
 from .plainly import LOOK_S, Plainly
 from .replica_tasks import ReplicaTasks
 from .reserve import was_lent
@@ -384,7 +384,3 @@ def is_condemned(conn: Conn) -> bool:
     """A new topology ruled the connection out."""
     link = link_of(conn)
     return link is not None and bool(link.condemned)
-
-
-def deadline_in(timeout: float) -> float:
-    return time.monotonic() + timeout

@@ -28,14 +28,14 @@ from .._psycopg import (
     spawn,
 )
 from ..session.dial import Dial, dialling
-from ..session.keeper import keeper_of, link_of
+from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params
 from . import fork
-from .base import PoolCore, remaining
-from .borrowing import close
+from .base import PoolCore
+from .deadline import deadline_in, remaining
 from .replica_tasks import ReplicaTask, ReplicaTasks
 from .reserve import Reserve
-from .shell import Shell, check_pauses, deadline_in, gave_up_at
+from .shell import Shell, check_pauses, gave_up_at
 from .tasks import Arrange, Discard, LookUp
 
 #: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt

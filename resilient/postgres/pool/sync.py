@@ -24,10 +24,10 @@ from .. import role
 from .._psycopg import CT
 from .apart import Apart
 from .attempts import Attempts
-from .base import remaining
+from .deadline import deadline_in, remaining
 from .proof import proves
 from .reader import Reader, reader_of
-from .shell import NO_ROOM, deadline_in
+from .shell import NO_ROOM
 from .shell_sync import ReplicaPool, SyncShell
 from .siblings import WRITER, beside, replica_arguments
 

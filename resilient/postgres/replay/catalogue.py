@@ -24,7 +24,7 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from ..._dataclass import dataclass
 from ...core.reach import (
-    AT_ONCE,
+    FAR_EXTENSIONS,
     Names,
     at_once,
     body_names,
@@ -48,11 +48,6 @@ pg_prepared_xact,pg_available_extensions,pg_available_extension_versions,\
 suppress_redundant_updates_trigger,tsvector_update_trigger,tsvector_update_trigger_column"""
 #: not volatile, and yet running what they are told to
 RUNNING = b"table_to_xml,schema_to_xml,database_to_xml,cursor_to_xml,query_to_xml"
-#: extensions whose functions speak to others than this server
-FAR_EXTENSIONS = (
-    "dblink", "http", "pg_net", "pg_background", "pg_cron", "plproxy", "aws_lambda", "aws_s3",
-    "pg_bulkload", "mysql_fdw", "oracle_fdw", "tds_fdw",
-)  # fmt: skip
 _FAR = ",".join(FAR_EXTENSIONS).encode()
 #: extensions whose volatile functions in C leave nothing in the session
 KNOWN_EXTENSIONS = (
@@ -61,18 +56,6 @@ KNOWN_EXTENSIONS = (
     "postgis_topology", "postgis_raster", "vector", "timescaledb", "citus",
 )  # fmt: skip
 _KNOWN = ",".join(KNOWN_EXTENSIONS).encode()
-
-#: is there anything in this database by which a statement reaches beyond its transaction?
-BEYOND = b"""\
-(EXISTS (SELECT FROM pg_catalog.pg_foreign_table)
- OR EXISTS (SELECT FROM pg_catalog.pg_extension
- WHERE extname = ANY (pg_catalog.string_to_array('%s', ',')))
- OR EXISTS (SELECT FROM pg_catalog.pg_language
- WHERE NOT lanpltrusted AND lanname NOT IN ('internal', 'c'))
- OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE oid >= 16384 AND prosrc ~* '%s'))""" % (
-    _FAR,
-    AT_ONCE.encode(),
-)
 
 _FUNCTIONS = "':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)'"
 #: $1 words, $2 those before a parenthesis, $3 operators, $4 may it write, $5 what the server made

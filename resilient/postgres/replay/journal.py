@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 from psycopg import pq
 from psycopg.pq.abc import PGresult
 
-from ...core.outcome import Mark
+from ...core.outcome import Mark, Written, mark_of
 from .._psycopg import PostgresClientQuery, PostgresQuery
-from ..commit.facts import mark_of
 from .results import EMPTY_BYTES, digest, estimate
 from .statements import traits
 
 if TYPE_CHECKING:
-    from ..commit.facts import Written
     from .catalogue import Asked
     from .statements import Traits
 

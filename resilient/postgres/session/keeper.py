@@ -13,9 +13,9 @@ from psycopg import errors as e
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
-from .detour import Fresh
 
 if TYPE_CHECKING:
+    from .._psycopg import BaseConnection
     from ..commit.committer import Committer
     from ..replay.recorder import Recorder
     from .host import Gen, PoolSide, PsycopgHost
@@ -171,10 +171,6 @@ class Keeper:
         """This checkout is one of several attempts at the same."""
         self.judge.struck = struck
 
-    def fresh(self, conn: object) -> Fresh:
-        """This one's session, for another connection to go on with."""
-        return Fresh(conn, self.judge)
-
     # -- failures
 
     def stops(self, exc: e.Error) -> bool:
@@ -195,3 +191,10 @@ def link_of(conn: object) -> Link | None:
     """What ties a connection to its endpoint."""
     found = getattr(conn, ATTRIBUTE, None)
     return found.wire.link if found is not None else None
+
+
+def close(conn: BaseConnection[Any]) -> None:
+    """Close a connection of either kind, here and now: it has no pool any more."""
+    conn._pool = None
+    conn._closed = True
+    conn.pgconn.finish()

@@ -25,7 +25,7 @@ from psycopg import AsyncConnection, Connection, pq, waiting
 from psycopg import errors as e
 
 from ...core.model import Endpoint
-from .detour import Detour
+from .detour import Detour, Fresh
 from .keeper import keeper_of
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class AsyncRenewing(Protocol):
 def _came(detour: Detour, fresh: BaseConnection[Any]) -> int:
     keeper = keeper_of(fresh)
     assert keeper is not None
-    detour.fresh = keeper.fresh(fresh)
+    detour.fresh = Fresh(fresh, keeper.judge)
     return int(fresh.pgconn.socket)
 
 
