@@ -44,7 +44,7 @@ def test_the_reference_is_generated() -> None:
 
 def test_a_call_costs_less_than_a_microsecond_without_an_sdk() -> None:
     """What a checkout and its end record, over and above the clock that they read anyway."""
-    core = PoolCore(Settings(), lambda old, new: None)
+    core = PoolCore(Settings())
     core._said = SAID
     conn: Any = SimpleNamespace(_resilient=SimpleNamespace(out_since_s=0.0))
 

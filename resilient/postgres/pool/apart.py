@@ -10,9 +10,9 @@ from weakref import WeakSet
 import psycopg
 
 from ..session.keeper import link_of
-from .holding import Key
+from .holding import Key, Told
 from .listening import Gap, listen, listen_async
-from .lock import Lock, Told
+from .lock import Lock
 from .lock_async import AsyncLock
 
 CLOSED = "the pool was closed"

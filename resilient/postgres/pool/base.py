@@ -87,7 +87,7 @@ class PoolCore(Telling, ClusterListener):
     """
 
     # long: its state, named
-    def __init__(self, settings: Settings | None, changed: Callable[[Topology, Topology], None]):
+    def __init__(self, settings: Settings | None) -> None:
         self.settings = settings if settings is not None else from_environment()
         self.shared: clusters.Shared | None = None
         self._had: clusters.Shared | None = None
@@ -101,7 +101,8 @@ class PoolCore(Telling, ClusterListener):
         self.taken, self.taken_at = 0, float("-inf")
         self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
-        self._changed = changed
+        #: called with each new topology, and the one before
+        self.changed: Callable[[Topology, Topology], None] = lambda old, new: None
         #: its own connections have gone to replicas
         self.read_from = False
         #: the topology for which `plain` is so, and the one for which it isn't, asked last
@@ -141,10 +142,12 @@ class PoolCore(Telling, ClusterListener):
 
     # -- the cluster
 
-    def share(self, owner: PoolCore) -> None:
-        """Use the owner's cluster (a replica's pool): it attaches and detaches."""
-        self._owner = owner
-        self.known, self.complaints = owner.known, owner.complaints
+    def for_replica(self) -> PoolCore:
+        """That of a replica's pool, which uses this one's cluster: this attaches and detaches."""
+        made = PoolCore(self.settings)
+        made._owner = self
+        made.known, made.complaints = self.known, self.complaints
+        return made
 
     @property
     def cluster(self) -> Cluster:
@@ -254,7 +257,7 @@ class PoolCore(Telling, ClusterListener):
             self.made(took_s)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
-        self._changed(old, new)
+        self.changed(old, new)
 
     # -- what it is for
 

@@ -11,20 +11,29 @@ WAL; a promotion begins a higher timeline.
 
 from __future__ import annotations
 
+import logging
+import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+import psycopg
+import psycopg_pool
 from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.abc import PQGen
 
 from ..._dataclass import dataclass
+from ..._logs import Line
 from ...errors import ConfigError
 from ...settings import Settings
-from ..session.keeper import close, keeper_of
+from ..errors import LockLost
+from ..session.keeper import close, keeper_of, link_of
+
+logger = logging.getLogger("resilient.postgres")
 
 Key = int | str
+Told = Callable[[LockLost], object]
 
 #: in a token: room for transactions below the timeline.  It fits into a bigint until the 32 768th
 #: promotion
@@ -210,3 +219,114 @@ class Hold:
         keeper = keeper_of(self.conn)
         where = keeper.wire.where if keeper is not None else "-"
         return {"number": self.grant.number, "token": self.grant.token, "endpoint": where}
+
+
+class Held:
+    """What a holder sees of its lock, in threads and in asyncio."""
+
+    def __init__(
+        self, pool: Any, key: Key, timeout: float | None, session_pooler: bool, on_lost: Told | None
+    ) -> None:
+        #: as it was given
+        self.key = checked(key)
+        self._pool = pool
+        self._timeout = timeout
+        self._pooler = session_pooler
+        self._on_lost = on_lost
+        self._hold: Hold | None = None
+        #: the session that waits, for who closes the pool
+        self._waiting: Any = None
+        self._pid = os.getpid()
+
+    @property
+    def _held(self) -> Hold:
+        if self._hold is None:
+            raise RuntimeError(f"lock({self.key!r}) wasn't acquired")
+        return self._hold
+
+    @property
+    def token(self) -> int:
+        """The fencing token: greater than that of every holder before, also of those on servers
+        that were primary before.  Fits into a `bigint`."""
+        return self._held.grant.token
+
+    @property
+    def number(self) -> int:
+        """What the server calls it: `classid` and `objid` in pg_locks are its two halves."""
+        return self._held.grant.number
+
+    @property
+    def lost(self) -> bool:
+        """Is it gone, without having been given back?  Asks nobody; see `check`."""
+        return bool(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """Why it is gone; empty while it isn't."""
+        if os.getpid() != self._pid:
+            return "this is a forked process: its parent has the lock"
+        return self._held.reason
+
+    def _raise_if_lost(self) -> None:
+        if self.lost:
+            raise LockLost(f"lock({self.key!r}) is lost: {self.reason}")
+
+    def _start(self) -> float:
+        """When to give up, in monotonic seconds."""
+        if self._hold is not None or self._waiting is not None:
+            raise RuntimeError(f"lock({self.key!r}) was acquired before: ask the pool for another")
+        self._pool._locks.add(self)
+        return float("inf") if self._timeout is None else time.monotonic() + self._timeout
+
+    def _left_s(self, until: float) -> float | None:
+        return None if until == float("inf") else max(0.0, until - time.monotonic())
+
+    def _connecting_s(self, until: float) -> float:
+        """A session may take so long to get: an outage isn't waited out for ever."""
+        deadline_s = float(self._pool._core.settings.deadline_s)
+        return (
+            max(0.001, min(deadline_s, until - time.monotonic())) if self._timeout else deadline_s
+        )
+
+    def _met(self, conn: Any) -> None:
+        """A session for it was made.  Nothing is lost with it that isn't lost anyway where its
+        server is no longer the one to use, so then it is cut."""
+        self._waiting = conn
+        link = link_of(conn)
+        if link is not None:
+            link.follows = True
+        if self._pool.closed:
+            raise psycopg_pool.PoolClosed("the pool was closed")
+
+    def _got(self, conn: Any, grant: Grant) -> Hold:
+        self._hold = hold = Hold(conn, grant, self._pool._core.settings)
+        logger.info("%s", Line(event="lock.held", key=self.key, **hold.facts(), **self._labels))
+        return hold
+
+    @property
+    def _labels(self) -> dict[str, str]:
+        labels: dict[str, str] = self._pool._core.labels
+        return labels
+
+    def _again(self, conn: Any, until: float) -> bool:
+        """The session has ended while it waited: does it wait on in another?"""
+        gone = conn.pgconn.status == psycopg.pq.ConnStatus.BAD
+        return gone and not self._pool.closed and time.monotonic() < until
+
+    def _ended(self, hold: Hold) -> None:
+        """The watcher is done; whoever wants to know is told."""
+        if not hold.reason:
+            return
+        facts = {**hold.facts(), "reason": hold.reason, **self._labels}
+        logger.warning("%s", Line(event="lock.lost", key=self.key, **facts))
+        if self._on_lost is not None:
+            try:
+                self._on_lost(LockLost(f"lock({self.key!r}) is lost: {hold.reason}"))
+            except Exception:
+                logger.exception("%s", Line(event="lock.failed", key=self.key, **self._labels))
+
+    def _abandon(self, why: str) -> None:
+        """The pool is closed."""
+        link = link_of(self._waiting) if self._waiting is not None else None
+        if link is not None:
+            link.abort(why)

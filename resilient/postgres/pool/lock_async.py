@@ -11,8 +11,7 @@ import psycopg_pool
 
 from ..errors import LockLost
 from ..session.keeper import close
-from .holding import Grant, Hold, acquire
-from .lock import Held
+from .holding import Grant, Held, Hold, acquire
 
 
 class AsyncLock(Held):

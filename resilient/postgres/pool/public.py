@@ -26,6 +26,7 @@ from .._psycopg import (
 from ..session.derived import derive
 from ..target import default_conninfo
 from .aio import AsyncResilientPool
+from .base import PoolCore
 from .null import AsyncResilientNullPool, ResilientNullPool
 from .sync import ResilientPool
 
@@ -72,7 +73,7 @@ class ConnectionPool(ResilientPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings, from_environment=not conninfo)
+        self._start_core(PoolCore(settings), from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -128,7 +129,7 @@ class NullConnectionPool(ResilientNullPool[CT], Generic[CT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings, from_environment=not conninfo)
+        self._start_core(PoolCore(settings), from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -183,7 +184,7 @@ class AsyncConnectionPool(AsyncResilientPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings, from_environment=not conninfo)
+        self._start_core(PoolCore(settings), from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),
@@ -238,7 +239,7 @@ class AsyncNullConnectionPool(AsyncResilientNullPool[ACT], Generic[ACT]):
         num_workers: int = 3,
         settings: Settings | None = None,
     ) -> None:
-        self._start_core(settings, from_environment=not conninfo)
+        self._start_core(PoolCore(settings), from_environment=not conninfo)
         super().__init__(
             conninfo or default_conninfo(self._core.settings),
             connection_class=derive(connection_class),

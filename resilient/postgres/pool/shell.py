@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg_pool
 from psycopg import OperationalError, pq
@@ -25,16 +25,17 @@ from ...core import connect
 from ...core.intent import Wanted
 from ...core.model import Endpoint, FailureKind, Health, Role, Topology
 from ...core.routing import Target
-from ...settings import Settings
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
 from ..session.keeper import close, keeper_of, link_of
-from .base import PoolCore
 from .borrowing import lendable
 from .deadline import RETRY_DELAY_S
 from .plainly import LOOK_S, Plainly
 from .replica_tasks import ReplicaTasks
 from .reserve import was_lent
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 Conn = BaseConnection[Any]
 C = TypeVar("C", bound=BaseConnection[Any])
@@ -75,7 +76,7 @@ class Shell(Plainly):
     _arrange_task: type[Any]
     _look_up_task: type[Any]
 
-    def _start_core(self, settings: Settings | None, from_environment: bool = False) -> None:
+    def _start_core(self, core: PoolCore, from_environment: bool = False) -> None:
         changed = weakref.WeakMethod(self._topology_changed)
 
         def tell(old: Topology, new: Topology) -> None:
@@ -83,8 +84,9 @@ class Shell(Plainly):
             if method is not None:
                 method(old, new)
 
-        self._core = PoolCore(settings, tell)
-        self._core.lender = weakref.ref(self)
+        self._core = core
+        core.changed = tell
+        core.lender = weakref.ref(self)
         if from_environment:
             self._core.source = "RESILIENT_DATABASE_URL"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, TypeVarTuple, cast
 
 import psycopg
 import psycopg_pool
@@ -24,12 +24,14 @@ from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params
 from . import fork
-from .base import PoolCore
 from .deadline import deadline_in, remaining
 from .replica_tasks import AsyncReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, gave_up_at
 from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack, Ending
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 Ts = TypeVarTuple("Ts")
 
@@ -342,8 +344,7 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
     def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
         self.owner = weakref.ref(owner)
         self._bound = endpoint
-        self._start_core(core.settings)
-        self._core.share(core)
+        self._start_core(core.for_replica())
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import psycopg_pool
@@ -31,12 +31,14 @@ from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params
 from . import fork
-from .base import PoolCore
 from .deadline import deadline_in, remaining
 from .replica_tasks import ReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, gave_up_at
 from .tasks import Arrange, Discard, LookUp
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 #: (conninfo, kwargs) that the dial under way uses: callables are called once per attempt
 _resolved: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("resolved", default=None)
@@ -289,8 +291,7 @@ class ReplicaPool(Reserve, SyncShell[CT]):
     def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
         self.owner = weakref.ref(owner)
         self._bound = endpoint
-        self._start_core(core.settings)
-        self._core.share(core)
+        self._start_core(core.for_replica())
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:

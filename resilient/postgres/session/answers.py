@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
 from psycopg import pq, waiting
 from psycopg.generators import fetch_many, pipeline_communicate, send
 from psycopg.pq.abc import PGconn, PGresult
 
-from .._psycopg import BasePipeline
+if TYPE_CHECKING:
+    from .._psycopg import BasePipeline
 
 _WAIT_R = waiting.Wait.R
 #: to be read, and written to, which ends `pipeline_communicate` where there is nothing to write
