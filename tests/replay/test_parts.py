@@ -85,6 +85,8 @@ class Pool:
     def lost(self, link: Link | None, exc: BaseException, broken: bool) -> None:
         self.failures.append(exc)
 
+    over = False
+
     def withdraw(self) -> bool:
         return True
 

@@ -72,7 +72,7 @@ class Resolver:
             raise exc
         self.judge.note(exc)
         if found.action is Action.REPLAY:
-            if fresh is None:
+            if fresh is None and not self.judge.pool.over:
                 fresh = yield from self.replayer.renewed(self.replayer.deadline_at())
             yield from self._not_far(exc, fresh)
             yield from self._not_committed(exc, found.reason, fresh)
@@ -155,7 +155,8 @@ class Resolver:
             try:
                 fresh = yield from self.replayer.renewed(deadline_at)
             except (e.Error, OSError) as failure:
-                why = f"no primary could be asked{limit}: {failure}"
+                late = limit if time.monotonic() >= deadline_at else ""
+                why = f"no primary could be asked{late}: {failure}"
                 verdict = Verdict(Outcome.UNKNOWN, why)
                 break
             try:

@@ -153,8 +153,15 @@ class PoolCore(Telling, ClusterListener):
     def cluster(self) -> Cluster:
         shared = self._owner.shared if self._owner else self.shared
         if shared is None:
+            if self.over:
+                raise psycopg_pool.PoolClosed("the pool is closed")
             raise ResilientError("the pool has no cluster before it is opened")
         return shared.cluster
+
+    @property
+    def over(self) -> bool:
+        """It is closed: connections that are out go on, and nobody dials for them."""
+        return (self._owner or self)._detached
 
     @property
     def topology(self) -> Topology:

@@ -161,6 +161,8 @@ class Judge:
             return "RESILIENT_REPLAY=off"
         if not self.recording:
             return "the connection isn't checked out"
+        if self.pool.over:
+            return "the pool is closed"
         self.journal.measure()
         return self.journal.hazard or self.session.hazard
 

@@ -92,7 +92,7 @@ class Replayer:
         """A new session of the very server that this one was of; None if it takes none now."""
         judge, link = self.judge, self.wire.link
         judge.locked_out = False
-        if link is None:
+        if link is None or judge.pool.over:
             return None
         limit_s = judge.pool.settings.probe_timeout_s
         try:

@@ -89,6 +89,10 @@ class PoolSide(Protocol):
     def place(self) -> object:
         """The configured names that it follows."""
 
+    @property
+    def over(self) -> bool:
+        """It is closed: nobody dials for its connections."""
+
     def lost(self, link: Link | None, exc: BaseException, broken: bool) -> object:
         """A failure that may say something of the endpoint."""
 
