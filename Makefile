@@ -93,7 +93,7 @@ peer-tests: $(VENV)/.dev  ## psycopg's own tests on our pools and connections (P
 	    -o cache_dir="$$cache" -m "not slow" $(PEER_FILES) $(ARGS) || exit; done && \
 	  "$$PY" -m pytest -p plugin -p no:asyncio -o cache_dir="$$cache" tests/pool $(ARGS)
 
-peer-apps: $(APPS)/.dev  ## frameworks' own tests, stock and ours (APPS_OF='django=<checkout> procrastinate=<checkout>')
+peer-apps: $(APPS)/.dev  ## frameworks' own tests, stock and ours (APPS_OF='[--failovers 30] django=<checkout>')
 	@$(PY) -m resilient.lab.namespace -- $(APPS)/bin/python -m tests.peer.apps $(APPS_OF)
 
 clean:  ## remove .venv and what tools leave behind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from itertools import count
 from threading import Lock
 from typing import Any
@@ -31,9 +31,18 @@ _NAMES = (
 )
 
 
-#: by a pool's name, what its connections are made with, and how many are out
+class _Use:
+    """How many connections of one pool are out.  `left`: the pool, once nobody gets any more of
+    them; it is closed when the last one is back."""
+
+    def __init__(self) -> None:
+        self.out = 0
+        self.left: Any = None
+
+
+#: by a pool's name, what its connections are made with, and who uses it
 _MADE_WITH: dict[str, dict[str, Any]] = {}
-_LENT: Counter[str] = Counter()
+_USES: defaultdict[str, _Use] = defaultdict(_Use)
 _LOCK = Lock()
 
 
@@ -45,8 +54,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     allowed; `CONN_HEALTH_CHECKS` is needless.
     """
 
-    #: the name of the pool that has lent its connection, and of its pool
-    _lent_by: str = ""
+    #: the name of the pool that has lent its connection and its use, and the name of its pool
+    _lent_by: tuple[str, _Use] = "", _Use()
     _pool_key: str = ""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -98,31 +107,33 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         key = "" if self.alias == base.NO_DB_ALIAS else self._key()
         with _LOCK:  # before its pool is looked for: whoever ends one looks here
-            _LENT[key] += 1
+            use = _USES[key]
+            use.out += 1
         try:
             connection = super().get_new_connection(conn_params)
         except BaseException:
-            self._returned(key)
+            self._returned(key, use)
             raise
-        self._lent_by = key
+        self._lent_by = key, use
         return connection
 
     def _close(self) -> None:
         """A session with something left in it ends: Django's own backend gives it to nobody."""
-        key = self._lent_by
+        key, use = self._lent_by
         lent = self.connection is not None
         if lent and (keeper := keeper_of(self.connection)) is not None and keeper.marked:
             self.connection._expire_at = 0.0
         super()._close()
         if lent:
-            self._returned(key)
+            self._returned(key, use)
 
-    def _returned(self, key: str) -> None:
+    def _returned(self, key: str, use: _Use) -> None:
         """One connection less is out.  A copy's are nobody else's: its pool ends with the last."""
         with _LOCK:
-            _LENT[key] -= 1
-            unused = key not in ("", self.alias) and not _LENT[key]
-            gone = self._forgotten(key) if unused else None
+            use.out -= 1
+            gone, use.left = (None, use.left) if use.out else (use.left, None)
+            if key not in ("", self.alias) and not use.out and _USES.get(key) is use:
+                gone = self._forgotten(key)
         if gone is not None:
             gone.close()
 
@@ -196,12 +207,28 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return bool(role)
 
     def close_pool(self) -> None:
-        """For tests and after a change of the time zone."""
+        """For tests.  Connections that are out go on, but nobody dials for them any more."""
         with _LOCK:
             gone = self._forgotten(self._pool_key or self.alias)
         if gone is not None:
             gone.close()
 
+    def ensure_timezone(self) -> bool:
+        """As Django's, which closes the pool.  Here it ends with the last connection that is out:
+        until then these go on through failovers."""
+        key = self._pool_key or self.alias
+        with _LOCK:
+            use = _USES[key]
+            gone = self._forgotten(key)
+            if use.out:
+                use.left, gone = gone, None
+        if gone is not None:
+            gone.close()
+        if self.connection is None:
+            return False
+        return bool(self._configure_timezone(self.connection))
+
     def _forgotten(self, key: str) -> Any:
         _MADE_WITH.pop(key, None)
+        _USES.pop(key, None)
         return self._connection_pools.pop(key, None)

@@ -306,6 +306,22 @@ def test_a_changed_time_zone_makes_one_pool_more(lab: Lab, order: Any) -> None:
     assert [key for key in connection._connection_pools if key.startswith("default")] == ["default"]
 
 
+def test_a_block_goes_on_although_the_time_zone_was_changed_in_it(lab: Lab, order: Any) -> None:
+    connection.ensure_connection()
+    before = connection.pool
+    with transaction.atomic():
+        order(item="book").save()
+        with override_settings(USE_TZ=False, TIME_ZONE="Africa/Nairobi"):
+            pass
+        assert connection.pool is not before  # whoever comes now has another one
+        crash(lab)
+        order(item="pen").save()
+    assert items(order) == ["book", "pen"]
+    assert not before.closed
+    connection.close()
+    assert before.closed
+
+
 def test_copies_in_many_threads_end_no_pool_of_each_other(lab: Lab, order: Any) -> None:
     def use(_: int) -> str:
         other = connections["default"].copy()

@@ -1,14 +1,18 @@
 """Other people's suites with their own pools and with ours: `make peer-apps`.
 
-    python -m tests.peer.apps django=<checkout> procrastinate=<checkout>
+    python -m tests.peer.apps [--failovers S] django=<checkout> procrastinate=<checkout>
 
 Each suite runs twice on a server of its own.  Told are both counts, and the tests that pass with
 stock and don't with ours; `apps.txt` lists those that are left out of that, with reasons.  Exit
 code 1: there are others.
+
+With `--failovers 30` ours runs on three servers with synchronous replication, whose primary
+changes every 30 seconds (an orderly switchover): the same tests pass.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -17,7 +21,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,12 +29,14 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from .failovers import Failovers, conninfo_of, failing_servers
 from .plugin import start_server
 
 HERE = Path(__file__).parent
 #: a suite may take so long, in seconds
 LIMIT_S = 3600.0
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+#: test → one of those
 Results = dict[str, str]
 
 
@@ -123,10 +129,12 @@ SUITES = {
 }
 
 
-def run(suite: Suite, checkout: Path, ours: bool) -> Results:
-    """Its tests by what became of them, on a new server."""
+def run(suite: Suite, checkout: Path, ours: bool, failovers_s: float | None) -> Results:
+    """Its tests by what became of them, on new servers."""
     with ExitStack() as stack:
-        dsn = conninfo_to_dict(start_server(stack))
+        lab = None if failovers_s is None else stack.enter_context(failing_servers())
+        conninfo = start_server(stack) if lab is None else conninfo_of(lab)
+        dsn = conninfo_to_dict(f"{conninfo} target_session_attrs=read-write")
         host, port, user, name = (str(dsn[key]) for key in ("host", "port", "user", "dbname"))
         with psycopg.connect(**dsn, autocommit=True) as conn:  # type: ignore[arg-type]
             for statement in suite.prepare:
@@ -135,7 +143,9 @@ def run(suite: Suite, checkout: Path, ours: bool) -> Results:
         report = folder / "report.xml"
         words: Mapping[str, str] = {
             "report": str(report),
-            "server": f"{user}@{host}:{port}/{name}",
+            "server": f"{user}@/{name}?host={host}&port={port}"
+            if lab
+            else f"{user}@{host}:{port}/{name}",
             "settings": "".join(suite.ours if ours else suite.stock),
         }
         extra = suite.ours if ours else suite.stock
@@ -148,26 +158,33 @@ def run(suite: Suite, checkout: Path, ours: bool) -> Results:
             "PGPORT": port,
             "PGUSER": user,
             "PGDATABASE": name,
+            **({"PGTARGETSESSIONATTRS": "read-write"} if lab else {}),
             # The checkout's own package first: our plugin is imported before its conftest.
             "PYTHONPATH": os.pathsep.join(map(str, (checkout / "lib", HERE, HERE.parents[1]))),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        done = subprocess.run(
-            command, cwd=checkout, env=env, timeout=LIMIT_S, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        forced = Failovers(lab, failovers_s) if lab and failovers_s else None
+        with forced or nullcontext():
+            done = subprocess.run(
+                command, cwd=checkout, env=env, timeout=LIMIT_S, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+        if forced:
+            print(f"{forced.count} failovers", flush=True)
+        if kept := os.environ.get("PEER_KEEP"):
+            Path(kept, f"{checkout.name}-{'ours' if ours else 'stock'}.txt").write_text(done.stdout)
         return suite.read(done.stdout, report)
 
 
-def left_out(name: str) -> dict[str, str]:
-    """`suite  test  reason`, one a line: test → reason; a `*` is anything."""
+def left_out(name: str, failovers: bool) -> dict[str, str]:
+    """`suite  test  reason`, one a line: test → reason; a `*` is anything.  `suite/failovers`:
+    only while failovers are forced."""
+    alike = {name, name.split("-", maxsplit=1)[0]}
+    if failovers:
+        alike |= {f"{each}/failovers" for each in alike}
     lines = (HERE / "apps.txt").read_text().splitlines()
     rows = (line.split(maxsplit=2) for line in lines if line.strip() and line[0] != "#")
-    return {
-        test: reason
-        for suite, test, reason in rows
-        if suite in (name, name.split("-", maxsplit=1)[0])
-    }
+    return {test: reason for suite, test, reason in rows if suite in alike}
 
 
 def reason(test: str, reasons: Mapping[str, str]) -> str:
@@ -184,33 +201,44 @@ def counts(results: Results) -> str:
     return ", ".join(found)
 
 
+def compare(name: str, path: Path, failovers_s: float | None) -> bool:
+    """Run it twice and tell; False: a test fails with ours only, and nothing excuses it."""
+    stock = run(SUITES[name], path, False, None)
+    ours = run(SUITES[name], path, True, failovers_s)
+    reasons = left_out(name, failovers_s is not None)
+    worse = sorted(
+        test for test, result in stock.items()
+        if result == PASSED and ours.get(test, "missing") != PASSED
+    )  # fmt: skip
+    excused = {test: why for test in worse if (why := reason(test, reasons))}
+    print(f"{name}: stock {counts(stock)}; ours {counts(ours)}")
+    for test in worse:
+        print(f"  {ours.get(test, 'missing')} {test}  {excused.get(test, '!')}")
+    if kept := os.environ.get("PEER_KEEP"):
+        Path(kept, f"{name}.json").write_text(json.dumps({"stock": stock, "ours": ours}))
+    return len(worse) == len(excused)
+
+
+def a_suite(text: str) -> tuple[str, Path]:
+    """`django=<checkout>`"""
+    name, _, path = text.partition("=")
+    if name not in SUITES or not Path(path).is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: one of {', '.join(SUITES)}, = its checkout")
+    return name, Path(path)
+
+
 def main(argv: Sequence[str]) -> int:
-    """How many tests fail with ours that pass with stock, as an exit code."""
-    if not argv:
-        print(__doc__, file=sys.stderr)
-        return 2
-    worst = 0
-    for text in argv:
-        name, _, path = text.partition("=")
-        if name not in SUITES or not Path(path).is_dir():
-            print(
-                f"{text}: accepted: one of {', '.join(SUITES)}, and its checkout", file=sys.stderr
-            )
-            return 2
-        stock, ours = (run(SUITES[name], Path(path), which) for which in (False, True))
-        reasons = left_out(name)
-        worse = sorted(
-            test for test, result in stock.items()
-            if result == PASSED and ours.get(test, "missing") != PASSED
-        )  # fmt: skip
-        excused = {test: why for test in worse if (why := reason(test, reasons))}
-        print(f"{name}: stock {counts(stock)}; ours {counts(ours)}")
-        for test in worse:
-            print(f"  {ours.get(test, 'missing')} {test}  {excused.get(test, '!')}")
-        worst |= len(worse) > len(excused)
-        if kept := os.environ.get("PEER_KEEP"):
-            Path(kept, f"{name}.json").write_text(json.dumps({"stock": stock, "ours": ours}))
-    return worst
+    """1: a test fails with ours that passes with stock."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.peer.apps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--failovers", type=float, metavar="S", help="one every S seconds")
+    parser.add_argument("suite", nargs="+", type=a_suite, help="name=checkout")
+    options = parser.parse_args(argv)
+    fine = [compare(name, path, options.failovers) for name, path in options.suite]
+    return 0 if all(fine) else 1
 
 
 if __name__ == "__main__":
