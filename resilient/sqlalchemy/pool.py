@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from psycopg.types.hstore import register_hstore
 from sqlalchemy import exc as errors
 from sqlalchemy import pool
 
@@ -230,6 +231,16 @@ class Pool(pool.Pool):
                 dbapi_connection, record
             )
         dispatch.connect.for_modify(dispatch)._exec_w_sync_on_first_run(dbapi_connection, record)
+        self._teach(conn)
+
+    def _teach(self, conn: Any) -> None:
+        """What the dialect learnt of the first session, for one that was opened at the same time:
+        a replica's and the primary's are."""
+        dialect: Any = self._dialect
+        known = getattr(dialect, "_psycopg_adapters_map", None)
+        info = known.types.get("hstore") if known is not None else None
+        if info is not None and conn.adapters.types.get("hstore") is None:
+            register_hstore(info, conn)
 
     def _record_of(self, dbapi_connection: Any, conn: Any) -> Any:
         """The record of a connection, the same for as long as it lives."""

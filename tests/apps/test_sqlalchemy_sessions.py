@@ -12,8 +12,10 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="no SQLAlchemy")
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql import HSTORE
 from sqlalchemy.ext import asyncio as sa_asyncio
 
 from resilient.lab import Lab
@@ -117,6 +119,21 @@ def test_a_handler_has_the_record_of_its_connection(engine: Any) -> None:
 
     with engine.connect() as conn:
         assert conn.info == {"source": "vault"}
+
+
+def test_every_session_knows_what_was_learnt_from_the_first(lab: Lab) -> None:
+    """The primary's and the replicas' first sessions are opened at the same time."""
+    with psycopg.connect(f"{lab.primary.conninfo} dbname=app", autocommit=True) as admin:
+        admin.execute("create extension hstore")
+        try:
+            for _ in range(15):
+                engine = sa.create_engine(url(lab), use_native_hstore=True)
+                with engine.connect() as conn:
+                    value = conn.scalar(sa.select(sa.cast({"a": "b"}, HSTORE)))
+                engine.dispose()
+                assert value == {"a": "b"}
+        finally:
+            admin.execute("drop extension hstore")
 
 
 def test_a_handlers_mistake_is_told_at_once(engine: Any) -> None:

@@ -143,9 +143,7 @@ def run(suite: Suite, checkout: Path, ours: bool, failovers_s: float | None) -> 
         report = folder / "report.xml"
         words: Mapping[str, str] = {
             "report": str(report),
-            "server": f"{user}@/{name}?host={host}&port={port}"
-            if lab
-            else f"{user}@{host}:{port}/{name}",
+            "server": f"{user}@{host}:{port}/{name}" if lab is None else several(dsn),
             "settings": "".join(suite.ours if ours else suite.stock),
         }
         extra = suite.ours if ours else suite.stock
@@ -174,6 +172,12 @@ def run(suite: Suite, checkout: Path, ours: bool, failovers_s: float | None) -> 
         if kept := os.environ.get("PEER_KEEP"):
             Path(kept, f"{checkout.name}-{'ours' if ours else 'stock'}.txt").write_text(done.stdout)
         return suite.read(done.stdout, report)
+
+
+def several(dsn: Mapping[str, object]) -> str:
+    """Of a URL that names several hosts, what follows its scheme."""
+    hosts = "&".join(f"host={host}:{dsn['port']}" for host in str(dsn["host"]).split(","))
+    return f"{dsn['user']}@/{dsn['dbname']}?{hosts}"
 
 
 def left_out(name: str, failovers: bool) -> dict[str, str]:
