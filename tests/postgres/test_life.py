@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -79,6 +81,43 @@ def test_what_was_started_while_dialling_keeps_no_session(lab: Lab, orders: str)
     del pool
     gc.collect()
     _until(lambda: _backends(lab) == 0)
+
+
+async def test_who_closes_a_connection_that_is_asked_something_harms_nobody(
+    lab: Lab, orders: str
+) -> None:
+    """`configure` has given it away.  psycopg's generators would read from memory that is gone:
+    when the number of its socket is somebody else's, this process would crash."""
+    kept: list[Any] = []
+
+    async def configure(conn: Any) -> None:
+        if not kept:
+            kept.append(conn)
+            os.kill(conn.info.backend_pid, signal.SIGSTOP)
+
+    dsn = f"host={lab.primary.address} port={lab.port} user=app dbname=app"
+    pool = AsyncConnectionPool(
+        dsn, settings=settings_of(lab), min_size=1, configure=configure, open=False
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await pool.open()
+        while not kept or kept[0].pgconn.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
+            await asyncio.sleep(0.01)
+        pid, number = kept[0].info.backend_pid, kept[0].pgconn.socket
+        try:
+            kept[0].pgconn.finish()
+            used_again = [os.urandom(1200) for _ in range(4000)]
+            os.dup2(ours.fileno(), number)
+            theirs.send(b"x")
+            await pool.wait(10)
+            async with pool.connection() as conn:
+                assert await (await conn.execute("select 1")).fetchone() == (1,)
+            assert used_again
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            await pool.close()
+            os.close(number)
 
 
 def test_one_thread_of_our_own_for_many_pools(lab: Lab, orders: str) -> None:

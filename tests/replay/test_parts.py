@@ -76,6 +76,7 @@ class Fake:
 
 class Pool:
     place = None
+    over = False
 
     def __init__(self) -> None:
         self.settings = Settings(deadline_s=5)
@@ -84,8 +85,6 @@ class Pool:
 
     def lost(self, link: Link | None, exc: BaseException, broken: bool) -> None:
         self.failures.append(exc)
-
-    over = False
 
     def withdraw(self) -> bool:
         return True

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e
+from psycopg import pq
 
 from ...core.reaction import Sent
 from ...monitor.sockets import Link
@@ -88,7 +89,7 @@ class Keeper:
         if self.hooked and not self.wire.pooled and pool.settings.commit_resolver != "off":
             replayer = self.committer.replayer
             replayer.asks = True
-            yield from replayer.meet()
+            yield from while_open(self.wire.pgconn, replayer.meet())
 
     def on_checkout(self, pool: PoolSide) -> None:
         """What its caller does with it is recorded from here on."""
@@ -198,3 +199,22 @@ def close(conn: BaseConnection[Any]) -> None:
     conn._pool = None
     conn._closed = True
     conn.pgconn.finish()
+
+
+def while_open(pgconn: pq.abc.PGconn, gen: Gen) -> Gen:
+    """What is asked beside a caller: ends with `OperationalError` once the connection is closed.
+
+    `configure` may have given the connection to somebody who closes it meanwhile, and psycopg's
+    compiled generators go on with the memory of a connection that is gone.
+    """
+    try:
+        item = next(gen)
+        while True:
+            ready = yield item
+            if pgconn.status == pq.ConnStatus.BAD:
+                raise e.OperationalError("the connection was closed")
+            item = gen.send(ready)
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        gen.close()
