@@ -122,9 +122,8 @@ PAIRS = (
             "is not None:\n            self._core.detach(wait=False)": """\
 is not None:
             while self._core.replicas:
-                self._core.replicas.popitem()[1].close(timeout=1.0)
-            if hasattr(self, "_replica_tasks"):
-                self._end_replica_tasks()
+                self._core.replicas.popitem()[1].pool.close(timeout=1.0)
+            self._end_replica_tasks()
             self._core.detach(wait=False)""",
             # What holds the state of a pool: a loop's turn, or a lock.
             "self._pool and not self._lock.locked() and self._plainly(timeout):": """\
@@ -156,7 +155,6 @@ self._pool and self._plainly(timeout):
             "an asyncio pool": "a thread pool",
             "an `async with` block": "a `with` block",
             "on the loop,": "in a thread,",
-            "lock._abandoned(": "lock._abandon(",
         },
     ),
     twins(
@@ -199,8 +197,9 @@ self._pool and self._plainly(timeout):
     ),
     twins(
         "resilient/postgres/pool/tasks.py",
-        {"AsyncArrange": "Arrange", "AsyncRenew": "Renew"},
+        {"AsyncWork": "Work"},
         names={"AsyncMaintenanceTask": "MaintenanceTask"},
+        texts={"Awaitable[None]": "None"},
     ),
     twins(
         "resilient/postgres/session/connection.py",

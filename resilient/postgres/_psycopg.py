@@ -8,6 +8,7 @@ module uses one that isn't declared here.
 
 from __future__ import annotations
 
+from psycopg import errors
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg._pipeline_base import BasePipeline
@@ -39,6 +40,7 @@ __all__ = [
     "CT",
     "CURSOR_ATTRIBUTES",
     "CURSOR_METHODS",
+    "NO_TRACEBACK",
     "OPEN_ATTRIBUTES",
     "PIPELINE_ATTRIBUTES",
     "PIPELINE_METHODS",
@@ -77,6 +79,8 @@ __all__ = [
 
 # -- psycopg
 
+#: what psycopg raises without its own frames in the traceback
+NO_TRACEBACK: tuple[type[BaseException], ...] = errors._NO_TRACEBACK
 #: methods of a connection that are overridden or called
 CONNECTION_METHODS = (
     "_check_connection_ok",

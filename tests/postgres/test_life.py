@@ -296,7 +296,7 @@ async def test_the_callers_numbers_stay_exact(lab: Lab, orders: str, face: Face)
         assert (stats["pool_min"], stats["pool_max"]) == (2, 3)
         assert stats["requests_num"] == 8
         # A replica that was read from has the connection that was lent, and its reserve.
-        replicas = [len(pool._pool) for pool in face.pool._core.replicas.values()]
+        replicas = [len(each.pool._pool) for each in face.pool._core.replicas.values()]
         assert len(replicas) == 2
         assert {1, 2} >= set(replicas)
         assert stats["connections_num"] == 2 + sum(replicas)

@@ -69,11 +69,11 @@ def test_a_listener_that_is_left_leaves_nothing(lab: Lab) -> None:
         thread = threading.Timer(0.3, lambda: notify(lab))
         thread.start()
         assert next(events).payload == "now"  # type: ignore[union-attr]
-        assert len(pool._listening) == 1
+        assert len(pool._core.sessions.listening) == 1
         with pool.connection() as conn:  # it takes no place of the pool's
             conn.execute("select 1")
         events.close()  # type: ignore[attr-defined]
-        assert len(pool._listening) == 0
+        assert len(pool._core.sessions.listening) == 0
         thread.join()
 
 

@@ -227,7 +227,7 @@ async def test_who_stops_waiting_leaves_nothing(lab: Lab) -> None:
                 await player.take("nightly")
         assert len(holders(lab, lock)) == 1
         assert lab.admin(None, "select 1 from pg_locks where not granted") == []
-        assert face.pool._locks == {lock}
+        assert len(face.pool._core.sessions.locks) == 1
     finally:
         await face.close()
 

@@ -273,6 +273,7 @@ def declared() -> set[str]:
         for table, names in vars(_psycopg).items()
         if table.isupper() and isinstance(names, tuple)
         for name in names
+        if isinstance(name, str)
     }
     return {name for name in listed if private(name)}
 

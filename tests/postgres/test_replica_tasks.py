@@ -65,8 +65,8 @@ async def test_a_silent_replica_holds_up_no_writer(
     silent = lab.standbys[0]
     try:
         silent.pause()
-        for pool in face.pool._core.replicas.values():
-            if pool._bound.address == silent.address:
+        for endpoint, (pool, _) in face.pool._core.replicas.items():
+            if endpoint.address == silent.address:
                 for _ in range(4):
                     pool.run_task(pool._add_task(pool))
         await face._call(face.pool.drain)
@@ -129,7 +129,7 @@ def test_one_worker_is_left_for_the_writer() -> None:
             self.queue.append(task)
 
     pool = Pool()
-    replica_tasks = ReplicaTasks(pool, lambda owner: ("task", owner))
+    replica_tasks = ReplicaTasks(pool, lambda owner, tasks: ("task", owner))
     for number in range(5):
         replica_tasks.add(pool, number)
     assert pool.queue == [("task", pool)] * 2

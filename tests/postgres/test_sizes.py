@@ -41,7 +41,7 @@ async def test_readers_have_so_many_sessions_on_each_replica(
         while len(face.pool._core.replicas) < 2:
             await face.where()
         expected = 3 + warm if most is None else max(most, warm + 1)
-        replicas = face.pool._core.replicas.values()
+        replicas = [each.pool for each in face.pool._core.replicas.values()]
         assert {pool.max_size for pool in replicas} == {expected}
         # Who came before they are there would be served by the primary, which has place for three.
         await until(lambda: all(len(pool._pool) >= warm for pool in replicas), 15)
@@ -70,7 +70,7 @@ async def test_a_reader_finds_the_replica_that_has_room_again(lab: Lab, face: Fa
         while len(face.pool._core.replicas) < 2:
             await face.where()
         writer = await face._call(face.pool.getconn, 15)
-        replicas = list(face.pool._core.replicas.values())
+        replicas = [each.pool for each in face.pool._core.replicas.values()]
         await until(lambda: all(len(pool._pool) >= 1 for pool in replicas), 15)
         taken = []
         while sum(conn._pool in replicas for conn in taken) < len(replicas) * 2:

@@ -132,8 +132,8 @@ async def test_whatever_the_session_does_it_is_asked(
     await ready(lab, face, settings)
     try:
         await until(lambda: in_band.taken > 20, 5)
-        for pool in face.pool._core.replicas.values():
-            await tell(face, pool, script)
+        for replica in face.pool._core.replicas.values():
+            await tell(face, replica.pool, script)
         run = await lost(lab, face, 0.5)
         in_band.refusals.clear()
         before = in_band.taken

@@ -24,7 +24,7 @@ from resilient.postgres.commit.committer import Committer
 from resilient.postgres.commit.knowledge import Knowledge
 from resilient.postgres.commit.resolver import Resolver
 from resilient.postgres.errors import CommitOutcomeUnknown, TransactionReplayMismatch
-from resilient.postgres.replay.journal import Entry
+from resilient.postgres.replay.entry import Entry
 from resilient.postgres.replay.judge import Judge
 from resilient.postgres.replay.recorder import Recorder
 from resilient.postgres.replay.replayer import Replayer

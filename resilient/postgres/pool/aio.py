@@ -53,14 +53,15 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:
-            await core.replicas.pop(endpoint).close(timeout=1.0)
+            await core.replicas.pop(endpoint).pool.close(timeout=1.0)
         for endpoint in wanted - set(core.replicas):
             if self._closed:
                 return
+            beneath = core.for_replica(endpoint)
             pool: AsyncReplicaPool[ACT] = AsyncReplicaPool(
-                self, endpoint, core, **replica_arguments(self, endpoint)
+                self, beneath, **replica_arguments(self, core.settings, endpoint)
             )
-            core.replicas[endpoint] = pool
+            core.add_replica(endpoint, pool, beneath)
             self._spare_worker()
             await pool.open()
 
@@ -72,7 +73,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
             if self._writing is not None:
                 await self._writing.close(timeout)
             while self._core.replicas:
-                await self._core.replicas.popitem()[1].close(timeout)
+                await self._core.replicas.popitem()[1].pool.close(timeout)
             await self._end_replica_tasks()
             while self._core.stock:
                 await self._close_connection(cast(ACT, self._core.stock.popleft()))
@@ -132,7 +133,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         after: CausalToken | None,
     ) -> ACT:
         if self._core.reopen:
-            self._core.reopen = False
+            self._core.reopened()
             await self.open()
         core, limit_s = self._core, self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
@@ -175,7 +176,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
     async def _getconn_writer(self, timeout: float | None, read_only: bool) -> ACT:
         """An explicit write where checkouts are for reading by default: of a pool beside."""
         if self._writing is None:
-            self._writing = beside(self)
+            self._writing = beside(self, self._kind, self._core.settings)
             await self._writing.open()
         conn = await self._writing._checkout(timeout, None, None, None)
         return cast(ACT, self._make_read_only(conn) if read_only else conn)
@@ -199,7 +200,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
                 try:
                     if core.reads and core.bounded(max_staleness_s, after):
                         return await self._getconn_writer(left_s, True)
-                    conn = await AsyncResilientPool._checkout(self, left_s, None, None, None)
+                    conn = await self._checkout(left_s, None, None, None)
                 except psycopg_pool.PoolTimeout as exc:
                     if search.comes_back and remaining(deadline_at) > 0:
                         search.again()
@@ -207,7 +208,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
                     raise core.told_whole(exc, limit_s) from exc.__cause__
                 core.read_at(None)
                 return self._make_read_only(conn)
-            pool = core.replicas[view.endpoint]
+            pool = core.replicas[view.endpoint].pool
             try:
                 share_s = min(remaining(deadline_at), search.share_s)
                 conn = await pool.getconn(share_s)

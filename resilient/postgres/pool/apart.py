@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from functools import cached_property
-from typing import Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from ..session.keeper import link_of
 from .holding import Key, Told
 from .listening import Gap, listen, listen_async
 from .lock import Lock
 from .lock_async import AsyncLock
+from .sessions import CLOSED
 
-CLOSED = "the pool was closed"
-
-
-class Sessions:
-    """The sessions that a pool has made beside its own."""
-
-    @cached_property
-    def _listening(self) -> WeakSet[Any]:
-        return WeakSet()
-
-    @cached_property
-    def _deaf(self) -> set[str]:
-        """The channels that a pooler may keep from their listener, as was said."""
-        return set()
-
-    @cached_property
-    def _locks(self) -> set[Any]:
-        """Those that wait for a lock, and those that hold one."""
-        return set()
-
-    def _end_listeners(self) -> None:
-        """The pool is closed: they are woken, and end."""
-        for conn in list(self._listening):
-            link = link_of(conn)
-            if link is not None:
-                link.abort(CLOSED)
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 
 # Made from `AsyncApart` by `make generate`: change that one.
-class Apart(Sessions):
+class Apart:
     """Of a thread pool."""
+
+    _core: PoolCore
 
     def listen(
         self, *channels: str, gap_first: bool = False, session_pooler: bool = False
@@ -58,7 +34,7 @@ class Apart(Sessions):
         Raises psycopg's errors but those of a session that ends or can't be had, which it goes on
         from.
         """
-        return listen(self, channels, gap_first, session_pooler)
+        return listen(self, self._core, channels, gap_first, session_pooler)
 
     def lock(
         self,
@@ -78,16 +54,26 @@ class Apart(Sessions):
         It is never taken again in silence.  There is no mutual exclusion across failovers: give
         `lock.token` to whatever is written to, and let that refuse smaller ones.
         """
-        return Lock(self, key, timeout, session_pooler, on_lost)
+        return Lock(
+            self,
+            self._core,
+            key,
+            timeout=timeout,
+            session_pooler=session_pooler,
+            on_lost=on_lost,
+        )
 
     def _end_apart(self) -> None:
-        self._end_listeners()
-        for lock in list(self._locks):
-            lock._abandon(CLOSED)
+        sessions = self._core.sessions
+        sessions.end_listeners()
+        for end in list(sessions.locks):
+            end(CLOSED)
 
 
-class AsyncApart(Sessions):
+class AsyncApart:
     """Of an asyncio pool."""
+
+    _core: PoolCore
 
     def listen(
         self, *channels: str, gap_first: bool = False, session_pooler: bool = False
@@ -100,7 +86,7 @@ class AsyncApart(Sessions):
         Raises psycopg's errors but those of a session that ends or can't be had, which it goes on
         from.
         """
-        return listen_async(self, channels, gap_first, session_pooler)
+        return listen_async(self, self._core, channels, gap_first, session_pooler)
 
     def lock(
         self,
@@ -120,9 +106,17 @@ class AsyncApart(Sessions):
         It is never taken again in silence.  There is no mutual exclusion across failovers: give
         `lock.token` to whatever is written to, and let that refuse smaller ones.
         """
-        return AsyncLock(self, key, timeout, session_pooler, on_lost)
+        return AsyncLock(
+            self,
+            self._core,
+            key,
+            timeout=timeout,
+            session_pooler=session_pooler,
+            on_lost=on_lost,
+        )
 
     async def _end_apart(self) -> None:
-        self._end_listeners()
-        for lock in list(self._locks):
-            await lock._abandoned(CLOSED)
+        sessions = self._core.sessions
+        sessions.end_listeners()
+        for end in list(sessions.locks):
+            await end(CLOSED)

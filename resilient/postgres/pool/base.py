@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import psycopg_pool
@@ -66,17 +66,28 @@ from ..session.beside import beside
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, keeper_of, link_of
 from . import clusters
-from .borrowing import TO_SPARE
+from .calls import Calls
 from .complaints import Complaints, advice, name_advice
 from .deadline import RETRY_DELAY_S
-from .tasks import renew
+from .sessions import Sessions
+from .siblings import WRITER
 from .telling import Telling
+
+if TYPE_CHECKING:
+    from .replica_tasks import ReplicaTasks
 
 logger = logging.getLogger("resilient.postgres")
 
 #: a replica that couldn't prove a token, because this role isn't told its timeline, isn't asked
 #: again for so long, in seconds
 LATE_S = 1.0
+
+
+class Replica(NamedTuple):
+    """A pool of a replica's connections, and what it decides with."""
+
+    pool: Any
+    core: PoolCore
 
 
 class PoolCore(Telling, ClusterListener):
@@ -87,22 +98,37 @@ class PoolCore(Telling, ClusterListener):
     """
 
     # long: its state, named
-    def __init__(self, settings: Settings | None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None,
+        *,
+        owner: PoolCore | None = None,
+        bound: Endpoint | None = None,
+    ) -> None:
         self.settings = settings if settings is not None else from_environment()
         self.shared: clusters.Shared | None = None
         self._had: clusters.Shared | None = None
         self.stock: deque[BaseConnection[Any]] = deque()
         self.parked: set[Any] = set()
-        self.replicas: dict[Endpoint, Any] = {}
-        #: the pool, for who borrows a connection of it; and what is lent (see `borrowing`)
+        #: of a replica's pool: the core of the pool that owns it, and what it is bound to
+        self.owner: PoolCore | None = owner  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.bound = bound
+        self.replicas: dict[Endpoint, Replica] = {}
+        #: what its replicas want done; it is there once the pool was opened
+        self.replica_tasks: ReplicaTasks | None = None
+        #: it has pools for replicas
+        self.arranges = True
+        self.sessions = Sessions()
+        #: the pool, and what it does when it is called; what is lent of it (see `borrowing`)
         self.lender: Callable[[], Any] = lambda: None
+        self.calls = Calls()
+        #: who comes back stays (a Null pool keeps nobody)
+        self.keeps_idle = True
         self.lent: set[Any] = set()
         #: checkouts that a probe has seen, and when it last saw a new one
         self.taken, self.taken_at = 0, float("-inf")
         self.rng = random.Random()
         self._zone = None if self.settings.zone == "auto" else self.settings.zone
-        #: called with each new topology, and the one before
-        self.changed: Callable[[Topology, Topology], None] = lambda old, new: None
         #: its own connections have gone to replicas
         self.read_from = False
         #: the topology for which `plain` is so, and the one for which it isn't, asked last
@@ -112,7 +138,6 @@ class PoolCore(Telling, ClusterListener):
         self.purpose: Wanted | None = None
         #: in a forked child: the pool was open in its parent
         self.reopen = False
-        self._owner: PoolCore | None = None
         #: of the writer, when this pool last dialled
         self._losses = 0
         self._first_attempts = 0
@@ -142,16 +167,40 @@ class PoolCore(Telling, ClusterListener):
 
     # -- the cluster
 
-    def for_replica(self) -> PoolCore:
+    @property
+    def beneath(self) -> list[Telling]:
+        """Those of its replicas' pools."""
+        return [replica.core for replica in list(self.replicas.values())]
+
+    def belongs(self, pool: Any, calls: Calls, *, keeps_idle: bool) -> None:
+        """It is this pool's, which does what it is called for."""
+        self.lender = weakref.ref(pool)
+        self.calls = calls
+        self.keeps_idle = keeps_idle
+
+    def for_replica(self, endpoint: Endpoint) -> PoolCore:
         """That of a replica's pool, which uses this one's cluster: this attaches and detaches."""
-        made = PoolCore(self.settings)
-        made._owner = self
+        made = PoolCore(self.settings, owner=self, bound=endpoint)
         made.known, made.complaints = self.known, self.complaints
+        made.replica_tasks = self.replica_tasks
         return made
+
+    def add_replica(self, endpoint: Endpoint, pool: Any, core: PoolCore) -> None:
+        """There is a pool for it, which decides with this core."""
+        self.replicas[endpoint] = Replica(pool, core)
+
+    def only_writes(self) -> None:
+        """It is that of a pool for explicit writes, beside one that reads."""
+        self.purpose = WRITER
+        self.arranges = False
+
+    def reopened(self) -> None:
+        """In a forked child: its pool is open again."""
+        self.reopen = False
 
     @property
     def cluster(self) -> Cluster:
-        shared = self._owner.shared if self._owner else self.shared
+        shared = self.owner.shared if self.owner else self.shared
         if shared is None:
             if self.over:
                 raise psycopg_pool.PoolClosed("the pool is closed")
@@ -161,17 +210,17 @@ class PoolCore(Telling, ClusterListener):
     @property
     def over(self) -> bool:
         """It is closed: connections that are out go on, and nobody dials for them."""
-        return (self._owner or self)._detached
+        return self._detached if self.owner is None else self.owner.over
 
     @property
     def topology(self) -> Topology:
-        shared = self._owner.shared if self._owner else self.shared
+        shared = self.owner.shared if self.owner else self.shared
         return shared.cluster.topology if shared else Topology()
 
     def attach(self, conninfo: str, kwargs: Mapping[str, Any]) -> None:
         """Follow the cluster that these parameters name; again when they changed."""
-        if self._owner is not None:
-            return self._owner.attach(conninfo, kwargs)
+        if self.owner is not None:
+            return self.owner.attach(conninfo, kwargs)
         if self.shared is not None and (conninfo, kwargs) == self._parsed:
             return None
         try:
@@ -206,18 +255,20 @@ class PoolCore(Telling, ClusterListener):
         if shared is not None:
             clusters.detach(shared, wait)
 
-    def after_fork(self) -> None:
+    def after_fork(self, was_open: bool) -> None:
         """Forget the parent's cluster and what belonged to its threads."""
+        self.shared, self.reopen = None, was_open
         self._target, self._parsed, self._had = None, ("", {}), None
         self._detached, self._attaching = False, threading.Lock()
         self._lock = threading.Lock()
         self.stock.clear()
         self.parked.clear()
-        for core in (self, *(pool._core for pool in self.replicas.values())):
+        for core in (self, *(replica.core for replica in self.replicas.values())):
             for conn in core.lent:
                 conn._closed = True
             core.lent.clear()
         self.replicas.clear()
+        self.sessions.forget()
 
     def may_dial(
         self, endpoint: Endpoint, burst: int, by_chance: EndpointView | None = None
@@ -233,17 +284,18 @@ class PoolCore(Telling, ClusterListener):
         with self._lock:
             first, self._losses = cluster.losses != self._losses, cluster.losses
         wait_s = cluster.may_dial(endpoint, burst, first)
-        if not wait_s and (wait_s := cluster.may_log_in(endpoint, self._secret)):
+        if not wait_s and (wait_s := cluster.may_log_in(endpoint, self.secret)):
             cluster.dialled(endpoint, 0.0, False)  # it isn't, after all
         if not wait_s:
             self._granted.leave = endpoint
         return wait_s
 
     @property
-    def _secret(self) -> tuple[tuple[str, str], ...]:
+    def secret(self) -> tuple[tuple[str, str], ...]:
         """What is told a server: equal ones fare alike."""
-        wanted = (self._owner or self)._target
-        return wanted.params if wanted else ()
+        if self.owner is not None:
+            return self.owner.secret
+        return self._target.params if self._target else ()
 
     def rejected(self) -> None:
         """A probe was.  Where a function gives the credentials it is asked again, on a worker:
@@ -254,7 +306,7 @@ class PoolCore(Telling, ClusterListener):
             return
         if callable(pool.conninfo) or callable(pool.kwargs):
             self._renewed_at = now
-            renew(pool)
+            self.calls.renew()
 
     def dialled(self, dial: Dial, connected: bool) -> None:
         """A worker's dial is over."""
@@ -264,7 +316,7 @@ class PoolCore(Telling, ClusterListener):
             self.made(took_s)
 
     def topology_changed(self, old: Topology, new: Topology) -> None:
-        self.changed(old, new)
+        self.calls.changed(old, new)
 
     # -- what it is for
 
@@ -299,6 +351,8 @@ class PoolCore(Telling, ClusterListener):
 
     def serves(self, endpoint: Endpoint) -> bool:
         """Do the pool's own connections go there?"""
+        if self.bound is not None:
+            return self.bound == endpoint
         return self.wanted.serves(self.topology, endpoint)
 
     def misplaced(self, conn: BaseConnection[Any]) -> bool:
@@ -333,7 +387,7 @@ class PoolCore(Telling, ClusterListener):
     def place(self) -> object:
         """The configured names that it follows.  A copy of the cluster elsewhere has the same
         system id; what is missing there isn't lost."""
-        shared = (self._owner or self).shared
+        shared = (self.owner or self).shared
         return shared.key[0] if shared is not None else None
 
     def locks_out(self, link: Link, refusal: BaseException) -> bool:
@@ -354,11 +408,7 @@ class PoolCore(Telling, ClusterListener):
     def look_up(self, reads: list[Asked]) -> bool:
         """Have a worker ask the catalogue whether these can only read.  False: there is no
         connection to spare."""
-        pool = self.lender()
-        if pool is None or len(pool._pool) < TO_SPARE:
-            return False
-        pool.run_task(pool._look_up_task(pool, reads))
-        return True
+        return bool(self.calls.look_up(reads))
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it has connected by then."""
@@ -374,7 +424,7 @@ class PoolCore(Telling, ClusterListener):
         self.read_from = self.read_from or wanted.reads(topology)
         cluster = self.cluster
         granted, self._granted.leave = getattr(self._granted, "leave", None), None
-        if granted != endpoint and cluster.refuses(endpoint, self._secret):
+        if granted != endpoint and cluster.refuses(endpoint, self.secret):
             raise psycopg.OperationalError(
                 f"{endpoint}: authentication failed just now, and isn't tried again yet"
             )
@@ -396,7 +446,7 @@ class PoolCore(Telling, ClusterListener):
         return replace(seen, read_only=False) if own else seen
 
     def _judge(self, endpoint: Endpoint, wanted: Wanted, seen: Observation) -> None:
-        shared = self._owner.shared if self._owner else self.shared
+        shared = self.owner.shared if self.owner else self.shared
         if shared is not None:
             shared.prober.told(endpoint, seen)
         self.cluster.observe(endpoint, seen)
@@ -408,7 +458,7 @@ class PoolCore(Telling, ClusterListener):
 
     def met(self, endpoint: Endpoint, seen: CommitFacts) -> None:
         """A session's server says where its timeline began, if it was promoted in this run."""
-        at, shared = seen.incarnation, (self._owner or self).shared
+        at, shared = seen.incarnation, (self.owner or self).shared
         if shared is not None and seen.received and at.recovered_lsn is not None:
             shared.cluster.promoted(
                 Promoted(endpoint, at.system_id, at.started, at.timeline, at.recovered_lsn)
@@ -424,9 +474,9 @@ class PoolCore(Telling, ClusterListener):
         told = isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError)
         said = getattr(exc, "sqlstate", None), str(exc), login_of(exc)
         if told and credentials_refused(*said):
-            self.cluster.log_in_refused(dial.endpoint, self._secret, brief(exc))
+            self.cluster.log_in_refused(dial.endpoint, self.secret, brief(exc))
         else:
-            self.cluster.logged_in(dial.endpoint, self._secret, connected=False)
+            self.cluster.logged_in(dial.endpoint, self.secret, connected=False)
         if dial.made:  # what failed is the user's `configure`
             session = dial.session() if dial.session is not None else None
             if session is not None:  # which the error's traceback would keep open
@@ -455,7 +505,7 @@ class PoolCore(Telling, ClusterListener):
             dial.link.bind(conn.pgconn.socket)
             dial.admitted()
         keeper.belongs(self)
-        self.cluster.logged_in(dial.endpoint, self._secret, connected=True)
+        self.cluster.logged_in(dial.endpoint, self.secret, connected=True)
         self.cluster.reconnected(dial.endpoint)
         self.complaints.connected(dial.endpoint)
 
@@ -504,7 +554,7 @@ class PoolCore(Telling, ClusterListener):
 
     def explain(self, exc: psycopg_pool.PoolTimeout, waited_s: float) -> psycopg_pool.PoolTimeout:
         """A pool's timeout, with the reasons when nobody could be had."""
-        wanted, shared = self.wanted, self._last_shared
+        wanted, shared = self.wanted, self.last_shared
         if shared is None and isinstance(self.last_failure, psycopg.ProgrammingError):
             why = f"{brief(self.last_failure)} (in {self.source})"
             return psycopg_pool.PoolTimeout(f"{exc}: {why}")
@@ -522,7 +572,7 @@ class PoolCore(Telling, ClusterListener):
 
     def nobody(self, wanted: Wanted, since_s: float | None = None) -> NoEndpointAvailable:
         """The error that says why, endpoint by endpoint."""
-        shared = self._last_shared
+        shared = self.last_shared
         topology = shared.cluster.topology if shared is not None else Topology()
         intent = wanted.intent(topology)
         reasons = {
@@ -545,14 +595,13 @@ class PoolCore(Telling, ClusterListener):
 
     def name_errors(self) -> dict[str, str]:
         """Configured names that don't resolve → why."""
-        shared = self._last_shared
+        shared = self.last_shared
         return shared.cluster.name_errors() if shared is not None else {}
 
     @property
-    def _last_shared(self) -> clusters.Shared | None:
+    def last_shared(self) -> clusters.Shared | None:
         """Of a pool that `wait` has closed, what it had."""
-        core = self._owner or self
-        return core.shared or core._had
+        return self.owner.last_shared if self.owner is not None else self.shared or self._had
 
     def nobody_to_dial(self, wanted: Wanted, timeout: float | None) -> NoEndpointAvailable:
         """`nobody`; a worker's is told."""
@@ -630,10 +679,11 @@ class PoolCore(Telling, ClusterListener):
         return frozenset(endpoint for endpoint, until in list(self._late.items()) if now < until)
 
     def _in_flight(self, endpoint: Endpoint) -> int:
-        pool = self.replicas.get(endpoint)
-        if pool is None:
+        replica = self.replicas.get(endpoint)
+        if replica is None:
             return 0
-        idle = len(pool._pool) + len(pool._core.lent)
+        pool = replica.pool
+        idle = len(pool._pool) + len(replica.core.lent)
         return int(pool._nconns - idle + len(pool._waiting))
 
     def wanted_replicas(self) -> set[Endpoint]:

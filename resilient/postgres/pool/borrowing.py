@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from psycopg import pq
 from psycopg.abc import PQGen
@@ -31,6 +32,10 @@ from psycopg.abc import PQGen
 from ...core.model import Endpoint
 from .._psycopg import BaseConnection
 from ..session.keeper import close, link_of
+
+if TYPE_CHECKING:
+    from ..replay.catalogue import Asked
+    from .calls import Calls
 
 T = TypeVar("T")
 Conn = BaseConnection[Any]
@@ -54,12 +59,19 @@ _IDLE = pq.TransactionStatus.IDLE
 
 class Lender(Protocol):
     """A pool's core: `lender` gives the pool, `lent` is what it has lent, `taken` how many
-    checkouts a probe has seen, and `taken_at` when it last saw a new one."""
+    checkouts a probe has seen, and `taken_at` when it last saw a new one.  `keeps_idle`: who comes
+    back to it stays."""
 
     lender: Callable[[], Any]
+    calls: Calls
+    keeps_idle: bool
     lent: set[Conn]
     taken: int
     taken_at: float
+
+    def serves(self, endpoint: Endpoint) -> bool:
+        """Do the pool's connections go there?"""
+        ...
 
 
 class Abandoned(Exception):
@@ -81,25 +93,17 @@ def lendable(conn: Conn, endpoint: Endpoint) -> bool:
     )
 
 
-def spare(pool: Any) -> Conn | None:
-    """The connection that would be used last, where others are idle: lent, as to a probe.  Under
-    the pool's lock, or on its loop."""
-    if len(pool._pool) < TO_SPARE:
-        return None
-    conn: Conn = pool._pool[-1]
+def is_condemned(conn: Conn) -> bool:
+    """A new topology ruled the connection out."""
     link = link_of(conn)
-    if link is None or not lendable(conn, link.endpoint):
-        return None
-    pool._pool.pop()
-    pool._core.lent.add(conn)
-    return conn
+    return link is not None and bool(link.condemned)
 
 
 def idle(core: Lender, endpoint: Endpoint) -> int:
     """How many idle connections to the endpoint the pool seems to have; one that was lent and is
     on its way back to an asyncio pool will be there first."""
     pool = core.lender()
-    if pool is None or not pool._serves(endpoint):
+    if pool is None or not core.serves(endpoint):
         return 0
     return len(pool._pool) + len(core.lent)
 
@@ -107,13 +111,12 @@ def idle(core: Lender, endpoint: Endpoint) -> int:
 def sessions(core: Lender, endpoint: Endpoint) -> int:
     """How many sessions of the endpoint the pool has, or is about to have."""
     pool = core.lender()
-    return pool._nconns if pool is not None and pool._serves(endpoint) else 0
+    return pool._nconns if pool is not None and core.serves(endpoint) else 0
 
 
 def keeps(core: Lender, endpoint: Endpoint) -> bool:
     """Does the pool keep connections to the endpoint, so that one can be idle?"""
-    pool = core.lender()
-    return pool is not None and pool._serves(endpoint) and pool._keeps_idle
+    return core.lender() is not None and core.keeps_idle and core.serves(endpoint)
 
 
 def unread(core: Lender) -> bool:
@@ -156,7 +159,7 @@ def _asked(core: Lender, endpoint: Endpoint, answer: Future[Conn | None]) -> boo
         answer.set_result(None)
         return True
     try:
-        return bool(pool._try_lend(endpoint, answer))
+        return bool(core.calls.try_lend(endpoint, answer))
     except RuntimeError:  # its loop is closed
         answer.set_result(None)
         return True
@@ -171,12 +174,87 @@ def _returned(core: Lender, conn: Conn) -> bool:
     pool = core.lender()
     if pool is not None and not pool.closed:
         try:
-            return bool(pool._try_return(conn))
+            return bool(core.calls.try_return(conn))
         except RuntimeError:  # its loop is closed
             pass
     core.lent.discard(conn)
     close(conn)
     return True
+
+
+class Lending:
+    """Mixed in front of a psycopg_pool class, of either shell.  Under the pool's lock, or on its
+    loop; only `_have_looked_up` on any thread."""
+
+    _core: Any  # a `Lender`: the shell says which
+    _pool: deque[Any]
+    _waiting: deque[Any]
+    _closed: bool
+    _drained_at: float
+    _discard_task: type[Any]
+    #: one of its methods, done by a worker
+    _work: type[Any]
+
+    if TYPE_CHECKING:
+
+        def run_task(self, task: Any) -> None: ...
+        def _look_up(self, reads: list[Asked]) -> Any: ...
+
+    def _lend(self, endpoint: Endpoint, answer: Future[Conn | None]) -> None:
+        """Answer with the connection that would be used last, or with None."""
+        if not answer.set_running_or_notify_cancel():
+            return  # too late
+        for conn in reversed(self._pool):
+            if lendable(conn, endpoint):
+                self._pool.remove(conn)
+                self._core.lent.add(conn)
+                answer.set_result(conn)
+                return
+        answer.set_result(None)
+
+    def _overdue(self, conn: Conn) -> None:
+        """A lent connection is overdue."""
+        self._core.lent.discard(conn)
+        if self._waiting:
+            self._maybe_grow_pool()
+
+    def _sound(self, conn: Conn) -> bool:
+        """A connection is back: may it be given to somebody?  If not, it is dealt with."""
+        self._core.lent.discard(conn)
+        if self._closed:
+            close(conn)
+            return False
+        idle = conn.pgconn.transaction_status == _IDLE
+        if idle and not is_condemned(conn) and conn._created_at > self._drained_at:
+            return True
+        self.run_task(self._discard_task(self, [conn]))
+        return False
+
+    def _maybe_grow_pool(self) -> None:
+        # Who finds a connection lent has it in less time than a new one takes.
+        lent = len(self._core.lent)
+        if not lent or len(self._waiting) > lent:
+            super()._maybe_grow_pool()  # type: ignore[misc]
+
+    def _have_looked_up(self, reads: list[Asked]) -> bool:
+        """Have a worker ask the catalogue whether these can only read.  False: there is no
+        connection to spare."""
+        if len(self._pool) < TO_SPARE:
+            return False
+        self.run_task(self._work(self, self._look_up, reads))
+        return True
+
+    def _spare(self) -> Conn | None:
+        """The connection that would be used last, where others are idle: lent, as to a probe."""
+        if len(self._pool) < TO_SPARE:
+            return None
+        conn: Conn = self._pool[-1]
+        link = link_of(conn)
+        if link is None or not lendable(conn, link.endpoint):
+            return None
+        self._pool.pop()
+        self._core.lent.add(conn)
+        return conn
 
 
 class Borrowed:
@@ -205,9 +283,10 @@ class Borrowed:
 
     def late(self) -> None:
         """It may take long: from here on it is out of the pool as a checkout is."""
-        pool = self._core.lender()
+        core = self._core
+        pool = core.lender()
         with suppress(RuntimeError):  # its loop is closed
-            if pool is not None and not pool.closed and not pool._try_overdue(self.conn):
+            if pool is not None and not pool.closed and not core.calls.try_overdue(self.conn):
                 asyncio.get_running_loop().call_later(RETRY_S, self.late)
 
     async def settle(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from ..._logs import Line
@@ -17,9 +18,6 @@ from ...core.model import Endpoint
 from ..classify import connect_failure, login_of, stays
 from ..errors import WrongRole
 from ..session.keeper import link_of
-
-if TYPE_CHECKING:
-    from .base import PoolCore
 
 __all__ = ["Complaints", "advice", "brief"]
 
@@ -53,6 +51,27 @@ def name_advice(source: str) -> str:
     return _REFUSED_NAME.format(source)
 
 
+class Watched(Protocol):
+    """A cluster, for who complains of it."""
+
+    @property
+    def knew_a_writer(self) -> bool: ...
+
+
+class Complaining(Protocol):
+    """A pool, for its complaints.  `source`: where its connection string is from."""
+
+    source: str
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+    @property
+    def cluster(self) -> Watched: ...
+
+    def name_errors(self) -> Mapping[str, str]: ...
+
+
 _numbers = itertools.count()
 _ALL: WeakValueDictionary[int, Complaints] = WeakValueDictionary()
 
@@ -68,14 +87,14 @@ class Complaints:
         #: the last warning that there was nobody to dial, which has the reasons
         self._warned = ""
 
-    def failed(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
+    def failed(self, pool: Complaining, endpoint: Endpoint, exc: BaseException) -> None:
         """A dial to the endpoint has failed."""
         _mark(exc)
         text = brief(exc)
         said = getattr(exc, "sqlstate", None), str(exc)
         kind, settled = connect_failure(*said), stays(*said, login_of(exc))
-        fix = advice(text, core.source)
-        labels = core.labels
+        fix = advice(text, pool.source)
+        labels = pool.labels
         line = Line(
             event="connect.failed",
             endpoint=endpoint.place,
@@ -87,17 +106,17 @@ class Complaints:
         # Who has been there and is gone has a failover of its own, which is told.
         told = key in self._said or (fix and fix in self._warned)
         role = isinstance(exc, WrongRole)  # who was dialled before anybody knew what it is
-        loud = (settled or not core.cluster.knew_a_writer) and not told and not role
+        loud = (settled or not pool.cluster.knew_a_writer) and not told and not role
         where = self._said.setdefault(key, set())
         again = logging.DEBUG if endpoint in where else logging.INFO
         where.add(endpoint)
         logger.log(logging.WARNING if loud else again, "%s", line)
 
-    def unfit(self, core: PoolCore, endpoint: Endpoint, exc: BaseException) -> None:
+    def unfit(self, pool: Complaining, endpoint: Endpoint, exc: BaseException) -> None:
         """A session was made, and the user's `configure` failed on it: psycopg_pool says so,
         of the first that comes to it."""
         text = brief(exc)
-        line = Line(event="connect.unfit", endpoint=endpoint.place, reason=text, **core.labels)
+        line = Line(event="connect.unfit", endpoint=endpoint.place, reason=text, **pool.labels)
         logger.debug("%s", line)
 
         exc._resilient_unfit = (self._number, text)  # type: ignore[attr-defined]
@@ -109,14 +128,14 @@ class Complaints:
         told.add("")
         return before
 
-    def nobody(self, core: PoolCore, exc: BaseException, intent: str) -> None:
+    def nobody(self, pool: Complaining, exc: BaseException, intent: str) -> None:
         """There was nobody to dial."""
         _mark(exc)
-        loud = not core.cluster.knew_a_writer and not core.name_errors() and not self._said
+        loud = not pool.cluster.knew_a_writer and not pool.name_errors() and not self._said
         key = f"nobody {intent}"
         again = logging.DEBUG if key in self._said else logging.INFO
         self._said.setdefault(key, set()).add(intent)
-        line = Line(event="connect.nobody", reason=brief(exc), **core.labels)
+        line = Line(event="connect.nobody", reason=brief(exc), **pool.labels)
         if loud:
             self._warned = brief(exc)
         logger.log(logging.WARNING if loud else again, "%s", line)

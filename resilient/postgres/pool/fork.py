@@ -9,29 +9,36 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_pools: weakref.WeakSet[Any] = weakref.WeakSet()
+if TYPE_CHECKING:
+    from .base import PoolCore
+
+_cores: weakref.WeakSet[PoolCore] = weakref.WeakSet()
 
 
-def follow(pool: Any) -> None:
-    """Take care of this pool in forked children."""
-    _pools.add(pool)
+def follow(core: PoolCore) -> None:
+    """Take care of this core's pool in forked children."""
+    _cores.add(core)
 
 
 def _after_fork_in_child() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        for pool in list(_pools):
-            for each in (pool, *pool._core.replicas.values()):
-                _silence(each, null)
-            _empty(pool)
+        for core in list(_cores):
+            pool = core.lender()
+            if pool is None:
+                continue
+            _silence(core, pool, null)
+            for replica in core.replicas.values():
+                _silence(replica.core, replica.pool, null)
+            _empty(core, pool)
     finally:
         os.close(null)
 
 
-def _silence(pool: Any, null: int) -> None:
-    shared = pool._core.shared
+def _silence(core: PoolCore, pool: Any, null: int) -> None:
+    shared = core.shared
     if shared is not None:
         for link in list(shared.cluster.links.all_links()):
             link.replace(null)
@@ -40,11 +47,9 @@ def _silence(pool: Any, null: int) -> None:
         conn._closed = True
 
 
-def _empty(pool: Any) -> None:
-    core = pool._core
-    core.shared = None
-    core.after_fork()
+def _empty(core: PoolCore, pool: Any) -> None:
     was_open = not pool._closed
+    core.after_fork(was_open)
     pool._pool.clear()
     pool._waiting.clear()
     pool._workers = []
@@ -52,12 +57,9 @@ def _empty(pool: Any) -> None:
     pool._growing = False
     pool._pool_full_event = None
     pool.__dict__.pop("_arranging", None)  # a thread that isn't here may hold it
-    for name in ("_listening", "_locks"):  # the parent's sessions
-        pool.__dict__.pop(name, None)
     pool._nconns = pool._min_size
     pool._closed, pool._opened = True, False
-    pool._fresh_lock()
-    core.reopen = was_open
+    core.calls.fresh_lock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import psycopg_pool
@@ -29,6 +29,9 @@ from ...errors import ConfigError
 from ...settings import Settings
 from ..errors import LockLost
 from ..session.keeper import close, keeper_of, link_of
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -225,11 +228,19 @@ class Held:
     """What a holder sees of its lock, in threads and in asyncio."""
 
     def __init__(
-        self, pool: Any, key: Key, timeout: float | None, session_pooler: bool, on_lost: Told | None
+        self,
+        pool: Any,
+        core: PoolCore,
+        key: Key,
+        *,
+        timeout: float | None,
+        session_pooler: bool,
+        on_lost: Told | None,
     ) -> None:
         #: as it was given
         self.key = checked(key)
         self._pool = pool
+        self._core = core
         self._timeout = timeout
         self._pooler = session_pooler
         self._on_lost = on_lost
@@ -275,7 +286,6 @@ class Held:
         """When to give up, in monotonic seconds."""
         if self._hold is not None or self._waiting is not None:
             raise RuntimeError(f"lock({self.key!r}) was acquired before: ask the pool for another")
-        self._pool._locks.add(self)
         return float("inf") if self._timeout is None else time.monotonic() + self._timeout
 
     def _left_s(self, until: float) -> float | None:
@@ -283,7 +293,7 @@ class Held:
 
     def _connecting_s(self, until: float) -> float:
         """A session may take so long to get: an outage isn't waited out for ever."""
-        deadline_s = float(self._pool._core.settings.deadline_s)
+        deadline_s = self._core.settings.deadline_s
         return (
             max(0.001, min(deadline_s, until - time.monotonic())) if self._timeout else deadline_s
         )
@@ -299,14 +309,10 @@ class Held:
             raise psycopg_pool.PoolClosed("the pool was closed")
 
     def _got(self, conn: Any, grant: Grant) -> Hold:
-        self._hold = hold = Hold(conn, grant, self._pool._core.settings)
-        logger.info("%s", Line(event="lock.held", key=self.key, **hold.facts(), **self._labels))
+        self._hold = hold = Hold(conn, grant, self._core.settings)
+        facts = {**hold.facts(), **self._core.labels}
+        logger.info("%s", Line(event="lock.held", key=self.key, **facts))
         return hold
-
-    @property
-    def _labels(self) -> dict[str, str]:
-        labels: dict[str, str] = self._pool._core.labels
-        return labels
 
     def _again(self, conn: Any, until: float) -> bool:
         """The session has ended while it waited: does it wait on in another?"""
@@ -317,13 +323,13 @@ class Held:
         """The watcher is done; whoever wants to know is told."""
         if not hold.reason:
             return
-        facts = {**hold.facts(), "reason": hold.reason, **self._labels}
+        facts = {**hold.facts(), "reason": hold.reason, **self._core.labels}
         logger.warning("%s", Line(event="lock.lost", key=self.key, **facts))
         if self._on_lost is not None:
             try:
                 self._on_lost(LockLost(f"lock({self.key!r}) is lost: {hold.reason}"))
             except Exception:
-                logger.exception("%s", Line(event="lock.failed", key=self.key, **self._labels))
+                logger.exception("%s", Line(event="lock.failed", key=self.key, **self._core.labels))
 
     def _abandon(self, why: str) -> None:
         """The pool is closed."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import Notify, sql
@@ -19,6 +19,9 @@ from psycopg import Notify, sql
 from ..._dataclass import dataclass
 from ..._logs import Line
 from ..session.keeper import close, link_of
+
+if TYPE_CHECKING:
+    from .base import PoolCore
 
 logger = logging.getLogger("resilient.postgres")
 
@@ -43,16 +46,15 @@ def _command(channel: str) -> sql.Composed:
     return sql.SQL("LISTEN {}").format(sql.Identifier(channel))
 
 
-def _met(pool: Any, conn: Any, channels: tuple[str, ...], acknowledged: bool) -> None:
+def _met(core: PoolCore, conn: Any, channels: tuple[str, ...], acknowledged: bool) -> None:
     """Its session was made.  It is cut where its server is no longer the one to use, also if that
     lets others finish: nothing is lost with it."""
-    pool._listening.add(conn)
+    core.sessions.listening.add(conn)
     link = link_of(conn)
     if link is None:
         return
     link.follows = True
-    if link.pooled and not acknowledged and not pool._deaf.issuperset(channels):
-        pool._deaf.update(channels)
+    if link.pooled and not acknowledged and core.sessions.warns_of(channels):
         fix = "listen at the server's own address, or say session_pooler=True if it keeps sessions"
         line = Line(
             event="listen.pooled",
@@ -60,25 +62,25 @@ def _met(pool: Any, conn: Any, channels: tuple[str, ...], acknowledged: bool) ->
             channel=",".join(channels),
             reason="a pooler is in between: in transaction mode no notification arrives",
             fix=fix,
-            **pool._core.labels,
+            **core.labels,
         )
         logger.warning("%s", line)
 
 
 # Made from `listen_async` by `make generate`: change that one.
 def listen(
-    pool: Any, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
+    pool: Any, core: PoolCore, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
 ) -> Iterator[Notify | Gap]:
     """For a thread pool."""
-    if pool._core.reopen:  # in a forked child
-        pool._core.reopen = False
+    if core.reopen:  # in a forked child
+        core.reopened()
         pool.open()
     ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
-            conn = pool._connect(pool._core.settings.deadline_s)
-            _met(pool, conn, channels, acknowledged)
+            conn = pool._connect(core.settings.deadline_s)
+            _met(core, conn, channels, acknowledged)
             conn.autocommit = True
             for channel in channels:
                 conn.execute(_command(channel))
@@ -92,23 +94,23 @@ def listen(
                 time.sleep(PAUSE_S)
         finally:
             if conn is not None:
-                pool._listening.discard(conn)
+                core.sessions.listening.discard(conn)
                 close(conn)
 
 
 async def listen_async(
-    pool: Any, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
+    pool: Any, core: PoolCore, channels: tuple[str, ...], gap_first: bool, acknowledged: bool
 ) -> AsyncIterator[Notify | Gap]:
     """For an asyncio pool."""
-    if pool._core.reopen:  # in a forked child
-        pool._core.reopen = False
+    if core.reopen:  # in a forked child
+        core.reopened()
         await pool.open()
     ended = (BEGINS, time.monotonic()) if gap_first else None
     while not pool.closed:
         conn = None
         try:
-            conn = await pool._connect(pool._core.settings.deadline_s)
-            _met(pool, conn, channels, acknowledged)
+            conn = await pool._connect(core.settings.deadline_s)
+            _met(core, conn, channels, acknowledged)
             await conn.set_autocommit(True)
             for channel in channels:
                 await conn.execute(_command(channel))
@@ -123,5 +125,5 @@ async def listen_async(
                 await asyncio.sleep(PAUSE_S)
         finally:
             if conn is not None:
-                pool._listening.discard(conn)
+                core.sessions.listening.discard(conn)
                 close(conn)

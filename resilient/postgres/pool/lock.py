@@ -34,10 +34,11 @@ class Lock(Held):
         """Wait for the lock.  Raises psycopg's `LockNotAvailable` when somebody else has it for the
         whole `timeout`, `PoolTimeout` where no session can be had."""
         until = self._start()
+        self._core.sessions.locks.add(self._abandon)
         try:
             conn, grant = self._waited(until)
         except BaseException:
-            self._pool._locks.discard(self)
+            self._core.sessions.locks.discard(self._abandon)
             raise
         hold = self._got(conn, grant)
         self._changed = threading.Condition()
@@ -50,9 +51,9 @@ class Lock(Held):
         return self
 
     def _waited(self, until: float) -> tuple[Any, Grant]:
-        pool = self._pool
-        if pool._core.reopen:
-            pool._core.reopen = False
+        pool, core = self._pool, self._core
+        if core.reopen:
+            core.reopened()
             pool.open()
         if pool.closed:
             raise psycopg_pool.PoolClosed("the pool isn't open")
@@ -68,7 +69,7 @@ class Lock(Held):
                 close(conn)
                 if not again:
                     raise
-                pool._core.note(conn, exc)
+                core.note(conn, exc)
             except BaseException:
                 close(conn)
                 raise
@@ -86,7 +87,7 @@ class Lock(Held):
                         woken.recv(4096, socket.MSG_DONTWAIT)
         finally:
             hold.end()
-            self._pool._locks.discard(self)
+            self._core.sessions.locks.discard(self._abandon)
             with self._changed:
                 self._changed.notify_all()
             self._wake.close()

@@ -26,10 +26,11 @@ class AsyncLock(Held):
         """Wait for the lock.  Raises psycopg's `LockNotAvailable` when somebody else has it for the
         whole `timeout`, `PoolTimeout` where no session can be had."""
         until = self._start()
+        self._core.sessions.locks.add(self._abandoned)
         try:
             conn, grant = await self._waited(until)
         except BaseException:
-            self._pool._locks.discard(self)
+            self._core.sessions.locks.discard(self._abandoned)
             raise
         hold = self._got(conn, grant)
         self._wake, self._news = asyncio.Event(), asyncio.Event()
@@ -37,9 +38,9 @@ class AsyncLock(Held):
         return self
 
     async def _waited(self, until: float) -> tuple[Any, Grant]:
-        pool = self._pool
-        if pool._core.reopen:
-            pool._core.reopen = False
+        pool, core = self._pool, self._core
+        if core.reopen:
+            core.reopened()
             await pool.open()
         if pool.closed:
             raise psycopg_pool.PoolClosed("the pool isn't open")
@@ -55,7 +56,7 @@ class AsyncLock(Held):
                 close(conn)
                 if not again:
                     raise
-                pool._core.note(conn, exc)
+                core.note(conn, exc)
             except BaseException:
                 close(conn)
                 raise
@@ -76,7 +77,7 @@ class AsyncLock(Held):
         finally:
             loop.remove_reader(fileno)
             hold.end()
-            self._pool._locks.discard(self)
+            self._core.sessions.locks.discard(self._abandoned)
             self._tell_holder()
             self._ended(hold)
 

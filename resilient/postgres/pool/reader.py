@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from psycopg_pool import PoolClosed, PoolTimeout
@@ -28,6 +28,14 @@ class View:
     #: this reader was closed; and it was the one that opened its pool
     _over: bool
     _opener: bool
+
+    if TYPE_CHECKING:
+
+        def _replica_pools(self) -> list[Any]: ...
+
+    def __init__(self, pool: Any) -> None:
+        self._of, self._over, self._opener = pool, False, False
+        self.__dict__ = pool.__dict__
 
     def __init_subclass__(cls) -> None:
         pass  # of a user's class, which has nothing to do with ours
@@ -98,11 +106,11 @@ class Reader(View):
             raise
 
     def check(self) -> None:
-        for pool in (self._of, *self._of._replica_pools()):
+        for pool in (self._of, *self._replica_pools()):
             pool.check()
 
     def drain(self) -> None:
-        for pool in (self._of, *self._of._replica_pools()):
+        for pool in (self._of, *self._replica_pools()):
             pool.drain()
 
     def resize(self, min_size: int, max_size: int | None = None) -> None:
@@ -184,11 +192,11 @@ class AsyncReader(View):
             raise
 
     async def check(self) -> None:
-        for pool in (self._of, *self._of._replica_pools()):
+        for pool in (self._of, *self._replica_pools()):
             await pool.check()
 
     async def drain(self) -> None:
-        for pool in (self._of, *self._of._replica_pools()):
+        for pool in (self._of, *self._replica_pools()):
             await pool.drain()
 
     async def resize(self, min_size: int, max_size: int | None = None) -> None:
@@ -258,6 +266,5 @@ def reader_of(pool: Any, kind: type[View]) -> Any:
         cls = type(f"{type(pool).__name__}Reader", (kind, type(pool)), {"__slots__": slots})
         _MADE[type(pool)] = ref(cls)
     view: Any = object.__new__(cls)
-    view._of, view._over, view._opener = pool, False, False
-    view.__dict__ = pool.__dict__
+    View.__init__(view, pool)
     return view

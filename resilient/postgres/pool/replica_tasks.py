@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
@@ -20,7 +21,8 @@ from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
 class ReplicaTasks:
     """Tasks of all replicas of one pool.  `add` on any thread."""
 
-    def __init__(self, pool: Any, kind: type[Any]) -> None:
+    def __init__(self, pool: Any, kind: Callable[[Any, ReplicaTasks], Any]) -> None:
+        """`kind`: of the task that does one of them, for a pool whose workers do."""
         self._kind = kind
         self._lock = threading.Lock()
         self._tasks: deque[Any] = deque()
@@ -34,7 +36,7 @@ class ReplicaTasks:
             if self._under_way >= self._most:
                 return
             self._under_way += 1
-        pool.run_task(self._kind(pool))
+        pool.run_task(self._kind(pool, self))
 
     def take(self) -> Any:
         """The next one; None when there is none left."""
@@ -53,8 +55,12 @@ class ReplicaTasks:
 class ReplicaTask(MaintenanceTask):
     """One of them at a time, on a worker."""
 
+    def __init__(self, pool: Any, tasks: ReplicaTasks) -> None:
+        super().__init__(pool)
+        self.tasks = tasks
+
     def _run(self, pool: Any) -> None:
-        tasks = pool._replica_tasks
+        tasks = self.tasks
         task = tasks.take()
         try:
             if task is not None:
@@ -67,8 +73,12 @@ class ReplicaTask(MaintenanceTask):
 class AsyncReplicaTask(AsyncMaintenanceTask):
     """One of them at a time, on a worker."""
 
+    def __init__(self, pool: Any, tasks: ReplicaTasks) -> None:
+        super().__init__(pool)
+        self.tasks = tasks
+
     async def _run(self, pool: Any) -> None:
-        tasks = pool._replica_tasks
+        tasks = self.tasks
         task = tasks.take()
         try:
             if task is not None:

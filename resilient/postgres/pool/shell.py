@@ -10,8 +10,6 @@ Mixed in front of a psycopg_pool class.  It keeps three promises:
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -27,11 +25,11 @@ from ...core.model import Endpoint, FailureKind, Health, Role, Topology
 from ...core.routing import Target
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
-from ..session.keeper import close, keeper_of, link_of
-from .borrowing import lendable
+from ..session.keeper import keeper_of, link_of
+from .borrowing import Lending, is_condemned
+from .calls import Calls, weakly
 from .deadline import RETRY_DELAY_S
 from .plainly import LOOK_S, Plainly
-from .replica_tasks import ReplicaTasks
 from .reserve import was_lent
 
 if TYPE_CHECKING:
@@ -57,38 +55,40 @@ class Slot:
     _pool: object = None
 
 
-class Shell(Plainly):
+class Shell(Plainly, Lending):
     """Shared by all pools; `_core` holds what it decides with."""
 
     _nconns: int
-    _waiting: deque[Any]
-    #: what a replica's pool is bound to; the writer's is None
-    _bound: Endpoint | None = None
     #: of a replica's pool: the one whose workers and scheduler it uses
     owner: Callable[[], Any]
-    #: of the writer's: what those replicas want done
-    _replica_tasks: ReplicaTasks
-    #: it has pools for replicas
-    _arranges = True
     #: the public class that it is one of
     _kind: type[Any]
     _add_task: type[Any]
-    _arrange_task: type[Any]
-    _look_up_task: type[Any]
+
+    if TYPE_CHECKING:
+
+        def _arrange_replicas(self) -> Any: ...
+        def _renew_soon(self) -> None: ...
+        def _try_lend(self, endpoint: Endpoint, answer: Future[Conn | None]) -> bool: ...
+        def _try_return(self, conn: Any) -> bool: ...
+        def _try_overdue(self, conn: Any) -> bool: ...
+        def _fresh_lock(self) -> None: ...
 
     def _start_core(self, core: PoolCore, from_environment: bool = False) -> None:
-        changed = weakref.WeakMethod(self._topology_changed)
-
-        def tell(old: Topology, new: Topology) -> None:
-            method = changed()
-            if method is not None:
-                method(old, new)
-
         self._core = core
-        core.changed = tell
-        core.lender = weakref.ref(self)
+        calls = Calls(
+            changed=weakly(self._topology_changed),
+            try_lend=weakly(self._try_lend),
+            try_return=weakly(self._try_return),
+            try_overdue=weakly(self._try_overdue),
+            look_up=weakly(self._have_looked_up),
+            renew=weakly(self._renew_soon),
+            release_idle=weakly(self._release_idle),
+            fresh_lock=weakly(self._fresh_lock),
+        )
+        core.belongs(self, calls, keeps_idle=self._keeps_idle)
         if from_environment:
-            self._core.source = "RESILIENT_DATABASE_URL"
+            core.source = "RESILIENT_DATABASE_URL"
 
     @property
     def topology(self) -> Topology:
@@ -97,12 +97,12 @@ class Shell(Plainly):
 
     @property
     def _wanted(self) -> Wanted:
-        return self._core.wanted if self._bound is None else REPLICA
+        return self._core.wanted if self._core.bound is None else REPLICA
 
     def _commands(
         self, patient: bool, at: Endpoint | None
     ) -> Generator[connect.Command, Any, None]:
-        if (only := at or self._bound) is not None:
+        if (only := at or self._core.bound) is not None:
             return connect.bound(only)
         return connect.connecting(patient, self._core.wanted, self._core.rng)
 
@@ -120,7 +120,8 @@ class Shell(Plainly):
 
     def _replica_pools(self) -> list[Any]:
         beside = getattr(self, "_writing", None)
-        return [*self._core.replicas.values(), *([beside] if beside is not None else [])]
+        replicas = [replica.pool for replica in self._core.replicas.values()]
+        return [*replicas, *([beside] if beside is not None else [])]
 
     def _summed(self, own: dict[str, int], others: list[dict[str, int]]) -> dict[str, int]:
         own["pool_available"] += len(self._core.lent)
@@ -179,10 +180,11 @@ class Shell(Plainly):
                 self._core.parked.remove(task)
             except KeyError:
                 return
-        if self._bound is None:
+        core = self._core
+        if core.bound is None:
             super().run_task(task)
-        elif (owner := self.owner()) is not None:
-            owner._replica_tasks.add(owner, task)
+        elif (owner := self.owner()) is not None and core.replica_tasks is not None:
+            core.replica_tasks.add(owner, task)
 
     def _park(self, task: Any) -> bool:
         """Remember a task that failed.  True when there is news: it may run at once."""
@@ -191,8 +193,8 @@ class Shell(Plainly):
         return self._possible(topology) and topology.version != gave_up_at.get()
 
     def _possible(self, topology: Topology) -> bool:
-        if self._bound is not None:
-            view = topology.find(self._bound)
+        if self._core.bound is not None:
+            view = topology.find(self._core.bound)
             return view is not None and view.health is Health.UP
         if self._core.wanted.places(topology):
             return True
@@ -204,7 +206,7 @@ class Shell(Plainly):
     @property
     def _scheduler(self) -> Any:
         """Who wakes tasks up later; None: the pool that had one is gone."""
-        if self._bound is None:
+        if self._core.bound is None:
             return self._sched  # type: ignore[attr-defined]
         owner = self.owner()
         return None if owner is None else owner._sched
@@ -220,7 +222,7 @@ class Shell(Plainly):
 
     def _take_stale(self) -> list[Conn]:
         """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
-        core, own = self._core, self._bound is None
+        core, own = self._core, self._core.bound is None
         stale = [c for c in self._pool if is_condemned(c) or (own and core.misplaced(c))]
         for conn in stale:
             self._pool.remove(conn)
@@ -230,16 +232,21 @@ class Shell(Plainly):
         """What follows from a new topology; `stale` was just taken out of the pool."""
         if stale:
             self.run_task(self._discard_task(self, stale))
-        if self._bound is None and new.writer is not None and not self._core.reads:
-            replica = self._core.replicas.get(new.writer.endpoint)
+        core = self._core
+        if core.bound is None and new.writer is not None and not core.reads:
+            replica = core.replicas.get(new.writer.endpoint)
             if replica is not None:
-                self._core.stock.extend(replica._release_idle())
+                core.stock.extend(replica.core.calls.release_idle() or ())
         if self._possible(new):
-            for task in list(self._core.parked):
-                self.run_task(task)
-        arranges = self._arranges and self._bound is None
-        if arranges and self._core.wanted_replicas() != set(self._core.replicas):
-            self.run_task(self._arrange_task(self))
+            self._unpark()
+        arranges = core.arranges and core.bound is None
+        if arranges and core.wanted_replicas() != set(core.replicas):
+            self.run_task(self._work(self, self._arrange_replicas))
+
+    def _unpark(self) -> None:
+        """What was parked runs."""
+        for task in list(self._core.parked):
+            self.run_task(task)
 
     def _release_idle(self) -> list[Conn]:
         """The idle connections that no caller has had, taken out for good (a replica's pool, on
@@ -255,50 +262,6 @@ class Shell(Plainly):
             if (link := link_of(conn)) is not None:
                 link.commit_facts = None  # a standby had nothing to tell; its next block asks again
         return fresh
-
-    # -- probes on idle connections: under the pool's lock, or on its loop
-
-    def _serves(self, endpoint: Endpoint) -> bool:
-        """Do this pool's connections go to the endpoint?"""
-        if self._bound is not None:
-            return self._bound == endpoint
-        return self._core.serves(endpoint)
-
-    def _lend(self, endpoint: Endpoint, answer: Future[Conn | None]) -> None:
-        """Answer with the connection that would be used last, or with None."""
-        if not answer.set_running_or_notify_cancel():
-            return  # too late
-        for conn in reversed(self._pool):
-            if lendable(conn, endpoint):
-                self._pool.remove(conn)
-                self._core.lent.add(conn)
-                answer.set_result(conn)
-                return
-        answer.set_result(None)
-
-    def _overdue(self, conn: Conn) -> None:
-        """A lent connection is overdue."""
-        self._core.lent.discard(conn)
-        if self._waiting:
-            self._maybe_grow_pool()
-
-    def _sound(self, conn: Conn) -> bool:
-        """A connection is back: may it be given to somebody?  If not, it is dealt with."""
-        self._core.lent.discard(conn)
-        if self._closed:
-            close(conn)
-            return False
-        idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        if idle and not is_condemned(conn) and conn._created_at > self._drained_at:
-            return True
-        self.run_task(self._discard_task(self, [conn]))
-        return False
-
-    def _maybe_grow_pool(self) -> None:
-        # Who finds a connection lent has it in less time than a new one takes.
-        lent = len(self._core.lent)
-        if not lent or len(self._waiting) > lent:
-            super()._maybe_grow_pool()  # type: ignore[misc]
 
     # -- checkouts
 
@@ -331,7 +294,7 @@ class Shell(Plainly):
             return
         if keeper.for_reading:
             keeper.end_reading()
-        link, bound = keeper.wire.link, self._bound
+        link, bound = keeper.wire.link, self._core.bound
         if link is None:
             return
         if bound is None:
@@ -346,8 +309,8 @@ class Shell(Plainly):
     def _at_home(self, conn: Conn) -> bool:
         """Is it still connected where this pool's connections go?  Replayed elsewhere, it
         isn't."""
-        link = link_of(conn)
-        return self._bound is None or link is None or link.endpoint == self._bound
+        link, bound = link_of(conn), self._core.bound
+        return bound is None or link is None or link.endpoint == bound
 
     @staticmethod
     def _make_read_only(conn: C) -> C:
@@ -365,7 +328,7 @@ class Shell(Plainly):
         if conn.pgconn.parameter_status(b"in_hot_standby") != b"off":
             return None
         link.promoted = True  # once is enough
-        return self._bound
+        return self._core.bound
 
     @staticmethod
     def _end_reading(conn: Conn) -> None:
@@ -380,9 +343,3 @@ def check_pauses() -> Iterator[float]:
     while True:
         yield pause_s
         pause_s = min(2 * pause_s, 1.0)
-
-
-def is_condemned(conn: Conn) -> bool:
-    """A new topology ruled the connection out."""
-    link = link_of(conn)
-    return link is not None and bool(link.condemned)

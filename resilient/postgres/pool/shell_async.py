@@ -3,6 +3,7 @@
 What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
 """
 
+# long: one pool, from its first dial to the return of a connection
 from __future__ import annotations
 
 import asyncio
@@ -20,6 +21,7 @@ from psycopg import pq
 from ...core import connect
 from ...core.model import Endpoint, Topology
 from .._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
+from ..replay.catalogue import Asked, only_reading
 from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params
@@ -28,7 +30,7 @@ from .deadline import deadline_in, remaining
 from .replica_tasks import AsyncReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, gave_up_at
-from .tasks import AsyncArrange, AsyncDiscard, AsyncLookUp, AsyncPutBack, Ending
+from .tasks import AsyncDiscard, AsyncPutBack, AsyncWork, Ending
 
 if TYPE_CHECKING:
     from .base import PoolCore
@@ -44,8 +46,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     _add_task = AsyncAddConnection
     _discard_task = AsyncDiscard
-    _arrange_task = AsyncArrange
-    _look_up_task = AsyncLookUp
+    _work = AsyncWork
     _loop: asyncio.AbstractEventLoop | None = None
 
     def _fresh_lock(self) -> None:
@@ -57,9 +58,9 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._replica_tasks = ReplicaTasks(self, AsyncReplicaTask)
+        self._core.replica_tasks = ReplicaTasks(self, AsyncReplicaTask)
         super()._start_workers()
-        fork.follow(self)
+        fork.follow(self._core)
 
     @classmethod
     async def worker(cls, q: Any) -> None:
@@ -75,7 +76,8 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def _end_replica_tasks(self) -> None:
         """All pools are closed: what is left to do is to close connections."""
-        while (task := self._replica_tasks.take()) is not None:
+        tasks = self._core.replica_tasks
+        while tasks is not None and (task := tasks.take()) is not None:
             await task.run()
 
     # -- connecting
@@ -264,6 +266,32 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             with suppress(StopIteration):
                 self._add_to_pool(conn).send(None)
 
+    # -- what its core has it do
+
+    async def _look_up(self, reads: list[Asked]) -> None:
+        """Ask a catalogue whether statements can only read, on a connection that can be spared."""
+        core = self._core
+        conn: Any = self._spare()
+        if conn is None:
+            return
+        try:
+            with suppress(psycopg.Error):  # it is found gone, and replaced
+                found = await conn.wait(only_reading(conn.pgconn, reads))
+                core.known.learnt(found, set(reads) - set(found))
+        finally:
+            if self._sound(conn):
+                await self._add_to_pool(conn)
+
+    def _renew_soon(self) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop was closed before the pool
+                self._loop.call_soon_threadsafe(self.run_task, AsyncWork(self, self._renew))
+
+    async def _renew(self) -> None:
+        """Ask the functions that give the credentials again, and try what they say at once."""
+        self._core.attach(await self._resolve_conninfo(), await self._resolve_kwargs())
+        self._unpark()
+
     # Where nobody is inside the pool's state and nothing has to be waited for, its lock isn't
     # taken: no other task runs meanwhile.
 
@@ -290,7 +318,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def putconn(self, conn: ACT) -> None:
         if self._lock.locked() and getattr(conn, "_pool", None) is self:
-            self.run_task(AsyncPutBack(self, conn, checked_in=False))
+            self.run_task(AsyncPutBack(self, conn, self._put_now))
         else:
             await super().putconn(conn)
 
@@ -305,7 +333,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         elif self._closed or not self._would_wait():
             await super()._add_to_pool(conn)
         else:
-            self.run_task(AsyncPutBack(self, conn, checked_in=True))
+            self.run_task(AsyncPutBack(self, conn, self._add_now))
 
     async def _add_now(self, conn: ACT) -> None:
         await super()._add_to_pool(conn)
@@ -341,10 +369,9 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
     """The warm connections of one replica, for the pool that owns it."""
 
-    def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
+    def __init__(self, owner: Any, core: PoolCore, **kwargs: Any) -> None:
         self.owner = weakref.ref(owner)
-        self._bound = endpoint
-        self._start_core(core.for_replica())
+        self._start_core(core)
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:
@@ -383,18 +410,18 @@ class AsyncReplicaPool(Reserve, AsyncShell[ACT]):
 
     async def _elsewhere(self, timeout: float) -> ACT:
         """Another replica, or else the primary."""
-        owner = self.owner()
-        if owner is None:
+        owner, core = self.owner(), self._core
+        if owner is None or core.owner is None:
             return await self._connect(timeout)
         deadline_at = deadline_in(timeout)
         failed: frozenset[object] = frozenset()
         while True:
-            view = self._core.reader(None, failed)
-            pool = owner._core.replicas.get(view.endpoint) if view else None
-            if view is None or pool is None or remaining(deadline_at) <= 0:
+            view = core.reader(None, failed)
+            replica = core.owner.replicas.get(view.endpoint) if view else None
+            if view is None or replica is None or remaining(deadline_at) <= 0:
                 return cast(ACT, await owner._connect(max(remaining(deadline_at), 0.001)))
             try:
-                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
-                return cast(ACT, await pool._connect(share_s))
+                share_s = min(remaining(deadline_at), core.settings.probe_timeout_s)
+                return cast(ACT, await replica.pool._connect(share_s))
             except psycopg.OperationalError:
                 failed |= {view.endpoint}

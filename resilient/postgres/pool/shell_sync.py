@@ -27,6 +27,7 @@ from .._psycopg import (
     MaintenanceTask,
     spawn,
 )
+from ..replay.catalogue import Asked, only_reading
 from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params
@@ -35,7 +36,7 @@ from .deadline import deadline_in, remaining
 from .replica_tasks import ReplicaTask, ReplicaTasks
 from .reserve import Reserve
 from .shell import Shell, check_pauses, gave_up_at
-from .tasks import Arrange, Discard, LookUp
+from .tasks import Discard, Work
 
 if TYPE_CHECKING:
     from .base import PoolCore
@@ -49,8 +50,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     _add_task = AddConnection
     _discard_task = Discard
-    _arrange_task = Arrange
-    _look_up_task = LookUp
+    _work = Work
 
     def _fresh_lock(self) -> None:
         self._lock = threading.RLock()
@@ -60,9 +60,9 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._replica_tasks = ReplicaTasks(self, ReplicaTask)
+        self._core.replica_tasks = ReplicaTasks(self, ReplicaTask)
         super()._start_workers()
-        fork.follow(self)
+        fork.follow(self._core)
 
     def _spare_worker(self) -> None:
         """There are replicas now: the only worker would not be left for the writer."""
@@ -72,7 +72,8 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def _end_replica_tasks(self) -> None:
         """All pools are closed: what is left to do is to close connections."""
-        while (task := self._replica_tasks.take()) is not None:
+        tasks = self._core.replica_tasks
+        while tasks is not None and (task := tasks.take()) is not None:
             task.run()
 
     def __del__(self) -> None:
@@ -265,6 +266,32 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             self._lock.release()
         return True
 
+    # -- what its core has it do
+
+    def _look_up(self, reads: list[Asked]) -> None:
+        """Ask a catalogue whether statements can only read, on a connection that can be spared."""
+        core = self._core
+        with self._lock:
+            conn: Any = self._spare()
+        if conn is None:
+            return
+        try:
+            with suppress(psycopg.Error):  # it is found gone, and replaced
+                found = conn.wait(only_reading(conn.pgconn, reads))
+                core.known.learnt(found, set(reads) - set(found))
+        finally:
+            with self._lock:
+                if self._sound(conn):
+                    self._add_to_pool(conn)
+
+    def _renew_soon(self) -> None:
+        self.run_task(Work(self, self._renew))
+
+    def _renew(self) -> None:
+        """Ask the functions that give the credentials again, and try what they say at once."""
+        self._core.attach(self._resolve_conninfo(), self._resolve_kwargs())
+        self._unpark()
+
     def get_stats(self) -> dict[str, int]:
         with self._lock:  # not while a connection changes hands
             return super().get_stats()
@@ -288,10 +315,9 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 class ReplicaPool(Reserve, SyncShell[CT]):
     """The warm connections of one replica, for the pool that owns it."""
 
-    def __init__(self, owner: Any, endpoint: Endpoint, core: PoolCore, **kwargs: Any) -> None:
+    def __init__(self, owner: Any, core: PoolCore, **kwargs: Any) -> None:
         self.owner = weakref.ref(owner)
-        self._bound = endpoint
-        self._start_core(core.for_replica())
+        self._start_core(core)
         super().__init__(owner.conninfo, open=False, **kwargs)
 
     def _start_workers(self) -> None:
@@ -321,18 +347,18 @@ class ReplicaPool(Reserve, SyncShell[CT]):
 
     def _elsewhere(self, timeout: float) -> CT:
         """Another replica, or else the primary."""
-        owner = self.owner()
-        if owner is None:
+        owner, core = self.owner(), self._core
+        if owner is None or core.owner is None:
             return self._connect(timeout)
         deadline_at = deadline_in(timeout)
         failed: frozenset[object] = frozenset()
         while True:
-            view = self._core.reader(None, failed)
-            pool = owner._core.replicas.get(view.endpoint) if view else None
-            if view is None or pool is None or remaining(deadline_at) <= 0:
+            view = core.reader(None, failed)
+            replica = core.owner.replicas.get(view.endpoint) if view else None
+            if view is None or replica is None or remaining(deadline_at) <= 0:
                 return cast(CT, owner._connect(max(remaining(deadline_at), 0.001)))
             try:
-                share_s = min(remaining(deadline_at), self._core.settings.probe_timeout_s)
-                return cast(CT, pool._connect(share_s))
+                share_s = min(remaining(deadline_at), core.settings.probe_timeout_s)
+                return cast(CT, replica.pool._connect(share_s))
             except psycopg.OperationalError:
                 failed |= {view.endpoint}

@@ -7,15 +7,15 @@ from typing import Any
 from ...core.intent import Wanted
 from ...core.model import Endpoint
 from ...core.routing import Target
+from ...settings import Settings
 
 #: what an explicit intent to write takes
 WRITER = Wanted(Target.READ_WRITE)
 
 
-def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
+def replica_arguments(pool: Any, settings: Settings, endpoint: Endpoint | None) -> dict[str, Any]:
     """The constructor's arguments of a replica's pool, from those of the pool it is for; without
     an endpoint those of the pool for its explicit writes, which keeps none warm."""
-    settings = pool._core.settings
     warm = settings.standby_min_size if endpoint else 0
     most = max(pool._max_size, 1) + warm
     if endpoint and settings.replica_max_size is not None:
@@ -39,10 +39,10 @@ def replica_arguments(pool: Any, endpoint: Endpoint | None) -> dict[str, Any]:
     }
 
 
-def beside(pool: Any) -> Any:
-    """The pool for the explicit writes of one that reads by default; closed with it."""
-    arguments = replica_arguments(pool, None)
-    made = pool._kind(pool.conninfo, settings=pool._core.settings, open=False, **arguments)
-    made._core.purpose = WRITER
-    made._arranges = False
+def beside(pool: Any, kind: type[Any], settings: Settings) -> Any:
+    """The pool for the explicit writes of one that reads by default, of this public class; closed
+    with it."""
+    arguments = replica_arguments(pool, settings, None)
+    made = kind(pool.conninfo, settings=settings, open=False, **arguments)
+    made._core.only_writes()
     return made

@@ -53,14 +53,15 @@ class ResilientPool(Apart, SyncShell[CT]):
         core = self._core
         wanted = core.wanted_replicas()
         for endpoint in [known for known in core.replicas if known not in wanted]:
-            core.replicas.pop(endpoint).close(timeout=1.0)
+            core.replicas.pop(endpoint).pool.close(timeout=1.0)
         for endpoint in wanted - set(core.replicas):
             if self._closed:
                 return
+            beneath = core.for_replica(endpoint)
             pool: ReplicaPool[CT] = ReplicaPool(
-                self, endpoint, core, **replica_arguments(self, endpoint)
+                self, beneath, **replica_arguments(self, core.settings, endpoint)
             )
-            core.replicas[endpoint] = pool
+            core.add_replica(endpoint, pool, beneath)
             self._spare_worker()
             pool.open()
 
@@ -72,7 +73,7 @@ class ResilientPool(Apart, SyncShell[CT]):
             if self._writing is not None:
                 self._writing.close(timeout)
             while self._core.replicas:
-                self._core.replicas.popitem()[1].close(timeout)
+                self._core.replicas.popitem()[1].pool.close(timeout)
             self._end_replica_tasks()
             while self._core.stock:
                 self._close_connection(cast(CT, self._core.stock.popleft()))
@@ -82,9 +83,8 @@ class ResilientPool(Apart, SyncShell[CT]):
         super().__del__()
         if getattr(self, "_core", None) is not None:
             while self._core.replicas:
-                self._core.replicas.popitem()[1].close(timeout=1.0)
-            if hasattr(self, "_replica_tasks"):
-                self._end_replica_tasks()
+                self._core.replicas.popitem()[1].pool.close(timeout=1.0)
+            self._end_replica_tasks()
             self._core.detach(wait=False)
 
     def wait(self, timeout: float = 30.0) -> None:
@@ -138,7 +138,7 @@ class ResilientPool(Apart, SyncShell[CT]):
         after: CausalToken | None,
     ) -> CT:
         if self._core.reopen:
-            self._core.reopen = False
+            self._core.reopened()
             self.open()
         core, limit_s = self._core, self.timeout if timeout is None else timeout
         deadline_at = deadline_in(limit_s)
@@ -181,7 +181,7 @@ class ResilientPool(Apart, SyncShell[CT]):
     def _getconn_writer(self, timeout: float | None, read_only: bool) -> CT:
         """An explicit write where checkouts are for reading by default: of a pool beside."""
         if self._writing is None:
-            self._writing = beside(self)
+            self._writing = beside(self, self._kind, self._core.settings)
             self._writing.open()
         conn = self._writing._checkout(timeout, None, None, None)
         return cast(CT, self._make_read_only(conn) if read_only else conn)
@@ -205,7 +205,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                 try:
                     if core.reads and core.bounded(max_staleness_s, after):
                         return self._getconn_writer(left_s, True)
-                    conn = ResilientPool._checkout(self, left_s, None, None, None)
+                    conn = self._checkout(left_s, None, None, None)
                 except psycopg_pool.PoolTimeout as exc:
                     if search.comes_back and remaining(deadline_at) > 0:
                         search.again()
@@ -213,7 +213,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                     raise core.told_whole(exc, limit_s) from exc.__cause__
                 core.read_at(None)
                 return self._make_read_only(conn)
-            pool = core.replicas[view.endpoint]
+            pool = core.replicas[view.endpoint].pool
             try:
                 share_s = min(remaining(deadline_at), search.share_s)
                 conn = pool.getconn(share_s)

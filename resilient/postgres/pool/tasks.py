@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import psycopg
+from weakref import WeakMethod
 
 from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
-from ..replay.catalogue import Asked, only_reading
-from .borrowing import spare
 
 
 class Ending:
@@ -50,12 +47,18 @@ class Discard(MaintenanceTask):
                 pool.run_task(AddConnection(pool))
 
 
-# Made from `AsyncArrange` by `make generate`: change that one.
-class Arrange(MaintenanceTask):
-    """Open pools for new replicas, close those of endpoints that are replicas no more."""
+# Made from `AsyncWork` by `make generate`: change that one.
+class Work(MaintenanceTask):
+    """One of the pool's own methods, on a worker."""
+
+    def __init__(self, pool: Any, method: Callable[..., None], *args: Any) -> None:
+        super().__init__(pool)
+        self._method = WeakMethod(method)
+        self._args = args
 
     def _run(self, pool: Any) -> None:
-        pool._arrange_replicas()
+        if (method := self._method()) is not None:
+            method(*self._args)
 
 
 class AsyncClosing(AsyncMaintenanceTask):
@@ -90,92 +93,25 @@ class AsyncDiscard(AsyncClosing):
 
 
 class AsyncPutBack(AsyncClosing):
-    """Return a connection on a worker, which nobody cancels."""
+    """Return a connection on a worker, which nobody cancels; `put`: the pool's method for it."""
 
-    def __init__(self, pool: Any, conn: Any, checked_in: bool) -> None:
+    def __init__(self, pool: Any, conn: Any, put: Callable[[Any], Awaitable[None]]) -> None:
         super().__init__(pool, [conn])
-        self.checked_in = checked_in
+        self._method = WeakMethod(put)
 
     async def _run(self, pool: Any) -> None:
-        if self.checked_in:
-            await pool._add_now(self.conns[0])
-        else:
-            await pool._put_now(self.conns[0])
+        if (put := self._method()) is not None:
+            await put(self.conns[0])
 
 
-class AsyncArrange(AsyncMaintenanceTask):
-    """Open pools for new replicas, close those of endpoints that are replicas no more."""
+class AsyncWork(AsyncMaintenanceTask):
+    """One of the pool's own methods, on a worker."""
 
-    async def _run(self, pool: Any) -> None:
-        await pool._arrange_replicas()
-
-
-# Made from `AsyncRenew` by `make generate`: change that one.
-class Renew(MaintenanceTask):
-    """Ask the functions that give the credentials again, and try what they say at once."""
-
-    def _run(self, pool: Any) -> None:
-        pool._core.attach(pool._resolve_conninfo(), pool._resolve_kwargs())
-        for task in list(pool._core.parked):
-            pool.run_task(task)
-
-
-class AsyncRenew(AsyncMaintenanceTask):
-    """Ask the functions that give the credentials again, and try what they say at once."""
-
-    async def _run(self, pool: Any) -> None:
-        pool._core.attach(await pool._resolve_conninfo(), await pool._resolve_kwargs())
-        for task in list(pool._core.parked):
-            pool.run_task(task)
-
-
-class LookUp(MaintenanceTask):
-    """Ask a catalogue whether statements can only read, on a connection that can be spared."""
-
-    def __init__(self, pool: Any, reads: list[Asked]) -> None:
+    def __init__(self, pool: Any, method: Callable[..., Awaitable[None]], *args: Any) -> None:
         super().__init__(pool)
-        self.reads = reads
-
-    def _run(self, pool: Any) -> None:
-        with pool._lock:
-            conn: Any = spare(pool)
-        if conn is None:
-            return
-        try:
-            with suppress(psycopg.Error):  # it is found gone, and replaced
-                found = conn.wait(only_reading(conn.pgconn, self.reads))
-                pool._core.known.learnt(found, set(self.reads) - set(found))
-        finally:
-            with pool._lock:
-                if pool._sound(conn):
-                    pool._add_to_pool(conn)
-
-
-class AsyncLookUp(AsyncMaintenanceTask):
-    """Ask a catalogue whether statements can only read, on a connection that can be spared."""
-
-    def __init__(self, pool: Any, reads: list[Asked]) -> None:
-        super().__init__(pool)
-        self.reads = reads
+        self._method = WeakMethod(method)
+        self._args = args
 
     async def _run(self, pool: Any) -> None:
-        conn: Any = spare(pool)
-        if conn is None:
-            return
-        try:
-            with suppress(psycopg.Error):  # it is found gone, and replaced
-                found = await conn.wait(only_reading(conn.pgconn, self.reads))
-                pool._core.known.learnt(found, set(self.reads) - set(found))
-        finally:
-            if pool._sound(conn):
-                await pool._add_to_pool(conn)
-
-
-def renew(pool: Any) -> None:
-    """Have a worker of the pool do it.  Any thread."""
-    loop = getattr(pool, "_loop", None)
-    if loop is None:
-        pool.run_task(Renew(pool))
-        return
-    with suppress(RuntimeError):  # the loop was closed before the pool
-        loop.call_soon_threadsafe(lambda: pool.run_task(AsyncRenew(pool)))
+        if (method := self._method()) is not None:
+            await method(*self._args)

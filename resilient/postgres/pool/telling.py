@@ -60,10 +60,10 @@ class Telling:
     """What it needs of the core is declared here."""
 
     shared: clusters.Shared | None
-    replicas: dict[Endpoint, Any]
     lender: Callable[[], Any]
     lent: set[Any]
-    _owner: Any
+    keeps_idle: bool
+    owner: Telling | None
     _target: Target | None
     _budget: RetryBudget
     #: once all of it is known
@@ -72,6 +72,8 @@ class Telling:
 
     if TYPE_CHECKING:
 
+        @property
+        def beneath(self) -> list[Telling]: ...
         @property
         def zone(self) -> str | None: ...
         @property
@@ -82,13 +84,13 @@ class Telling:
     @property
     def name(self) -> str:
         """The pool's; of a replica's none, it is its owner's."""
-        return "" if self._owner is not None else getattr(self.lender(), "name", None) or ""
+        return "" if self.owner is not None else getattr(self.lender(), "name", None) or ""
 
     @property
     def said(self) -> Said:
         """Attributes of its metrics."""
-        if self._owner is not None:
-            return self._owner.said  # type: ignore[no-any-return]
+        if self.owner is not None:
+            return self.owner.said
         if self._said is None:
             params = dict(self._target.params) if self._target is not None else {}
             database = params.get("dbname") or params.get("user") or ""
@@ -109,8 +111,8 @@ class Telling:
     @property
     def failover_log(self) -> telemetry.FailoverLog | None:
         """The failovers of its cluster; of a closed pool, those that were."""
-        if self._owner is not None:
-            return self._owner.failover_log  # type: ignore[no-any-return]
+        if self.owner is not None:
+            return self.owner.failover_log
         if self.shared is not None:
             self._failover_log = self.shared.cluster.failover_log
         return self._failover_log
@@ -221,17 +223,19 @@ class Telling:
     def measures(self) -> Iterator[tuple[Metric, float, Said]]:
         """On a thread of who collects."""
         pool = self.lender()
-        if self._owner is not None or self.shared is None or pool is None:
+        if self.owner is not None or self.shared is None or pool is None:
             return
         said = self.said
-        for role, each in [("writer", pool), *(("replica", p) for p in [*self.replicas.values()])]:
-            idle = len(each._pool) + len(each._core.lent)
-            where = {**said, _ROLE: role}
+        for core in [self, *self.beneath]:
+            if (each := core.lender()) is None:
+                continue
+            idle = len(each._pool) + len(core.lent)
+            where = {**said, _ROLE: "writer" if core is self else "replica"}
             yield names.USED, idle, {**where, _STATE: "idle"}
             yield names.USED, max(0, each._nconns - idle), {**where, _STATE: "used"}
             yield names.PENDING, len(each._waiting), said
         yield names.IDLE_MIN, pool._min_size, said
-        yield names.IDLE_MAX, pool._min_size if pool._keeps_idle else 0, said
+        yield names.IDLE_MAX, pool._min_size if self.keeps_idle else 0, said
         yield names.MOST, pool._max_size, said
         yield names.BUDGET, self._budget.balance, said
         topology = self.topology

@@ -33,7 +33,7 @@ from .._psycopg import PostgresClientQuery
 from ..commit.facts import flushed_of
 from ..errors import TransactionReplayMismatch
 from . import keep_questions as ask
-from .journal import Entry
+from .entry import Entry
 from .parser import MISSING, parser
 from .statements import traits
 

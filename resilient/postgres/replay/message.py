@@ -21,7 +21,7 @@ from ..session.answers import answer_all
 if TYPE_CHECKING:
     from ..commit.committer import Committer
     from ..session.host import Gen
-    from .journal import Entry
+    from .entry import Entry
 
 #: a transaction that is still open after this many seconds asks whether it is flushed: by
 #: then the WAL writer has been at it (`wal_writer_delay`, manual 20.5)

@@ -29,7 +29,8 @@ from .._psycopg import PostgresClientQuery, PostgresQuery
 from ..commit.knowledge import Knowledge
 from ..errors import ended
 from ..session.detour import Detour
-from .journal import Entry, entry_of, kept
+from .entry import Entry, kept
+from .journal import entry_of
 from .message import FLUSH_ASK_S, Sender
 from .statements import KNOWN, traits
 

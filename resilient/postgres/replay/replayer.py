@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..session.detour import Detour
 from .apart import apart
-from .journal import Entry
+from .entry import Entry
 from .proofs import bare, not_twice, only_read, same_session
 from .results import difference
 

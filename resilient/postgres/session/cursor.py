@@ -16,8 +16,9 @@ from psycopg import errors as e
 from psycopg import pq, sql
 from psycopg.adapt import Transformer
 
-from .._psycopg import BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
-from ..replay.journal import entry_of, kept
+from .._psycopg import NO_TRACEBACK, BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
+from ..replay.entry import kept
+from ..replay.journal import entry_of
 from .answers import answered
 from .classes import beneath, made_once
 from .host import name_of
@@ -299,7 +300,7 @@ class SyncRecording(RecordingCursor, SyncBase):
                     self._conn.wait(unrecorded(self, query, rows, returning))
                 else:
                     self._conn.wait(many(self, recorder, query, rows, returning))
-        except e._NO_TRACEBACK as ex:
+        except NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None
 
@@ -319,7 +320,7 @@ class AsyncRecording(RecordingCursor, AsyncBase):
                     await self._conn.wait(unrecorded(self, query, rows, returning))
                 else:
                     await self._conn.wait(many(self, recorder, query, rows, returning))
-        except e._NO_TRACEBACK as ex:
+        except NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None
 

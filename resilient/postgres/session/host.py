@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..commit.facts import CommitFacts
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
-    from ..replay.journal import Entry
+    from ..replay.entry import Entry
 
 Gen = Generator[Any, Any, Any]
 

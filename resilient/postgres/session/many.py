@@ -19,7 +19,8 @@ from psycopg.pq.abc import PGresult
 from ...core.reaction import Sent
 from .._psycopg import BasePipeline, PostgresClientQuery
 from ..errors import ended
-from ..replay.journal import Entry, entry_of, kept
+from ..replay.entry import Entry, kept
+from ..replay.journal import entry_of
 from ..replay.message import tagged
 from ..replay.statements import traits
 from .answers import fetched

@@ -21,7 +21,7 @@ from .answers import fetched
 
 if TYPE_CHECKING:
     from .._psycopg import BaseConnection
-    from ..replay.journal import Entry
+    from ..replay.entry import Entry
     from ..replay.recorder import Recorder
     from .host import Gen
     from .keeper import Keeper
