@@ -7,6 +7,7 @@ method.  psycopg's private names are declared in `_psycopg.py` and are another m
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,24 @@ def reached_into(file: Path) -> Iterator[str]:
 def test_few_reach_into_others() -> None:
     found = [line for file in FILES if file.name != "_psycopg.py" for line in reached_into(file)]
     assert len(found) <= MOST_PRIVATE, "\n".join(found)
+
+
+# -- error codes
+
+
+def test_error_codes_stand_in_one_table() -> None:
+    """`core.sqlstates` names them."""
+    code = re.compile(r"(?=.*[0-9])[0-9A-Z]{5}")
+    found = [
+        f"{file.relative_to(ROOM)}, line {node.lineno}: {node.value!r}"
+        for file in FILES
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        if code.fullmatch(
+            node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        )
+    ]
+    assert found == []
 
 
 # -- imports

@@ -49,6 +49,8 @@ TABLE: dict[str, Code] = {
     "08003": Code("connection_does_not_exist", Kind.LOST),
     "08006": Code("connection_failure", Kind.LOST),
     "08P01": Code("protocol_violation", Kind.LOST),  # also a pooler's whose server is gone
+    "22023": Code("invalid_parameter_value"),
+    "23505": Code("unique_violation"),
     "25006": Code("read_only_sql_transaction", Kind.READ_ONLY, Says.DID_NOTHING),
     "25P03": Code("idle_in_transaction_session_timeout", None, Says.NOT_COMMITTED),
     "26000": Code("invalid_sql_statement_name", None, Says.FORGOTTEN),
@@ -65,12 +67,30 @@ TABLE: dict[str, Code] = {
     "42P05": Code("duplicate_prepared_statement", None, Says.FORGOTTEN),
     "53300": Code("too_many_connections", Kind.CROWDED),
     "55P03": Code("lock_not_available", None, Says.CONFLICT),
+    "57014": Code("query_canceled"),
     "57P01": Code("admin_shutdown", Kind.SHUTDOWN, Says.BLAMELESS | Says.NOT_COMMITTED),
     "57P02": Code("crash_shutdown", Kind.LOST, Says.BLAMELESS),  # another process has died
     "57P03": Code("cannot_connect_now", Kind.NOT_READY, Says.BLAMELESS),
     "57P05": Code("idle_session_timeout", None, Says.BLAMELESS | Says.DID_NOTHING),
 }
 _NONE = Code("")
+
+
+def _named(name: str) -> str:
+    (found,) = (sqlstate for sqlstate, code in TABLE.items() if code.name == name)
+    return found
+
+
+#: those that somebody asks for by name
+ADMIN_SHUTDOWN = _named("admin_shutdown")
+CRASH_SHUTDOWN = _named("crash_shutdown")
+INVALID_PARAMETER_VALUE = _named("invalid_parameter_value")
+INVALID_SQL_STATEMENT_NAME = _named("invalid_sql_statement_name")
+LOCK_NOT_AVAILABLE = _named("lock_not_available")
+QUERY_CANCELED = _named("query_canceled")
+READ_ONLY_SQL_TRANSACTION = _named("read_only_sql_transaction")
+SERIALIZATION_FAILURE = _named("serialization_failure")
+UNIQUE_VIOLATION = _named("unique_violation")
 
 
 def says(sqlstate: str | None, what: Says) -> bool:

@@ -6,6 +6,7 @@ import psycopg
 import psycopg_pool
 
 from .. import errors
+from ..core.sqlstates import SERIALIZATION_FAILURE
 
 __all__ = [
     "CommitOutcomeUnknown",
@@ -43,7 +44,7 @@ class TransactionReplayMismatch(errors.TransactionReplayMismatch, psycopg.Operat
     have changed what it had read.  So whoever runs transactions again on 40001 runs it again.
     """
 
-    sqlstate = "40001"
+    sqlstate = SERIALIZATION_FAILURE
 
 
 class LockLost(errors.LockLost, psycopg.OperationalError):

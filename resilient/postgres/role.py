@@ -25,6 +25,7 @@ from psycopg.abc import PQGen
 from ..core.model import FailureKind, Observation, Role
 from ..core.outcome import lsn
 from ..core.position import Position
+from ..core.sqlstates import INVALID_SQL_STATEMENT_NAME, QUERY_CANCELED
 from ..monitor.prober import Answer
 from . import bounded
 from .classify import probe_failure
@@ -127,9 +128,6 @@ class Questions:
         return b""
 
 
-_CANCELED, _NO_STATEMENT = b"57014", b"26000"
-
-
 class RoleError(Exception):
     """The server did not tell what it is."""
 
@@ -170,7 +168,7 @@ def question(
         result = yield from _query(pgconn, query, questions)
         refused = _refused(result)
         if keeps and query is first:
-            refused = refused or _sqlstate(result) == _CANCELED  # its statement_timeout
+            refused = refused or _sqlstate(result) == QUERY_CANCELED  # its statement_timeout
             questions.keeps = not refused  # type: ignore[union-attr]
         if not refused:
             break
@@ -195,13 +193,13 @@ def _told_at_the_start(pgconn: pq.abc.PGconn) -> Observation:
 
 def _refused(result: pq.abc.PGresult) -> bool:
     """Not allowed, unknown, or promoted between two of its functions."""
-    return _sqlstate(result)[:2] in (b"42", b"0A", b"55")
+    return _sqlstate(result)[:2] in ("42", "0A", "55")
 
 
-def _sqlstate(result: pq.abc.PGresult) -> bytes:
+def _sqlstate(result: pq.abc.PGresult) -> str:
     if result.status != pq.ExecStatus.FATAL_ERROR:
-        return b""
-    return result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        return ""
+    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
 
 
 def _query(
@@ -232,7 +230,7 @@ def _asked(
             questions.prepared[query] = name
         pgconn.send_query_prepared(name, None)
         results = yield from generators.execute(pgconn)
-        if not any(_sqlstate(result) == _NO_STATEMENT for result in results):
+        if not any(_sqlstate(result) == INVALID_SQL_STATEMENT_NAME for result in results):
             return results
         questions.prepared.clear()  # somebody has said DISCARD ALL
     pgconn.send_query(query)

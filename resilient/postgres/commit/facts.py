@@ -21,6 +21,7 @@ from ..._dataclass import dataclass
 from ...core.losses import succeeds
 from ...core.outcome import Incarnation, Written, XidStatus, lsn
 from ...core.reach import AT_ONCE, FAR_EXTENSIONS
+from ...core.sqlstates import INVALID_PARAMETER_VALUE
 
 #: the first that has xid8 and its functions
 MIN_VERSION = 130000
@@ -255,7 +256,8 @@ def xid_status(pgconn: pq.abc.PGconn, xid: int) -> PQGen[XidStatus]:
     pgconn.send_query(text)
     (result,) = yield from generators.execute(pgconn)
     if result.status == pq.ExecStatus.FATAL_ERROR:
-        if result.error_field(pq.DiagnosticField.SQLSTATE) == b"22023":
+        state = result.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        if state.decode() == INVALID_PARAMETER_VALUE:
             return XidStatus.FUTURE
         raise e.error_from_result(result)
     value = result.get_value(0, 0)

@@ -17,6 +17,7 @@ from psycopg.abc import PQGen
 from psycopg.pq.abc import PGconn, PGresult
 
 from ...core.outcome import Outcome, Verdict
+from ...core.sqlstates import LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION
 from ...errors import ConfigError
 from ..errors import ended
 
@@ -135,14 +136,14 @@ def verdict(pgconn: PGconn, token: bytes) -> PQGen[Verdict]:
     if fenced.status != _FATAL:
         result = yield from _insert(pgconn, token)
     end = yield from _say(pgconn, b"ROLLBACK" if result.status == _FATAL else b"COMMIT")
-    state = result.error_field(pq.DiagnosticField.SQLSTATE)
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
     if _FATAL not in (result.status, end.status):
         return Verdict(Outcome.NOT_COMMITTED, "its token was not in the ledger, and is fenced")
-    if state == b"23505" and result is fenced:
+    if state == UNIQUE_VIOLATION and result is fenced:
         return Verdict(Outcome.NOT_COMMITTED, "its token is fenced")
-    if state == b"23505":
+    if state == UNIQUE_VIOLATION:
         return Verdict(Outcome.COMMITTED, "its token is in the ledger")
-    if state == b"55P03":
+    if state == LOCK_NOT_AVAILABLE:
         return Verdict(Outcome.RUNNING, "its token is being written")
     error = e.error_from_result(result if result.status == _FATAL else end)
     if pgconn.status == pq.ConnStatus.BAD:

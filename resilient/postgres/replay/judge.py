@@ -13,7 +13,7 @@ from psycopg import errors as e
 from psycopg import pq
 
 from ...core.reaction import OWN, Action, Reaction, Sent, react
-from ...core.sqlstates import Says, says
+from ...core.sqlstates import READ_ONLY_SQL_TRANSACTION, Says, says
 from ...errors import ResilientError
 from ..errors import CommitOutcomeUnknown, ended, explained
 from .journal import UNRECORDED, Journal, Session
@@ -101,7 +101,7 @@ class Judge:
             read_only=self._writes_nothing(exc),
             text=str(exc),
         )
-        if exc.sqlstate == "25006" and self._writable_server():
+        if exc.sqlstate == READ_ONLY_SQL_TRANSACTION and self._writable_server():
             return Reaction(Action.SURFACE, "its server takes writes: the transaction doesn't")
         return found
 
@@ -118,7 +118,7 @@ class Judge:
         """Did the transaction ask to be read-only, or 25006 come from a server that began so?"""
         link = self.wire.link
         seen = link.observed if link is not None else None
-        began = exc.sqlstate == "25006" and seen is not None and seen.read_only
+        began = exc.sqlstate == READ_ONLY_SQL_TRANSACTION and seen is not None and seen.read_only
         return began or self.host.read_only
 
     def _writable_server(self) -> bool:

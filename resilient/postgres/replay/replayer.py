@@ -18,7 +18,7 @@ from psycopg import generators, pq
 
 from ...core.model import Endpoint
 from ...core.reaction import Action, Sent
-from ...core.sqlstates import Says, says
+from ...core.sqlstates import ADMIN_SHUTDOWN, Says, says
 from ...monitor.cluster import DEADLINE
 from ..commit import losses
 from ..commit.facts import commit_facts
@@ -199,7 +199,7 @@ class Replayer:
         try:
             return (yield from self.renewed(deadline_at))
         except Exception as failure:
-            if exc.sqlstate == "57P01" and self.judge.pool.crowded():
+            if exc.sqlstate == ADMIN_SHUTDOWN and self.judge.pool.crowded():
                 why = f"the server had no room for another session ({failure})"
                 raise explained(exc, f"not replayed: {why}") from failure
             if isinstance(failure, e.Error):

@@ -15,6 +15,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGconn, PGresult
 
+from ...core.sqlstates import ADMIN_SHUTDOWN, CRASH_SHUTDOWN
 from ...errors import ResilientError
 from ...monitor.sockets import Link
 from ..commit.facts import PIGGYBACK, POOLED_PIGGYBACK, CommitFacts
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 #: the server's function that warns of a commit without its standbys; no translation changes
 #: its name, as it does the message
 SYNC_REP = b"SyncRepWaitForLSN"
-#: warnings behind which the session ends: 57P01 of an immediate shutdown, 57P02
-ENDING_SOON = frozenset({b"57P01", b"57P02"})
+#: warnings behind which the session ends: the first of an immediate shutdown
+ENDING_SOON = frozenset({ADMIN_SHUTDOWN, CRASH_SHUTDOWN})
 #: so many unread answers of one message are looked through for the server's last words
 MOST_LEFT = 16
 #: a statement may have one parameter less
@@ -289,11 +290,11 @@ def _noticed(reference: ref[Wire], handler: Callable[[Any], None], notice: pq.ab
         wire.sync_rep_warned |= source == SYNC_REP
         # An error between two statements comes as a notice (libpq: pqParseInput3).
         severity = notice.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
-        state = notice.error_field(pq.DiagnosticField.SQLSTATE) or b""
+        state = (notice.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
         if severity in (b"FATAL", b"PANIC"):
             wire.farewell = _kept(wire.error(notice), notice, wire.pgconn._encoding)
         elif severity == b"WARNING" and state in ENDING_SOON:
-            wire.warned = state.decode()
+            wire.warned = state
     handler(notice)
 
 
