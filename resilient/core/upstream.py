@@ -220,12 +220,12 @@ def _with(snapshot: UpstreamSnapshot, views: tuple[Upstream, ...]) -> UpstreamSn
 
 
 def _leaving(snapshot: UpstreamSnapshot, old: Upstream, new: Upstream, now: float) -> Events:
-    """What is told when an endpoint is ejected that only its own answers held."""
+    """The event when an endpoint is ejected that only its own answers held."""
     gone = snapshot.gone and not old.retired
-    return (_told(EndpointRetired, new, now, f"no such name; {new.reason}"),) if gone else ()
+    return (_event(EndpointRetired, new, now, f"no such name; {new.reason}"),) if gone else ()
 
 
-def _told(kind: EventType, view: Upstream, now: float, why: str, cause: str = "") -> UpstreamEvent:
+def _event(kind: EventType, view: Upstream, now: float, why: str, cause: str = "") -> UpstreamEvent:
     return kind(now, view.endpoint, view.zone, why, cause)
 
 
@@ -275,8 +275,8 @@ def _lost(
         retired=view.retired or snapshot.gone,
     )
     known = view.health is Health.DEAD
-    told = () if known else (_told(EndpointLost, ejected, now, reason, event.trouble.value),)
-    return _replaced(snapshot, view, ejected), (*told, *_leaving(snapshot, view, ejected, now))
+    events = () if known else (_event(EndpointLost, ejected, now, reason, event.trouble.value),)
+    return _replaced(snapshot, view, ejected), (*events, *_leaving(snapshot, view, ejected, now))
 
 
 def _failed(
@@ -302,7 +302,7 @@ def _failed(
         ejected_until_s=max(until_s, view.ejected_until_s or until_s),
         retired=view.retired or snapshot.gone,
     )
-    news = () if trial_failed else (_told(EndpointEjected, ejected, now, bad.reason, "failures"),)
+    news = () if trial_failed else (_event(EndpointEjected, ejected, now, bad.reason, "failures"),)
     return _replaced(snapshot, view, ejected), (*news, *_leaving(snapshot, view, ejected, now))
 
 
@@ -311,8 +311,8 @@ def _back(snapshot: UpstreamSnapshot, view: Upstream, now: float) -> Stepped:
         return snapshot, ()
     up = replace(view, health=Health.UP, failures=0, ejected_until_s=None, hung_since_s=None,
                  probe_failures=0, reason="")  # fmt: skip
-    told = () if view.ejected_until_s is None else (_told(EndpointBack, up, now, view.reason),)
-    return _replaced(snapshot, view, up), told
+    events = () if view.ejected_until_s is None else (_event(EndpointBack, up, now, view.reason),)
+    return _replaced(snapshot, view, up), events
 
 
 def _probed(
@@ -343,7 +343,7 @@ def _answered(
     mode = config.mode or event.mode or _mode(snapshot, event)
     zones = dict(zip(event.addresses, event.zones, strict=False))
     kept: list[Upstream] = []
-    told: list[UpstreamEvent] = []
+    events: list[UpstreamEvent] = []
     for view in snapshot.endpoints:
         address = view.endpoint.address
         if address in zones or address in event.addresses:
@@ -351,7 +351,7 @@ def _answered(
             continue
         gone = _missing(view, mode, now)
         if gone.retired and not view.retired:
-            told.append(_told(EndpointRetired, gone, now, f"gone from DNS ({mode})"))
+            events.append(_event(EndpointRetired, gone, now, f"gone from DNS ({mode})"))
         if gone.absent <= RETIRED_LIMIT + ABSENT_LIMIT:
             kept.append(gone)
     known = {view.endpoint.address for view in kept}
@@ -359,7 +359,7 @@ def _answered(
         if address not in known:
             endpoint = Endpoint(snapshot.host, address, snapshot.port)
             kept.append(Upstream(endpoint, zones.get(address)))
-            told.append(_told(EndpointAdded, kept[-1], now, ""))
+            events.append(_event(EndpointAdded, kept[-1], now, ""))
     views = tuple(kept)
     six = any(":" in address for address in event.addresses[:1])
     fresh = snapshot.gone or not snapshot.resolved or six is not snapshot.six
@@ -374,7 +374,7 @@ def _answered(
         resolved=True,
         gone=False,
     )
-    return after, tuple(told)
+    return after, tuple(events)
 
 
 def _gone(snapshot: UpstreamSnapshot, now: float) -> Stepped:
@@ -385,8 +385,8 @@ def _gone(snapshot: UpstreamSnapshot, now: float) -> Stepped:
     both = list(zip(snapshot.endpoints, stays, strict=True))
     views = tuple(view if stay else replace(view, retired=True) for view, stay in both)
     left = [view for view, stay in both if not stay]
-    told = tuple(_told(EndpointRetired, view, now, "no such name") for view in left)
-    return replace(_with(snapshot, views), gone=True), told
+    events = tuple(_event(EndpointRetired, view, now, "no such name") for view in left)
+    return replace(_with(snapshot, views), gone=True), events
 
 
 def _mode(snapshot: UpstreamSnapshot, event: Answered) -> Literal["strict", "rotating"]:

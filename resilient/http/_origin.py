@@ -144,20 +144,20 @@ class Origin:
         """One step of the state machine."""
         with self.lock:
             before = self.snapshot
-            after, told = advance(before, event, self.config, now)
+            after, events = advance(before, event, self.config, now)
             if after is before:
                 return
             self.snapshot = after
-            if told and (steps := self._tell(told, now)):
+            if events and (steps := self._tell(events, now)):
                 self.failover_log.follow(self.failover, steps)
             self._publish(now)
             if not after.resolved:
                 self.live = False
             waiting = self._improve() if improved(before, after) else ()
         _wake(waiting)
-        emit(told)
+        emit(events)
         self.failover_log.tell()
-        for item in told:
+        for item in events:
             if isinstance(item, EndpointLost | EndpointEjected):
                 said = {**self._said_of(), "resilient.cause": item.cause or "unknown"}
                 telemetry.instruments.count(telemetry.names.EJECTIONS, said)
@@ -270,13 +270,13 @@ class Origin:
 
     # -- a failover
 
-    def _tell(self, told: tuple[UpstreamEvent, ...], now: float) -> tuple[Step, ...]:
+    def _tell(self, events: tuple[UpstreamEvent, ...], now: float) -> tuple[Step, ...]:
         used = {
             endpoint: slot.asked_at if slot.heard_at < slot.asked_at else slot.since or now
             for endpoint, slot in self._slots.items()
             if slot.in_use(now)
         }
-        self.failover, steps = upstream_failover.follow(self.failover, told, used)
+        self.failover, steps = upstream_failover.follow(self.failover, events, used)
         return steps
 
     def flowing(self, slot: Slot, now: float) -> None:

@@ -245,21 +245,21 @@ class Conversation:
 class WireProxy:
     """Listens on `address` for clients of one PostgreSQL server.
 
-    `upstream` may be changed: connections made from then on go there.  `pass_ssl`: an
+    `backend` may be changed: connections made from then on go there.  `pass_ssl`: an
     encrypted conversation is passed on without being understood; otherwise the proxy says
     that there is no encryption.  Its methods may be called from any thread.
     """
 
     def __init__(
         self,
-        upstream_host: str,
-        upstream_port: int,
+        backend_host: str,
+        backend_port: int,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
         pass_ssl: bool = False,
     ) -> None:
-        self.upstream = (upstream_host, upstream_port)
+        self.backend = (backend_host, backend_port)
         self.pass_ssl = pass_ssl
         #: where clients connect: host and port
         self.address = (host, port)
@@ -383,7 +383,7 @@ class WireProxy:
     async def _reach(self, talk: Conversation) -> None:
         assert self._loop is not None
         try:
-            await self._loop.create_connection(lambda: _End(talk, "server"), *self.upstream)
+            await self._loop.create_connection(lambda: _End(talk, "server"), *self.backend)
         except OSError:
             talk.end("reset")
 

@@ -3,7 +3,7 @@
 Everything here runs on the monitor's loop but what says *any thread*.  The decisions are
 `core.topology`'s; this file only asks (DNS, probes), remembers the state, and applies:
 
-    1. condemn and abort what the new snapshot rules out,
+    1. evict and abort what the new snapshot rules out,
     2. publish the snapshot,
     3. tell the listeners.
 
@@ -340,10 +340,10 @@ class Cluster(Asking):
         if new.version == old.version:  # only lag moved
             self.topology = new
             return
-        self._condemn(old, new)
+        self._evict(old, new)
         self.topology = new
         # Whoever was woken by that, and dialled before it saw the new snapshot.
-        self._condemn(old, new)
+        self._evict(old, new)
         telemetry.log_topology(old, new, self.labels())
         with self._tracker_lock:
             now = time.monotonic()
@@ -373,10 +373,10 @@ class Cluster(Asking):
         task = self._tasks[number] = self._monitor.loop.create_task(coro)
         task.add_done_callback(lambda _: self._tasks.pop(number, None))
 
-    def _condemn(self, old: Topology, new: Topology) -> None:
+    def _evict(self, old: Topology, new: Topology) -> None:
         """Rule out what the new snapshot rules out; wake those who must not wait on."""
         until = time.monotonic() + self.settings.deadline_s
-        for link in self.links.select(lambda link: not link.condemned or link.pending):
+        for link in self.links.select(lambda link: not link.evicted or link.pending):
             where, view = link.endpoint, new.find(link.endpoint)
             end = fate(
                 *(old, new, where, link.generation),
@@ -393,17 +393,17 @@ class Cluster(Asking):
             ) or f"no longer the one to use (version {new.version})"
             if end is Fate.ABORT and new.foreign(where) and link.committing():
                 # Alive, and just another cluster's: what was sent before, it answers.
-                link.condemn(why)
-                self._monitor.loop.call_later(COMMITTING_S, self._condemn_again)
+                link.evict(why)
+                self._monitor.loop.call_later(COMMITTING_S, self._evict_again)
             elif end is Fate.ABORT:
                 link.abort(why)
             else:
-                link.condemn(why, end)
+                link.evict(why, end)
                 self._dying.setdefault(where, until)
 
-    def _condemn_again(self) -> None:
+    def _evict_again(self) -> None:
         if not self._closing:
-            self._condemn(self.topology, self.topology)
+            self._evict(self.topology, self.topology)
 
     def _expire(self, now: float) -> None:
         """Cut the calls on endpoints that died, or left their name, a whole deadline ago."""
@@ -413,7 +413,7 @@ class Cluster(Asking):
             del self._dying[endpoint]
             for link in self.links.select(lambda link: link.pending):
                 if link.endpoint == endpoint:
-                    link.abort(f"{DEADLINE}: {link.condemned}, and nothing replaced it in time")
+                    link.abort(f"{DEADLINE}: {link.evicted}, and nothing replaced it in time")
 
     def _schedule(self) -> None:
         now = time.monotonic()

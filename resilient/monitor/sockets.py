@@ -36,7 +36,7 @@ def _never() -> bool:
 class Link:
     """What ties a connection (or one that is still connecting) to its endpoint.
 
-    Its state is `phase` (`core.drain`); `condemned` says why it must not be used any more, and is
+    Its state is `phase` (`core.drain`); `evicted` says why it must not be used any more, and is
     empty while it may.
     """
 
@@ -47,9 +47,9 @@ class Link:
         "begun_at",
         "commit_facts",
         "committing",
-        "condemned",
         "doubtful",
         "endpoint",
+        "evicted",
         "expendable",
         "follows",
         "generation",
@@ -66,7 +66,7 @@ class Link:
         self.generation = generation
         self.begun_at = time.monotonic()
         self.phase = Phase.CONNECTING
-        self.condemned = ""
+        self.evicted = ""
         #: its endpoint is under suspicion
         self.doubtful = False
         #: nothing is lost with it: a ROLLBACK is under way, or what only confirms another
@@ -93,7 +93,7 @@ class Link:
 
     @property
     def pending(self) -> bool:
-        """Condemned, and whoever waits on it still waits."""
+        """Evicted, and whoever waits on it still waits."""
         return self.phase is Phase.HELD or self.phase is Phase.DRAINING
 
     @property
@@ -115,9 +115,9 @@ class Link:
         """It is connected, and its server admitted."""
         self.phase = self.phase.made()
 
-    def condemn(self, why: str, end: Fate = Fate.DRAIN) -> None:
+    def evict(self, why: str, end: Fate = Fate.DRAIN) -> None:
         """Not to be used any more; who uses it may finish."""
-        self.condemned = why
+        self.evicted = why
         self.phase = self.phase.under(end)
 
     def bind(self, fd: int) -> None:
@@ -138,8 +138,8 @@ class Link:
             self._fd = -1
 
     def abort(self, why: str) -> bool:
-        """Condemn, and wake whoever waits.  False when the socket is gone already."""
-        self.condemn(why, Fate.ABORT)
+        """Evict, and wake whoever waits.  False when the socket is gone already."""
+        self.evict(why, Fate.ABORT)
         sock = self._socket()
         if sock is None:
             return False

@@ -100,7 +100,7 @@ class _SessionCount:
         self._at[endpoint] = now + COUNT_S  # if there is no answer
         return True
 
-    def told(self, endpoint: Endpoint, sessions: int) -> None:
+    def answered(self, endpoint: Endpoint, sessions: int) -> None:
         """It has answered."""
         pause_s = max(COUNT_S, sessions * COUNT_SESSION_S) * (0.5 + self._rng.random())
         self._at[endpoint] = time.monotonic() + pause_s
@@ -209,7 +209,7 @@ class PgProber(Prober):
         if time.monotonic() > late_at:
             self._slow.add(endpoint)
         if seen.clients is not None:
-            self._session_count.told(endpoint, seen.clients * mine)
+            self._session_count.answered(endpoint, seen.clients * mine)
         seen = self._own_options(seen)
         seen = replace(seen, begun_at=borrowed.link.begun_at)
         borrowed.link.observed = seen
@@ -350,11 +350,11 @@ class PgProber(Prober):
             raise
         self._keep(endpoint, side)
         if seen.clients is not None:
-            self._session_count.told(endpoint, seen.clients * mine)
+            self._session_count.answered(endpoint, seen.clients * mine)
         if seen.system_id:
             self._open.add(endpoint)
         seen = replace(self._own_options(seen), begun_at=side.begun_at)
-        self.told(endpoint, seen)
+        self.met(endpoint, seen)
         return seen
 
     def _owing(
@@ -366,7 +366,7 @@ class PgProber(Prober):
             yield from losses.look_again(pgconn, self.place, endpoint, self.labels())
         return answer
 
-    def told(self, endpoint: Endpoint, seen: Observation) -> None:
+    def met(self, endpoint: Endpoint, seen: Observation) -> None:
         """A session that was begun a moment ago says whether new ones may write, and whether a
         pooler is in between."""
         self._begun[endpoint] = max(seen.begun_at or 0.0, self._begun.get(endpoint, 0.0))

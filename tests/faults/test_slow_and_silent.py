@@ -29,7 +29,7 @@ class Delay:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self.upstream = (host, port)
+        self.backend = (host, port)
         self.late_s = 0.0
         self.made: list[float] = []
         self.asked: list[float] = []
@@ -72,7 +72,7 @@ class Delay:
         number = len(self.made)
         server, forth = None, None
         try:
-            server, forth = await asyncio.open_connection(*self.upstream)
+            server, forth = await asyncio.open_connection(*self.backend)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass(number, client, forth, asks=True))
                 group.create_task(self._pass(number, server, back, asks=False))

@@ -134,7 +134,7 @@ def test_encryption_is_refused_here_or_by_the_server(lab: Lab, proxy: WireProxy)
 def test_what_is_encrypted_is_passed_on_as_it_is(proxy: WireProxy) -> None:
     proxy.pass_ssl = True
     with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy.upstream = server.getsockname()
+        proxy.backend = server.getsockname()
         watch = proxy.watch()
         with socket.create_connection(proxy.address, 5) as client:
             client.sendall(bytes.fromhex("0000000804d2162f"))
@@ -150,10 +150,10 @@ def test_what_is_encrypted_is_passed_on_as_it_is(proxy: WireProxy) -> None:
 
 
 def test_an_upstream_that_is_not_there(lab: Lab, proxy: WireProxy) -> None:
-    proxy.upstream = ("127.0.0.1", 1)
+    proxy.backend = ("127.0.0.1", 1)
     with pytest.raises(psycopg.OperationalError):
         connect(proxy)
-    proxy.upstream = (lab.primary.address, lab.port)
+    proxy.backend = (lab.primary.address, lab.port)
     connect(proxy).close()
 
 

@@ -43,7 +43,7 @@ def test_abort_wakes_a_blocked_read(pair: tuple[socket.socket, socket.socket]) -
     reader.join(5)
     assert woken[0][0] == b""
     assert woken[0][1] - aborted_at < 0.5
-    assert link.condemned == "dead"
+    assert link.evicted == "dead"
 
 
 def test_a_reused_number_is_not_touched(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -60,14 +60,14 @@ def test_a_reused_number_is_not_touched(pair: tuple[socket.socket, socket.socket
             assert peer.recv(1) == b"x"
         finally:
             os.close(number)
-    assert link.condemned == "dead"
+    assert link.evicted == "dead"
     assert there.recv(1) == b""
 
 
 def test_abort_without_a_socket_only_condemns() -> None:
     link = Link(WHERE, 0)
     assert not link.abort("dead")
-    assert link.condemned == "dead"
+    assert link.evicted == "dead"
 
 
 def test_abort_of_a_closed_socket_is_quiet(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -23,7 +23,7 @@ from ..replay.statements import traits
 from ..session.answers import answered
 from ..session.detour import Detour
 from . import ledger
-from .facts import flushed_in, told
+from .facts import flushed_in, incarnation_of
 
 if TYPE_CHECKING:
     from ..replay.catalogue import Asked
@@ -43,7 +43,7 @@ _COMMAND = pq.ExecStatus.COMMAND_OK
 class Committer:
     """The end of a transaction.
 
-    `mode`: the setting COMMIT_RESOLVER.  `told`: the last token was written although the
+    `mode`: the setting COMMIT_RESOLVER.  `token_alone`: the last token was written although the
     transaction had no id.  `tokenless`: this COMMIT goes without one.  `piggybacked`: the
     question has followed a statement that had written nothing.
     """
@@ -57,8 +57,8 @@ class Committer:
         "replayer",
         "resolver",
         "session",
+        "token_alone",
         "tokenless",
-        "told",
         "wire",
     )
 
@@ -71,7 +71,7 @@ class Committer:
         self.journal = resolver.journal
         self.session = resolver.session
         self.mode = "off"
-        self.told = False
+        self.token_alone = False
         self.tokenless = False
         self.piggybacked = False
 
@@ -105,7 +105,7 @@ class Committer:
                 # From here on its answer is waited for, unless it can't count.
                 wire.committing = True
                 link = wire.link
-                cut = link is not None and link.condemned and link.aborted
+                cut = link is not None and link.evicted and link.aborted
                 if cut or wire.pgconn.status == _BAD:
                     wire.committing = False
                     raise self._cut()
@@ -123,11 +123,11 @@ class Committer:
                 continue
             break
         self.tokenless = False
-        asked = self._to_look_up() if self.told or self.piggybacked else ()
+        asked = self._to_look_up() if self.token_alone or self.piggybacked else ()
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
-        if asked and not judge.pool.look_up(asked) and self.told:
+        if asked and not judge.pool.look_up(asked) and self.token_alone:
             yield from self._look_up(asked[0])
         return result
 
@@ -172,9 +172,9 @@ class Committer:
         link = self.wire.link
         if link is None:
             return (yield from self.host.command(b"ROLLBACK"))
-        if link.condemned:
+        if link.evicted:
             self.wire.pgconn.finish()
-            raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.condemned}")
+            raise e.OperationalError(f"rolled back by closing: {link.endpoint} {link.evicted}")
         link.expendable = True
         try:
             return (yield from self.host.command(b"ROLLBACK"))
@@ -185,7 +185,7 @@ class Committer:
         """Why an answer is no acknowledgement: its socket was shut down because a higher timeline
         was seen, and what was still in its buffer doesn't count."""
         link = self.wire.link
-        return link.condemned if link and link.aborted and not self.host.read_only else ""
+        return link.evicted if link and link.aborted and not self.host.read_only else ""
 
     def _answer(self) -> Gen:
         """Send COMMIT; its first answer decides.
@@ -213,7 +213,7 @@ class Committer:
         """A session that was lost or cut before takes no COMMIT."""
         link = self.wire.link
         if link is not None and link.aborted:
-            return e.OperationalError(f"not committed there: {link.condemned}")
+            return e.OperationalError(f"not committed there: {link.evicted}")
         return e.OperationalError("the connection was lost before COMMIT")
 
     def _send(self) -> Gen:
@@ -222,16 +222,16 @@ class Committer:
         pgconn = wire.pgconn
         if written is not None and pgconn.transaction_status != _INTRANS:
             written = None
-        wire.sync_rep_warned = self.told = False
+        wire.sync_rep_warned = self.token_alone = False
         resolver.token = b""
         resolver.backend_pid = pgconn.backend_pid
         try:
             if self.mode != "lsn" and self._writes_token(written):
-                self.told = written is None
+                self.token_alone = written is None
                 resolver.token = ledger.new_token()
                 answers = yield from ledger.commit(wire, resolver.token, self.named)
                 resolver.token = b""
-                result = ledger.told(wire, answers)
+                result = ledger.answer_of(wire, answers)
             else:  # as `_answer`
                 pgconn.send_query(b"COMMIT")
                 results = yield from answered(pgconn)
@@ -239,7 +239,7 @@ class Committer:
         finally:
             wire.committing = False
         link = wire.link
-        if link is not None and link.condemned and link.aborted and (why := self._void()):
+        if link is not None and link.evicted and link.aborted and (why := self._void()):
             raise e.OperationalError(why)
         if wire.sync_rep_warned:
             raise self.judge.unconfirmed()
@@ -353,7 +353,7 @@ class Committer:
         again, unless somebody finds out that they can only read."""
         self.piggybacked = False
         known, asked = self.judge.pool.known, self.journal.asked()
-        if self.told:
+        if self.token_alone:
             return known.unclear(each for each in asked if not traits(each[0]).plain)
         return known.followed(each for each in asked if traits(each[0]).reads)
 
@@ -372,4 +372,5 @@ def _pooled_home(result: PGresult) -> Incarnation | None:
     """The server that has this transaction, behind a pooler; None: this wasn't asked, because the
     transaction has been asked before."""
     values = [result.get_value(0, column) for column in range(PLAIN_FIELDS, result.nfields)]
-    return told([None if value is None else value.decode() for value in values]) if values else None
+    row = [None if value is None else value.decode() for value in values]
+    return incarnation_of(row) if row else None

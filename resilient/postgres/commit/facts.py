@@ -165,7 +165,7 @@ def commit_facts(
         return None
     if lately is not None:
         who = yield from ask(pgconn, WHO)
-        if who is not None and (told(who[:4]), who[4] == "t") == (
+        if who is not None and (incarnation_of(who[:4]), who[4] == "t") == (
             lately.incarnation,
             lately.received,
         ):
@@ -174,7 +174,7 @@ def commit_facts(
     if row is None or row[0] is None or row[1] is None:
         return None
     received, marks, ledger, beyond = row[4:]
-    incarnation = told(row[:4])
+    incarnation = incarnation_of(row[:4])
     return CommitFacts(
         *(incarnation, received == "t", marks == "t"),
         None if ledger is None else ledger == "t",
@@ -182,7 +182,7 @@ def commit_facts(
     )
 
 
-def told(row: Sequence[str | None]) -> Incarnation:
+def incarnation_of(row: Sequence[str | None]) -> Incarnation:
     """Four columns as a primary tells them."""
     system_id, wal_file, started, recovered = row
     return Incarnation(

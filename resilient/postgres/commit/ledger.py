@@ -96,7 +96,7 @@ def commit(wire: Wire, token: bytes, named: bool) -> PQGen[tuple[PGresult, PGres
     return inserted[0], committed[0]  # what stands behind says nothing about it
 
 
-def told(wire: Wire, answers: tuple[PGresult, PGresult]) -> PGresult:
+def answer_of(wire: Wire, answers: tuple[PGresult, PGresult]) -> PGresult:
     """COMMIT's own answer.  Raises `Refused` when it is the INSERT that has failed."""
     inserted, committed = answers
     if inserted.status == _FATAL:

@@ -94,7 +94,7 @@ class PoolCore(Telling, ClusterListener):
     """The decisions of one pool, and its hold on the cluster's monitor.
 
     `stock`: warm connections of a promoted replica, for whoever would dial otherwise.
-    `parked`: maintenance tasks that wait for a topology under which they can work.
+    `deferred`: maintenance tasks that wait for a topology under which they can work.
     """
 
     # long: its state, named
@@ -109,7 +109,7 @@ class PoolCore(Telling, ClusterListener):
         self.shared: clusters.Shared | None = None
         self._had: clusters.Shared | None = None
         self.stock: deque[BaseConnection[Any]] = deque()
-        self.parked: set[Any] = set()
+        self.deferred: set[Any] = set()
         #: of a replica's pool: the core of the pool that owns it, and what it is bound to
         self.owner: PoolCore | None = owner  # pyright: ignore[reportIncompatibleVariableOverride]
         self.bound = bound
@@ -262,7 +262,7 @@ class PoolCore(Telling, ClusterListener):
         self._detached, self._attaching = False, threading.Lock()
         self._lock = threading.Lock()
         self.stock.clear()
-        self.parked.clear()
+        self.deferred.clear()
         for core in (self, *(replica.core for replica in self.replicas.values())):
             for conn in core.lent:
                 conn._closed = True
@@ -448,7 +448,7 @@ class PoolCore(Telling, ClusterListener):
     def _judge(self, endpoint: Endpoint, wanted: Wanted, seen: Observation) -> None:
         shared = self.owner.shared if self.owner else self.shared
         if shared is not None:
-            shared.prober.told(endpoint, seen)
+            shared.prober.met(endpoint, seen)
         self.cluster.observe(endpoint, seen)
         why, fenced = refused(wanted, self.topology, endpoint, seen)
         if why:
@@ -482,14 +482,14 @@ class PoolCore(Telling, ClusterListener):
             if session is not None:  # which the error's traceback would keep open
                 session.finish()
             return
-        condemned = dial.link.condemned
-        if not condemned:  # the link outlives its dial in the error's traceback
-            dial.link.condemn("the dial failed")
+        evicted = dial.link.evicted
+        if not evicted:  # the link outlives its dial in the error's traceback
+            dial.link.evict("the dial failed")
         if isinstance(exc, psycopg.errors.ConnectionTimeout):
             return  # how little time was left for it is no news of the server
         if isinstance(exc, psycopg.Error) and not isinstance(exc, ResilientError):
             kind = connect_failure(exc.sqlstate, str(exc))
-            if kind is not FailureKind.SILENT and not condemned:
+            if kind is not FailureKind.SILENT and not evicted:
                 self.cluster.report(dial.link, kind, brief(exc))
 
     def connected(self, conn: BaseConnection[Any], dial: Dial) -> None:
@@ -547,8 +547,8 @@ class PoolCore(Telling, ClusterListener):
             keeper.judge.tell_why(exc, dealt=True)
         if isinstance(exc, ResilientError):
             return kind  # whatever cut it: it says what may have happened, or what is in the way
-        if link is not None and link.condemned.startswith(DEADLINE) and conn.broken:
-            text = f"{link.endpoint}: {link.condemned} (RESILIENT_DEADLINE_S){reason_of(exc)}"
+        if link is not None and link.evicted.startswith(DEADLINE) and conn.broken:
+            text = f"{link.endpoint}: {link.evicted} (RESILIENT_DEADLINE_S){reason_of(exc)}"
             raise DeadlineExceeded(text) from exc
         return kind
 
@@ -564,7 +564,7 @@ class PoolCore(Telling, ClusterListener):
             return exc
         return self.nobody(wanted, waited_s)
 
-    def told_whole(self, exc: psycopg_pool.PoolTimeout, limit_s: float) -> psycopg_pool.PoolTimeout:
+    def whole_wait(self, exc: psycopg_pool.PoolTimeout, limit_s: float) -> psycopg_pool.PoolTimeout:
         """The timeout of a reader's last round, told of all that it has waited."""
         if isinstance(exc, NoEndpointAvailable):
             return self.nobody(self.wanted, limit_s)

@@ -87,16 +87,16 @@ def lendable(conn: Conn, endpoint: Endpoint) -> bool:
     return (
         link is not None
         and link.endpoint == endpoint
-        and not (link.condemned or link.readable(0))
+        and not (link.evicted or link.readable(0))
         and conn.pgconn.transaction_status == _IDLE
         and not (conn._notice_handlers or conn._notify_handlers)
     )
 
 
-def is_condemned(conn: Conn) -> bool:
+def is_evicted(conn: Conn) -> bool:
     """A new topology ruled the connection out."""
     link = link_of(conn)
-    return link is not None and bool(link.condemned)
+    return link is not None and bool(link.evicted)
 
 
 def idle(core: Lender, endpoint: Endpoint) -> int:
@@ -225,7 +225,7 @@ class Lending:
             close(conn)
             return False
         idle = conn.pgconn.transaction_status == _IDLE
-        if idle and not is_condemned(conn) and conn._created_at > self._drained_at:
+        if idle and not is_evicted(conn) and conn._created_at > self._drained_at:
             return True
         self.run_task(self._discard_task(self, [conn]))
         return False
@@ -273,7 +273,7 @@ class Borrowed:
             wait = next(gen)
             while True:
                 ready = yield wait
-                if self.link.condemned or time.monotonic() >= give_up_at:
+                if self.link.evicted or time.monotonic() >= give_up_at:
                     gen.close()
                     raise Abandoned
                 wait = gen.send(ready)

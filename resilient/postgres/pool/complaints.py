@@ -121,7 +121,7 @@ class Complaints:
 
         exc._resilient_unfit = (self._number, text)  # type: ignore[attr-defined]
 
-    def told_unfit(self, text: str) -> bool:
+    def repeats_unfit(self, text: str) -> bool:
         """Was that said before?  It is now."""
         told = self._said.setdefault(f"unfit {text}", set())
         before = bool(told)
@@ -165,9 +165,9 @@ def _was_told(arg: object) -> bool:
         number, text = getattr(arg, "_resilient_unfit", (-1, ""))  # it may be pickled: plain values
         complaints = _ALL.get(number)
         return getattr(arg, "_resilient_told", False) or (
-            complaints is not None and complaints.told_unfit(text)
+            complaints is not None and complaints.repeats_unfit(text)
         )
-    return bool(getattr(link_of(arg), "condemned", ""))
+    return bool(getattr(link_of(arg), "evicted", ""))
 
 
 class _Repeats(logging.Filter):

@@ -200,8 +200,8 @@ class Hold:
         pgconn.is_busy()  # has it looked at
         if keeper is not None and keeper.wire.farewell is not None:
             raise keeper.wire.farewell
-        if keeper is not None and keeper.link is not None and keeper.link.condemned:
-            raise e.OperationalError(keeper.link.condemned)
+        if keeper is not None and keeper.link is not None and keeper.link.evicted:
+            raise e.OperationalError(keeper.link.evicted)
         while pgconn.notifies() is not None:
             pass
 
@@ -210,7 +210,7 @@ class Hold:
         if keeper is None:
             return str(exc)
         link = keeper.link
-        return (link.condemned if link is not None else "") or str(keeper.wire.heard(exc))
+        return (link.evicted if link is not None else "") or str(keeper.wire.heard(exc))
 
     def end(self) -> None:
         """The watcher ends, however it does."""

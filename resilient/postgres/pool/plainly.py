@@ -1,7 +1,7 @@
 """A checkout where nothing is the matter, and its end: psycopg_pool's part and ours in one piece.
 
 Each call pays for it.  Whatever is out of the ordinary (nobody idle, somebody who waits, a `check`
-or a `reset`, a condemned link, a reader's connection, a log that is read at INFO) goes the long
+or a `reset`, a evicted link, a reader's connection, a log that is read at INFO) goes the long
 way, through psycopg_pool's methods, to the same end.
 """
 
@@ -69,7 +69,7 @@ class Plainly:
         conn = idle.popleft()
         self._nconns_min = min(self._nconns_min, len(idle))
         link = conn._resilient.wire.link
-        looked_at = link is not None and not link.condemned and now_s - link.looked_at < LOOK_S
+        looked_at = link is not None and not link.evicted and now_s - link.looked_at < LOOK_S
         if looked_at or self._fit(conn):
             return conn
         self.run_task(self._discard_task(self, [conn]))
@@ -94,7 +94,7 @@ class Plainly:
         link = wire.link
         if (
             link is None
-            or link.condemned
+            or link.evicted
             or wire.told_read_only
             or keeper.for_reading
             or conn.pgconn.transaction_status != _IDLE

@@ -2,8 +2,8 @@
 
 Mixed in front of a psycopg_pool class.  It keeps three promises:
 
-* a connection whose link is condemned is given to nobody,
-* a maintenance task that found nobody to dial is parked, and runs the moment a topology is
+* a connection whose link is evicted is given to nobody,
+* a maintenance task that found nobody to dial is deferred, and runs the moment a topology is
   published under which it can work (psycopg_pool alone would back off by doubling),
 * the warm connections of a promoted replica go to those who wait for the writer.
 """
@@ -26,7 +26,7 @@ from ...core.routing import Target
 from .._psycopg import BaseConnection
 from ..commit.knowledge import brief
 from ..session.keeper import keeper_of, link_of
-from .borrowing import Lending, is_condemned
+from .borrowing import Lending, is_evicted
 from .calls import Calls, weakly
 from .deadline import RETRY_DELAY_S
 from .plainly import LOOK_S, Plainly
@@ -144,7 +144,7 @@ class Shell(Plainly, Lending):
         link = link_of(conn)
         if link is None:
             return True
-        if link.condemned:
+        if link.evicted:
             return False
         now = monotonic()
         if now - link.looked_at < LOOK_S:
@@ -155,7 +155,7 @@ class Shell(Plainly, Lending):
             pgconn.consume_input()
             pgconn.consume_input()
         except OperationalError as exc:
-            link.condemn("the server closed the connection")
+            link.evict("the server closed the connection")
             self._stats["connections_lost"] += 1
             self._core.cluster.report(link, FailureKind.LOST, brief(exc))
             return False
@@ -174,10 +174,10 @@ class Shell(Plainly, Lending):
     # -- the work of the pool's workers
 
     def run_task(self, task: Any) -> None:
-        """Queue a task, unless it is a parked one that was taken up already."""
+        """Queue a task, unless it is a deferred one that was taken up already."""
         if isinstance(task, self._add_task) and task.attempt is not None:
             try:
-                self._core.parked.remove(task)
+                self._core.deferred.remove(task)
             except KeyError:
                 return
         core = self._core
@@ -186,9 +186,9 @@ class Shell(Plainly, Lending):
         elif (owner := self.owner()) is not None and core.replica_tasks is not None:
             core.replica_tasks.add(owner, task)
 
-    def _park(self, task: Any) -> bool:
+    def _defer(self, task: Any) -> bool:
         """Remember a task that failed.  True when there is news: it may run at once."""
-        self._core.parked.add(task)
+        self._core.deferred.add(task)
         topology = self._core.topology
         return self._possible(topology) and topology.version != gave_up_at.get()
 
@@ -223,7 +223,7 @@ class Shell(Plainly, Lending):
     def _take_stale(self) -> list[Conn]:
         """Idle connections that are ruled out, out of the pool.  Under the pool's lock."""
         core, own = self._core, self._core.bound is None
-        stale = [c for c in self._pool if is_condemned(c) or (own and core.misplaced(c))]
+        stale = [c for c in self._pool if is_evicted(c) or (own and core.misplaced(c))]
         for conn in stale:
             self._pool.remove(conn)
         return stale
@@ -238,14 +238,14 @@ class Shell(Plainly, Lending):
             if replica is not None:
                 core.stock.extend(replica.core.calls.release_idle() or ())
         if self._possible(new):
-            self._unpark()
+            self._take_up()
         arranges = core.arranges and core.bound is None
         if arranges and core.wanted_replicas() != set(core.replicas):
             self.run_task(self._work(self, self._arrange_replicas))
 
-    def _unpark(self) -> None:
-        """What was parked runs."""
-        for task in list(self._core.parked):
+    def _take_up(self) -> None:
+        """What was deferred runs."""
+        for task in list(self._core.deferred):
             self.run_task(task)
 
     def _release_idle(self) -> list[Conn]:
@@ -301,7 +301,7 @@ class Shell(Plainly, Lending):
             away = self._core.read_from and self._core.misplaced(conn)
         else:
             away = bound != link.endpoint
-        if link.condemned or away or conn._tpc:  # in a two-phase transaction it serves nobody
+        if link.evicted or away or conn._tpc:  # in a two-phase transaction it serves nobody
             conn._expire_at = 0.0
 
     # -- read-only checkouts

@@ -220,7 +220,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     async def schedule_task(self, task: AsyncMaintenanceTask, delay: float) -> None:
         if isinstance(task, AsyncAddConnection) and not self._closed:
-            if self._park(task):
+            if self._defer(task):
                 self.run_task(task)
                 return
             delay = self._paced(delay)
@@ -290,7 +290,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
     async def _renew(self) -> None:
         """Ask the functions that give the credentials again, and try what they say at once."""
         self._core.attach(await self._resolve_conninfo(), await self._resolve_kwargs())
-        self._unpark()
+        self._take_up()
 
     # Where nobody is inside the pool's state and nothing has to be waited for, its lock isn't
     # taken: no other task runs meanwhile.

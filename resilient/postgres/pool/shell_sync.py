@@ -207,7 +207,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
         if isinstance(task, AddConnection) and not self._closed:
-            if self._park(task):
+            if self._defer(task):
                 self.run_task(task)
                 return
             delay = self._paced(delay)
@@ -290,7 +290,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
     def _renew(self) -> None:
         """Ask the functions that give the credentials again, and try what they say at once."""
         self._core.attach(self._resolve_conninfo(), self._resolve_kwargs())
-        self._unpark()
+        self._take_up()
 
     def get_stats(self) -> dict[str, int]:
         with self._lock:  # not while a connection changes hands

@@ -210,7 +210,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                     if search.comes_back and remaining(deadline_at) > 0:
                         search.again()
                         continue
-                    raise core.told_whole(exc, limit_s) from exc.__cause__
+                    raise core.whole_wait(exc, limit_s) from exc.__cause__
                 core.read_at(None)
                 return self._make_read_only(conn)
             pool = core.replicas[view.endpoint].pool

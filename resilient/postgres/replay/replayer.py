@@ -224,7 +224,7 @@ class Replayer:
         """Until when a failure that was just met may be dealt with.  A call that the deadline
         itself has cut has no time left."""
         link = self.wire.link
-        cut = link is not None and link.condemned.startswith(DEADLINE)
+        cut = link is not None and link.evicted.startswith(DEADLINE)
         return time.monotonic() + (0.0 if cut else self.judge.pool.settings.deadline_s)
 
     def _spend(self, exc: e.Error, deadline_at: float) -> None:

@@ -76,9 +76,9 @@ class Dial:
                 if time.monotonic() >= self.deadline_at:
                     gen.close()
                     raise self._timeout()
-                if self.link.condemned:
+                if self.link.evicted:
                     gen.close()
-                    raise e.OperationalError(f"connecting abandoned: {self.link.condemned}")
+                    raise e.OperationalError(f"connecting abandoned: {self.link.evicted}")
                 if why := unbearable(item[0]):
                     gen.close()
                     raise TooMuch(why)
@@ -87,7 +87,7 @@ class Dial:
             return stop.value
         except e.OperationalError as exc:
             # The monitor keeps the deadline too, by shutting the socket down.
-            if self.link.condemned and time.monotonic() >= self.deadline_at:
+            if self.link.evicted and time.monotonic() >= self.deadline_at:
                 raise self._timeout() from exc
             raise
 

@@ -135,7 +135,7 @@ class Wire:
     def may_cancel(self) -> bool:
         """Is asking the server to cancel safe, and likely to be answered?"""
         link = self.link
-        return not self.committing and not (link and (link.condemned or link.doubtful))
+        return not self.committing and not (link and (link.evicted or link.doubtful))
 
     @property
     def facts(self) -> CommitFacts | None:
