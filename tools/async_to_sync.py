@@ -193,12 +193,18 @@ self._pool and self._plainly(timeout):
     twins(
         "resilient/postgres/pool/replica_tasks.py",
         {"AsyncReplicaTask": "ReplicaTask"},
-        names={"AsyncMaintenanceTask": "MaintenanceTask"},
+        names={
+            "AsyncConnectionPool": "ConnectionPool",
+            "AsyncMaintenanceTask": "MaintenanceTask",
+        },
     ),
     twins(
         "resilient/postgres/pool/tasks.py",
         {"AsyncWork": "Work"},
-        names={"AsyncMaintenanceTask": "MaintenanceTask"},
+        names={
+            "AsyncConnectionPool": "ConnectionPool",
+            "AsyncMaintenanceTask": "MaintenanceTask",
+        },
         texts={"Awaitable[None]": "None"},
     ),
     twins(

@@ -120,6 +120,10 @@ class Link:
         self.evicted = why
         self.phase = self.phase.under(end)
 
+    def follow_writer(self) -> None:
+        """It goes where the writer goes."""
+        self.follows = True
+
     def bind(self, fd: int) -> None:
         """The link's socket is this descriptor from now on."""
         if fd != self._fd:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from psycopg import errors
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
-from psycopg._pipeline_base import BasePipeline
-from psycopg._preparing import Prepare
+from psycopg._pipeline_base import BasePipeline, PendingResult
+from psycopg._preparing import Prepare, PrepareManager
 from psycopg._queries import PostgresClientQuery, PostgresQuery
 from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg_pool._acompat import aspawn, spawn
@@ -68,9 +68,11 @@ __all__ = [
     "ConninfoParam",
     "KwargsParam",
     "MaintenanceTask",
+    "PendingResult",
     "PostgresClientQuery",
     "PostgresQuery",
     "Prepare",
+    "PrepareManager",
     "ServerCursorMixin",
     "WaitingClient",
     "aspawn",

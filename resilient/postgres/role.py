@@ -14,13 +14,13 @@ no oftener.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 from psycopg import errors as e
 from psycopg import generators, pq
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
 
 from ..core.model import FailureKind, Observation, Role
 from ..core.outcome import lsn
@@ -277,9 +277,7 @@ def _text(result: pq.abc.PGresult, column: int) -> str | None:
     return None if value is None else value.decode("utf-8", "replace")
 
 
-def with_descriptor(
-    pgconn: pq.abc.PGconn, gen: PQGen[Observation]
-) -> Generator[tuple[int, object], int, Observation]:
+def with_descriptor(pgconn: pq.abc.PGconn, gen: PQGen[Observation]) -> PQGenConn[Observation]:
     """The same generator in the shape of a connecting one, which yields descriptors too."""
     try:
         wait = next(gen)

@@ -135,7 +135,7 @@ class Stand:
         self.replayer = Replayer(self.judge)
         self.replayer.asks = True
         self.committer = Committer(Resolver(self.replayer))
-        self.recorder = Recorder(self.committer)
+        self.recorder = Recorder(self.committer, self.pool.known, wraps=False)
         self.journal = self.judge.journal
         self.wire = self.judge.wire
         self.open = [self.judge]

@@ -75,6 +75,13 @@ class Committer:
         self.tokenless = False
         self.piggybacked = False
 
+    def resolves_by(self, mode: str) -> bool:
+        """The setting COMMIT_RESOLVER is so.  Is the server asked?"""
+        self.mode = mode
+        asks = mode != "off"
+        self.replayer.ask(asks)
+        return asks
+
     def commit_whole(self) -> Gen:
         """`commit`, for who waits on this very generator (see `Judge.whole`)."""
         gen = self.commit()
@@ -269,7 +276,7 @@ class Committer:
         else:
             exc = wire.error(result)
             self.ours_failed(exc)
-            wire.piggyback, wire.silenced = b"", True
+            wire.silence()
             yield from self.replayer.redo(exc)
 
     def ours_failed(self, exc: e.Error) -> None:
@@ -278,7 +285,7 @@ class Committer:
             self.wire.forget_names()
             self.judge.pool.known.names_fail(exc)
         else:
-            self.wire.piggyback = b""
+            self.wire.stop_piggybacks()
 
     def read_piggyback(self, result: PGresult) -> None:
         """What the piggybacked query tells: id and position, and how far the server has flushed."""
@@ -298,7 +305,7 @@ class Committer:
             if xid and (position := get(0, 1)):
                 journal.wrote((xid, position, home))
             else:
-                journal.blind = False
+                journal.wrote(None)
                 self.piggybacked = self.piggybacked or not xid
 
     # -- the token

@@ -115,7 +115,7 @@ class PoolCore(Telling, ClusterListener):
         self.bound = bound
         self.replicas: dict[Endpoint, Replica] = {}
         #: what its replicas want done; it is there once the pool was opened
-        self.replica_tasks: ReplicaTasks | None = None
+        self.replica_tasks: ReplicaTasks | None = owner.replica_tasks if owner else None
         #: it has pools for replicas
         self.arranges = True
         self.sessions = Sessions()
@@ -150,13 +150,17 @@ class PoolCore(Telling, ClusterListener):
         self._attaching, self._detached = threading.Lock(), False
         self._target: target.Target | None = None
         self.last_failure: BaseException | None = None
-        self.complaints = Complaints()
+        self.complaints: Complaints = owner.complaints if owner else Complaints()
         #: where the connection string is from, for who has to change it
         self.source = "the pool's conninfo"
         #: what was learnt of its servers; a replica's pool has its owner's
         me = weakref.ref(self)
-        self.known = Knowledge(
-            self.settings.commit_resolver, lambda: core.labels if (core := me()) else {}
+        self.known: Knowledge = (
+            owner.known
+            if owner
+            else Knowledge(
+                self.settings.commit_resolver, lambda: core.labels if (core := me()) else {}
+            )
         )
         self._renewed_at = float("-inf")
         #: replicas that aren't asked to prove a token until then
@@ -172,18 +176,22 @@ class PoolCore(Telling, ClusterListener):
         """Those of its replicas' pools."""
         return [replica.core for replica in list(self.replicas.values())]
 
-    def belongs(self, pool: Any, calls: Calls, *, keeps_idle: bool) -> None:
+    def belongs(
+        self, pool: Any, calls: Calls, *, keeps_idle: bool, source: str | None = None
+    ) -> None:
         """It is this pool's, which does what it is called for."""
         self.lender = weakref.ref(pool)
         self.calls = calls
         self.keeps_idle = keeps_idle
+        self.source = source or self.source
+
+    def opened(self, replica_tasks: ReplicaTasks) -> None:
+        """Its pool has workers now, which do these as well."""
+        self.replica_tasks = replica_tasks
 
     def for_replica(self, endpoint: Endpoint) -> PoolCore:
         """That of a replica's pool, which uses this one's cluster: this attaches and detaches."""
-        made = PoolCore(self.settings, owner=self, bound=endpoint)
-        made.known, made.complaints = self.known, self.complaints
-        made.replica_tasks = self.replica_tasks
-        return made
+        return PoolCore(self.settings, owner=self, bound=endpoint)
 
     def add_replica(self, endpoint: Endpoint, pool: Any, core: PoolCore) -> None:
         """There is a pool for it, which decides with this core."""

@@ -304,7 +304,7 @@ class Held:
         self._waiting = conn
         link = link_of(conn)
         if link is not None:
-            link.follows = True
+            link.follow_writer()
         if self._pool.closed:
             raise psycopg_pool.PoolClosed("the pool was closed")
 

@@ -53,7 +53,7 @@ def _met(core: PoolCore, conn: Any, channels: tuple[str, ...], acknowledged: boo
     link = link_of(conn)
     if link is None:
         return
-    link.follows = True
+    link.follow_writer()
     if link.pooled and not acknowledged and core.sessions.warns_of(channels):
         fix = "listen at the server's own address, or say session_pooler=True if it keeps sessions"
         line = Line(

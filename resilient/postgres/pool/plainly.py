@@ -17,6 +17,8 @@ from psycopg import pq
 from ..session.keeper import Keeper
 
 if TYPE_CHECKING:
+    from .._psycopg import BaseConnection
+    from ..session.keeper import KeptConnection
     from .base import PoolCore
 
 #: a connection that is given out again sooner isn't looked at again, in seconds
@@ -45,7 +47,7 @@ class Plainly:
 
     if TYPE_CHECKING:
 
-        def _fit(self, conn: Any) -> bool: ...
+        def _fit(self, conn: BaseConnection[Any]) -> bool: ...
         def run_task(self, task: Any) -> None: ...
 
     def _plainly(self, timeout: float | None) -> bool:
@@ -66,7 +68,7 @@ class Plainly:
         idle = self._pool
         if not idle:
             return None
-        conn = idle.popleft()
+        conn: KeptConnection = idle.popleft()
         self._nconns_min = min(self._nconns_min, len(idle))
         link = conn._resilient.wire.link
         looked_at = link is not None and not link.evicted and now_s - link.looked_at < LOOK_S

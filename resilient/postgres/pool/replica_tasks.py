@@ -15,7 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
 from .._psycopg import AsyncMaintenanceTask, MaintenanceTask
+
+Task = MaintenanceTask | AsyncMaintenanceTask
 
 
 class ReplicaTasks:
@@ -29,7 +33,7 @@ class ReplicaTasks:
         self._under_way = 0
         self._most = max(1, pool.num_workers - 1)
 
-    def add(self, pool: Any, task: Any) -> None:
+    def add(self, pool: Any, task: Task) -> None:
         """Do it as soon as may be; `pool` is whose workers do."""
         with self._lock:
             self._tasks.append(task)
@@ -55,11 +59,11 @@ class ReplicaTasks:
 class ReplicaTask(MaintenanceTask):
     """One of them at a time, on a worker."""
 
-    def __init__(self, pool: Any, tasks: ReplicaTasks) -> None:
+    def __init__(self, pool: ConnectionPool[Any], tasks: ReplicaTasks) -> None:
         super().__init__(pool)
         self.tasks = tasks
 
-    def _run(self, pool: Any) -> None:
+    def _run(self, pool: ConnectionPool[Any]) -> None:
         tasks = self.tasks
         task = tasks.take()
         try:
@@ -73,11 +77,11 @@ class ReplicaTask(MaintenanceTask):
 class AsyncReplicaTask(AsyncMaintenanceTask):
     """One of them at a time, on a worker."""
 
-    def __init__(self, pool: Any, tasks: ReplicaTasks) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], tasks: ReplicaTasks) -> None:
         super().__init__(pool)
         self.tasks = tasks
 
-    async def _run(self, pool: Any) -> None:
+    async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
         tasks = self.tasks
         task = tasks.take()
         try:

@@ -86,9 +86,8 @@ class Shell(Plainly, Lending):
             release_idle=weakly(self._release_idle),
             fresh_lock=weakly(self._fresh_lock),
         )
-        core.belongs(self, calls, keeps_idle=self._keeps_idle)
-        if from_environment:
-            core.source = "RESILIENT_DATABASE_URL"
+        source = "RESILIENT_DATABASE_URL" if from_environment else None
+        core.belongs(self, calls, keeps_idle=self._keeps_idle, source=source)
 
     @property
     def topology(self) -> Topology:

@@ -58,7 +58,7 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._core.replica_tasks = ReplicaTasks(self, AsyncReplicaTask)
+        self._core.opened(ReplicaTasks(self, AsyncReplicaTask))
         super()._start_workers()
         fork.follow(self._core)
 

@@ -60,7 +60,7 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             # A conninfo that can't be parsed surfaces where psycopg_pool lets it: in a worker.
             with suppress(psycopg.ProgrammingError):
                 self._core.attach(self.conninfo or "", self.kwargs or {})
-        self._core.replica_tasks = ReplicaTasks(self, ReplicaTask)
+        self._core.opened(ReplicaTasks(self, ReplicaTask))
         super()._start_workers()
         fork.follow(self._core)
 

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakMethod
 
+from psycopg import AsyncConnection, Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
 from .._psycopg import AddConnection, AsyncAddConnection, AsyncMaintenanceTask, MaintenanceTask
 
 
@@ -26,7 +29,9 @@ class Ending:
 class Discard(MaintenanceTask):
     """Close connections that are ruled out, on a worker, and have them replaced."""
 
-    def __init__(self, pool: Any, conns: list[Any], replace: bool = True) -> None:
+    def __init__(
+        self, pool: ConnectionPool[Any], conns: list[Connection[Any]], replace: bool = True
+    ) -> None:
         super().__init__(pool)
         self.conns = conns
         self.replace = replace
@@ -40,7 +45,7 @@ class Discard(MaintenanceTask):
             conn._pool = None
             conn.close()
 
-    def _run(self, pool: Any) -> None:
+    def _run(self, pool: ConnectionPool[Any]) -> None:
         for conn in self.conns:
             pool._close_connection(conn)
             if self.replace:
@@ -51,12 +56,12 @@ class Discard(MaintenanceTask):
 class Work(MaintenanceTask):
     """One of the pool's own methods, on a worker."""
 
-    def __init__(self, pool: Any, method: Callable[..., None], *args: Any) -> None:
+    def __init__(self, pool: ConnectionPool[Any], method: Callable[..., None], *args: Any) -> None:
         super().__init__(pool)
         self._method = WeakMethod(method)
         self._args = args
 
-    def _run(self, pool: Any) -> None:
+    def _run(self, pool: ConnectionPool[Any]) -> None:
         if (method := self._method()) is not None:
             method(*self._args)
 
@@ -64,7 +69,7 @@ class Work(MaintenanceTask):
 class AsyncClosing(AsyncMaintenanceTask):
     """A task that holds connections: it closes them when the pool was closed meanwhile."""
 
-    def __init__(self, pool: Any, conns: list[Any]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], conns: list[AsyncConnection[Any]]) -> None:
         super().__init__(pool)
         self.conns = conns
 
@@ -81,11 +86,16 @@ class AsyncClosing(AsyncMaintenanceTask):
 class AsyncDiscard(AsyncClosing):
     """Close connections that are ruled out, on a worker, and have them replaced."""
 
-    def __init__(self, pool: Any, conns: list[Any], replace: bool = True) -> None:
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        conns: list[AsyncConnection[Any]],
+        replace: bool = True,
+    ) -> None:
         super().__init__(pool, conns)
         self.replace = replace
 
-    async def _run(self, pool: Any) -> None:
+    async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
         for conn in self.conns:
             await pool._close_connection(conn)
             if self.replace:
@@ -95,11 +105,16 @@ class AsyncDiscard(AsyncClosing):
 class AsyncPutBack(AsyncClosing):
     """Return a connection on a worker, which nobody cancels; `put`: the pool's method for it."""
 
-    def __init__(self, pool: Any, conn: Any, put: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        conn: AsyncConnection[Any],
+        put: Callable[[Any], Awaitable[None]],
+    ) -> None:
         super().__init__(pool, [conn])
         self._method = WeakMethod(put)
 
-    async def _run(self, pool: Any) -> None:
+    async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
         if (put := self._method()) is not None:
             await put(self.conns[0])
 
@@ -107,11 +122,13 @@ class AsyncPutBack(AsyncClosing):
 class AsyncWork(AsyncMaintenanceTask):
     """One of the pool's own methods, on a worker."""
 
-    def __init__(self, pool: Any, method: Callable[..., Awaitable[None]], *args: Any) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool[Any], method: Callable[..., Awaitable[None]], *args: Any
+    ) -> None:
         super().__init__(pool)
         self._method = WeakMethod(method)
         self._args = args
 
-    async def _run(self, pool: Any) -> None:
+    async def _run(self, pool: AsyncConnectionPool[Any]) -> None:
         if (method := self._method()) is not None:
             await method(*self._args)

@@ -18,7 +18,7 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Mark, Written, mark_of
-from .._psycopg import PostgresClientQuery, PostgresQuery
+from .._psycopg import BaseCursor, PostgresClientQuery, PostgresQuery
 from .entry import Entry
 from .results import EMPTY_BYTES, digest, estimate
 from .statements import traits
@@ -161,6 +161,10 @@ class Journal:
             self.failed = True
             self.rule_out("the transaction has failed before")
 
+    def refuse(self) -> None:
+        """It isn't done again, and its caller is told so."""
+        self.failed = True
+
     def never_again(self) -> None:
         """It may have taken effect."""
         self.failed = True
@@ -183,6 +187,18 @@ class Journal:
             self.marked = len(self.entries) or 1  # 0 is the BEGIN that came with it
             self.marked_at = time.monotonic()
         self.blind = False
+
+    def marked_behind(self) -> None:
+        """The question stood behind all that is here, and none of it stands behind its mark."""
+        self.marked = len(self.entries) - 1
+
+    def asks_flushed(self, now: float) -> None:
+        """The server is asked once more how far it has flushed."""
+        self.marked_at = now
+
+    def give_back(self, kept: Any) -> None:
+        """It begins again, with these values of what it had made; see `keeping`."""
+        self.kept = kept
 
     def unanswered(self) -> None:
         """The server was asked whether it has written, and didn't tell."""
@@ -293,6 +309,7 @@ class Journal:
 
     def queued(self, entry: Entry, proved: Collection[Asked] = ()) -> None:
         """A statement was put into a pipeline.  `proved`: those that can only read."""
+        entry.waiting = True
         what = traits(entry.query)
         if what.special:
             self.sets |= what.session
@@ -376,7 +393,7 @@ def _folded(name: bytes) -> bytes:
     return name[1:-1].replace(b'""', b'"') if name.startswith(b'"') else name.lower()
 
 
-def entry_of(cur: Any, pgq: Any, fmt: pq.Format) -> Entry:
+def entry_of(cur: BaseCursor[Any, Any], pgq: PostgresQuery, fmt: pq.Format) -> Entry:
     """psycopg's query, to be recorded; its parameters were `kept`."""
     merged = cur._query_cls is not PostgresQuery and isinstance(pgq, PostgresClientQuery)
     return Entry(pgq.query, None if merged else pgq.params, pgq.types, pgq.formats, fmt)

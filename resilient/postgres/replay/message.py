@@ -14,7 +14,7 @@ from psycopg import errors as e
 from psycopg import generators, pq
 from psycopg.pq.abc import PGresult
 
-from .._psycopg import PostgresClientQuery, PostgresQuery, Prepare
+from .._psycopg import BaseCursor, PostgresClientQuery, PostgresQuery, Prepare
 from ..commit.facts import FLUSHED, PIGGYBACK, PIGGYBACK_NAME
 from ..session.answers import answer_all
 
@@ -62,12 +62,17 @@ class Sender:
         seen, mark = wire.facts, journal.mark
         if seen is None or mark is None or seen.flushed.lsn >= mark.lsn:
             return b""
-        journal.marked_at = now
+        journal.asks_flushed(now)
         return FLUSHED
 
     # long: every block passes here, a call saved is a microsecond
     def send(  # noqa: PLR0912, PLR0915
-        self, cur: Any, entry: Entry, prepare: bool | None, begin: bytes, piggyback: bytes
+        self,
+        cur: BaseCursor[Any, Any],
+        entry: Entry,
+        prepare: bool | None,
+        begin: bytes,
+        piggyback: bytes,
     ) -> Gen:
         """Send it, and read all of the answers.  `entry` stands for psycopg's query."""
         wire = self.wire

@@ -26,7 +26,6 @@ from psycopg.pq.abc import PGresult
 from ...core.reaction import Action, Sent
 from ...core.sqlstates import Says, says
 from .._psycopg import PostgresClientQuery, PostgresQuery
-from ..commit.knowledge import Knowledge
 from ..errors import ended
 from ..session.detour import Detour
 from .entry import Entry, kept
@@ -35,8 +34,11 @@ from .message import FLUSH_ASK_S, Sender
 from .statements import KNOWN, traits
 
 if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
+
     from ..commit.committer import Committer
-    from ..session.host import Gen
+    from ..commit.knowledge import Knowledge
+    from ..session.host import Gen, RecordedCursor
     from .catalogue import Asked
     from .statements import Traits
 
@@ -80,7 +82,7 @@ class Recorder:
         "wraps",
     )
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, known: Knowledge, wraps: bool) -> None:
         self.committer = committer
         self.sender = Sender(committer)
         self.replayer = committer.replayer
@@ -89,12 +91,12 @@ class Recorder:
         self.wire = committer.wire
         self.journal = committer.journal
         self.session = committer.session
-        self.known = Knowledge(committer.mode)
+        self.known = known
         self.for_reading = False
         self.answered_before = False
         self.noted: bytes | None = None
         self.remembers = self.deferring = False
-        self.wraps = False
+        self.wraps = wraps
 
     @property
     def stranded(self) -> bool:
@@ -107,6 +109,10 @@ class Recorder:
     def recoverable(self) -> bool:
         """Need a lost session be nobody's end?"""
         return not self.journal.failed and not self.host.closed
+
+    def reads(self, for_reading: bool) -> None:
+        """It is lent for that; or was."""
+        self.for_reading = for_reading
 
     def tell_read_only(self) -> Gen:
         """Lent for reading: the server hears of it, where BEGIN doesn't say so."""
@@ -165,6 +171,10 @@ class Recorder:
 
     # -- statements that psycopg sends by itself
 
+    def notes(self, text: bytes | None, remembers: bool = False) -> None:
+        """One is started, and this is its text; None: nobody tells, or it is over."""
+        self.noted, self.remembers = text, remembers
+
     def start(self, start: Callable[[], Gen], piped: bool) -> Gen:
         """A statement begins; `start` sends what psycopg sends before it."""
         if self.deferring:
@@ -181,7 +191,7 @@ class Recorder:
             self.journal.unanswered()
         else:
             if self.noted is None and not piped:  # a cursor that isn't ours may stream
-                self.wire.rowwise = True
+                self.wire.streams()
             self.journal.passes(None if self.noted is None else (self.noted, None))
 
     # -- statements
@@ -195,7 +205,12 @@ class Recorder:
         raise exc
 
     def perform(
-        self, cur: Any, query: Any, params: Any, prepare: bool | None, binary: bool | None
+        self,
+        cur: RecordedCursor[Any],
+        query: Query,
+        params: Params | None,
+        prepare: bool | None,
+        binary: bool | None,
     ) -> Gen:
         """psycopg's `_execute_gen`: one statement, until it is answered or must fail."""
         if cur._closed:
@@ -223,9 +238,9 @@ class Recorder:
     # long: every statement passes here, and a call costs a fifth of a microsecond
     def _attempts(  # noqa: PLR0912, PLR0915, PLR0917
         self,
-        cur: Any,
-        query: Any,
-        pgq: Any,
+        cur: RecordedCursor[Any],
+        query: Query,
+        pgq: PostgresQuery,
         what: Traits,
         fmt: pq.Format,
         prepare: bool | None,
@@ -318,7 +333,14 @@ class Recorder:
         cur._last_query = query
         return (yield from host.tidy())
 
-    def _fails(self, failed: Failed, cur: Any, pgq: Any, what: Traits, fmt: pq.Format) -> Gen:
+    def _fails(
+        self,
+        failed: Failed,
+        cur: RecordedCursor[Any],
+        pgq: PostgresQuery,
+        what: Traits,
+        fmt: pq.Format,
+    ) -> Gen:
         """What is to be done about it; returns where the statement is to be sent again."""
         failure, begin, status, entry, wrapped = failed
         wire = self.wire
@@ -345,7 +367,7 @@ class Recorder:
             raise exc.with_traceback(None) from None
         return entry, wrapped
 
-    def _without_piggyback(self, cur: Any, query: Any) -> Gen:
+    def _without_piggyback(self, cur: RecordedCursor[Any], query: Query) -> Gen:
         """The end of a statement behind which ours has failed."""
         yield from self.without_piggyback()
         cur._last_query = query
@@ -358,7 +380,7 @@ class Recorder:
         self.committer.ours_failed(exc)
         yield from self.replayer.redo(exc)
 
-    def _commit_wrapped(self, cur: Any, entry: Entry) -> Gen:
+    def _commit_wrapped(self, cur: RecordedCursor[Any], entry: Entry) -> Gen:
         """A write in autocommit was answered, and its COMMIT is ours.  Its caller hasn't seen
         anything: what it gave when it was done again is its result."""
         answered = cur._results
@@ -378,7 +400,7 @@ class Recorder:
             self.wire.hear_end()
         return self.wire.pgconn.transaction_status
 
-    def _commit_by_hand(self, cur: Any) -> Gen:
+    def _commit_by_hand(self, cur: RecordedCursor[Any]) -> Gen:
         """`execute("COMMIT")`: the same care, and a result for the cursor."""
         result = yield from self.committer.commit()
         if result is None:
@@ -483,7 +505,7 @@ def _wrappable(what: Traits) -> bool:
     return what.piggybacks and (what.calls or not what.reads) and not what.session
 
 
-def _of_client(cur: Any, what: Traits, query: bytes) -> Traits:
+def _of_client(cur: RecordedCursor[Any], what: Traits, query: bytes) -> Traits:
     """A query whose parameters are merged on the client goes by the simple protocol: it may be
     several.  A text without a semicolon is one, and can travel with others, as psycopg's own
     pipelines send it; binary results are psycopg's to refuse."""

@@ -83,6 +83,10 @@ class Replayer:
         if self.judge.driven:
             yield Detour(pause_s=seconds)
 
+    def ask(self, asks: bool) -> None:
+        """Servers are asked what a lost COMMIT is resolved by, or they aren't."""
+        self.asks = asks
+
     def adopt(self, fresh: Fresh) -> None:
         """Go on with this connection's session, under the object that the caller holds."""
         self.host.swap(fresh.judge.host)
@@ -131,7 +135,7 @@ class Replayer:
             judge.pool.not_replayed(why)
             if fresh is not None:
                 fresh.finish()
-            self.journal.failed = True
+            self.journal.refuse()
             raise explained(exc, f"not replayed: {why}")
         yield from self.reestablish(exc, self.deadline_at(), fresh, doing, proved)
         return True
@@ -265,7 +269,7 @@ class Replayer:
             if journal.entries:
                 from .keeping import kept  # nobody else needs it
 
-                journal.kept = yield from kept(self.judge, mark, self.pause)
+                journal.give_back((yield from kept(self.judge, mark, self.pause)))
             for conflict in range(self.judge.pool.settings.retry_attempts):
                 if (yield from self._replay_once(conflict)):
                     break

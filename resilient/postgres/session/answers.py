@@ -53,7 +53,7 @@ def answered(pgconn: PGconn) -> Generator[Any, Any, list[PGresult]]:
     return (yield from _more(pgconn, [result, behind]))
 
 
-def _tell(pgconn: PGconn, told: Any) -> None:
+def _tell(pgconn: PGconn, told: pq.PGnotify | None) -> None:
     while told is not None:
         if pgconn.notify_handler:
             pgconn.notify_handler(told)

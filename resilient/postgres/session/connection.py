@@ -9,11 +9,10 @@ add.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any
-from weakref import ref
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import errors as e
@@ -26,6 +25,7 @@ from .beside import beside
 from .cursor import recorded
 from .detour import Detour
 from .dial import current_dial
+from .keeper import place_of_broken
 from .pipeline import AsyncPipeline, Pipeline, commit_between
 from .transaction import AsyncTransaction, Transaction
 from .waiting import (
@@ -43,15 +43,22 @@ from .waiting import (
 )
 
 if TYPE_CHECKING:
+    from psycopg.abc import PQGenConn, QueryNoTemplate
+
     from .host import Gen
-    from .keeper import Keeper
+    from .keeper import Keeper, KeptConnection
+
+    Base = KeptConnection
+else:
+    Base = BaseConnection[Any]
 
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE
+_TEXT = pq.Format.TEXT
 _COMMITS, _ROLLBACKS = ("COMMIT", b"COMMIT"), ("ROLLBACK", b"ROLLBACK")
 
 
-class Hooks(BaseConnection[Any]):
+class Hooks(Base):
     """What sync and async connections have alike."""
 
     _resilient: Keeper
@@ -61,13 +68,12 @@ class Hooks(BaseConnection[Any]):
         self._resilient = beside(self)
 
     @classmethod
-    def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Any]:
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
         dial = current_dial.get()
         gen = super()._connect_gen(conninfo)
         if dial is None:
             return (yield from gen)
         conn = yield from dial.guard(gen)
-        dial.session = ref(conn.pgconn)
         try:
             yield from dial.admit(conn.pgconn)
         except BaseException:
@@ -80,7 +86,7 @@ class Hooks(BaseConnection[Any]):
         if self._resilient.recorder is None or self._closed:
             super()._check_connection_ok()
 
-    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Gen:
+    def _exec_command(self, command: QueryNoTemplate, result_format: pq.Format = _TEXT) -> Gen:
         keeper = self._resilient
         recorder = keeper.recorder
         if command == b"DEALLOCATE ALL":
@@ -90,15 +96,15 @@ class Hooks(BaseConnection[Any]):
                 return keeper.committer.commit_unrecorded()
             if command in _ROLLBACKS:
                 return keeper.committer.roll_back()
-            if self._pipeline is None and command.__class__ is bytes and not (args or kwargs):
+            if self._pipeline is None and command.__class__ is bytes and result_format == _TEXT:
                 return keeper.host.command(command)
-            return super()._exec_command(command, *args, **kwargs)
+            return super()._exec_command(command, result_format)
         if command == b"COMMIT":
             if self._pipeline is not None:
                 return commit_between(self, recorder)
             return recorder.committer.commit()
         if not isinstance(command, bytes):
-            return recorder.two_phase(super()._exec_command(command, *args, **kwargs))
+            return recorder.two_phase(super()._exec_command(command, result_format))
         if self._pipeline is not None:
             recorder.queued(command)
             if command == b"ROLLBACK":
@@ -107,7 +113,7 @@ class Hooks(BaseConnection[Any]):
             return recorder.roll_back()
         elif command.startswith(STEPS):
             return recorder.step(command)
-        return super()._exec_command(command, *args, **kwargs)
+        return super()._exec_command(command, result_format)
 
     def _commit_gen(self) -> Gen:
         recorder = self._resilient.recorder
@@ -147,21 +153,13 @@ class Hooks(BaseConnection[Any]):
         return super()._start_query()
 
 
-def nothing_to_commit(conn: Any) -> bool:
+def nothing_to_commit(conn: HookedConnection | HookedAsyncConnection) -> bool:
     """Is `commit` done before it begins?  Not while somebody is at work on the connection."""
     return (
         conn.pgconn.transaction_status == _IDLE
         and not (conn._num_transactions or conn._tpc)
         and not conn.lock.locked()
     )
-
-
-def place_of_broken(conn: BaseConnection[Any]) -> Any:
-    """The pool whose place this connection takes, that has ended broken, and to which `close`
-    is to return it; psycopg's does nothing with such a connection, and the place is lost."""
-    pool: Any = getattr(conn, "_pool", None)
-    returns = conn.pgconn.status == _BAD and getattr(pool, "close_returns", False)
-    return pool if returns and not conn._closed else None
 
 
 # What `super()` finds: it would look it up anew for every statement.

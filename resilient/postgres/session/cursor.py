@@ -6,15 +6,16 @@ As on connections, the hooks stand behind a user's class and before psycopg's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import errors as e
 from psycopg import pq, sql
 from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGconn, PGresult
 
 from .._psycopg import NO_TRACEBACK, BaseConnection, BaseCursor, PostgresQuery, ServerCursorMixin
 from ..replay.entry import kept
@@ -26,9 +27,13 @@ from .many import many, unrecorded
 from .pipeline import DONE, RecordingPipeline
 
 if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
+
     from ..replay.recorder import Recorder
-    from .host import Gen
-    from .keeper import Keeper
+    from .host import Gen, RecordedCursor
+    from .keeper import Keeper, KeptConnection
+
+    Cursor = RecordedCursor[KeptConnection]
 
 _FORGETS = re.compile(rb"\b(?:DISCARD|DEALLOCATE)\b", re.I)
 #: so many kinds of cursors a connection remembers
@@ -42,14 +47,14 @@ _FORMATS = (pq.Format.TEXT, pq.Format.BINARY)
 _PIPELINES = psycopg.Pipeline.is_supported()
 
 if TYPE_CHECKING:
-    CursorBase = BaseCursor[Any, Any]
+    CursorBase = RecordedCursor[KeptConnection]
     SyncBase = psycopg.Cursor[Any]
     AsyncBase = psycopg.AsyncCursor[Any]
 else:
     CursorBase = SyncBase = AsyncBase = object
 
 
-def text_of(query: Any, conn: Any) -> bytes | None:
+def text_of(query: Query, conn: KeptConnection) -> bytes | None:
     """The text of a statement that isn't recorded; None for one that only psycopg understands."""
     if isinstance(query, str):
         return query.encode()
@@ -58,25 +63,24 @@ def text_of(query: Any, conn: Any) -> bytes | None:
     return query if isinstance(query, bytes) else None
 
 
-def forgets(query: Any) -> bool:
+def forgets(query: Query) -> bool:
     """May the session's prepared statements be gone after it?"""
     text = query if isinstance(query, bytes) else str(query).encode()
     return bool(_FORGETS.search(text))
 
 
-def recorder_of(cur: Any) -> Recorder | None:
+def recorder_of(cur: Cursor) -> Recorder | None:
     """Who records what this cursor's connection does now."""
-    found: Recorder | None = cur._conn._resilient.recorder
-    return found
+    return cur._conn._resilient.recorder
 
 
 # What `super()` finds: it would look it up anew for every statement.
-_check_results: Any = BaseCursor._check_results
+_check_results = BaseCursor._check_results
 #: and what begins a transaction, where that needs no recorder
-_start_query: Any = BaseConnection._start_query
+_start_query = BaseConnection._start_query
 
 
-def later(pgconn: Any, name: bytes, pgq: Any, fmt: pq.Format) -> Any:
+def later(pgconn: PGconn, name: bytes, pgq: PostgresQuery, fmt: pq.Format) -> Callable[[], None]:
     """What sends it, by its name or as it is, when it is called."""
     if name:
         return partial(
@@ -99,16 +103,16 @@ class NotingCursor(CursorBase):
 
     __slots__ = ()
 
-    def _start_query(self, query: Any = None) -> Gen:
+    def _start_query(self, query: Query | None = None) -> Gen:
         recorder = recorder_of(self)
         if recorder is not None:
             conn = self._conn
-            recorder.noted = text_of(query, conn) if query is not None else b""
+            recorder.notes(text_of(query, conn) if query is not None else b"")
         try:
             yield from super()._start_query(query)
         finally:
             if recorder is not None:
-                recorder.noted = None
+                recorder.notes(None)
 
 
 class RecordingCursor(CursorBase):
@@ -121,33 +125,38 @@ class RecordingCursor(CursorBase):
 
     def _execute_gen(
         self,
-        query: Any,
-        params: Any = None,
+        query: Query,
+        params: Params | None = None,
         *,
         prepare: bool | None = None,
         binary: bool | None = None,
     ) -> Gen:
-        conn: Any = self._conn
+        conn = self._conn
         keeper = conn._resilient
-        recorder: Recorder | None = keeper.recorder
+        recorder = keeper.recorder
         if recorder is None or conn._pipeline is not None:
             if recorder is None:
                 if keeper.wire.names and forgets(query):
                     keeper.wire.forget_names()  # a `reset=`, perhaps
                 if conn._pipeline is None:
                     return self._unrecorded(query, params, prepare, binary)
-            if isinstance(conn._pipeline, RecordingPipeline):
-                return self._in_pipeline(query, params, prepare, binary)
+            pipeline = conn._pipeline
+            if isinstance(pipeline, RecordingPipeline):
+                return self._in_pipeline(pipeline, query, params, prepare, binary)
             return super()._execute_gen(query, params, prepare=prepare, binary=binary)
         return recorder.perform(self, query, params, prepare, binary)
 
     def _unrecorded(
-        self, query: Any, params: Any, prepare: bool | None, binary: bool | None
+        self,
+        query: Query,
+        params: Params | None,
+        prepare: bool | None,
+        binary: bool | None,
     ) -> Gen:
         """psycopg's `_execute_gen`, outside of a pipeline."""
         if self._closed:
             raise e.InterfaceError("the cursor is closed")
-        conn: Any = self._conn
+        conn = self._conn
         self._reset()
         if not self._last_query or self._last_query is not query:
             self._last_query = None
@@ -164,20 +173,25 @@ class RecordingCursor(CursorBase):
             yield from conn._prepared.maintain_gen(conn)
 
     def _in_pipeline(
-        self, query: Any, params: Any, prepare: bool | None, binary: bool | None
+        self,
+        pipeline: RecordingPipeline,
+        query: Query,
+        params: Params | None,
+        prepare: bool | None,
+        binary: bool | None,
     ) -> Gen:
         """psycopg's `_execute_gen` inside of a pipeline: what is recorded is when it is queued."""
         if self._closed:
             raise e.InterfaceError("the cursor is closed")
-        conn: Any = self._conn
-        pipeline, manager = conn._pipeline, conn._prepared
+        conn = self._conn
+        manager = conn._prepared
         self._reset()
         if not self._last_query or self._last_query is not query:
             self._last_query = None
             self._tx = Transformer(self)
         if not conn._autocommit and conn.pgconn.transaction_status == _IDLE:
             yield from _start_query(conn)
-        pgq: Any = self._convert_query(query, params)
+        pgq = self._convert_query(query, params)
         fmt = self.format if binary is None else _FORMATS[binary]
         if conn._resilient.recorder is not None:
             if pgq.params:
@@ -198,40 +212,38 @@ class RecordingCursor(CursorBase):
         if manager._to_flush:
             yield from manager.maintain_gen(conn)
 
-    def _start_query(self, query: Any = None) -> Gen:
+    def _start_query(self, query: Query | None = None) -> Gen:
         recorder = recorder_of(self)
         if recorder is None:
             yield from super()._start_query(query)
             return
-        recorder.remembers = isinstance(self._conn._pipeline, RecordingPipeline)
-        if query is not None:
-            recorder.noted = text_of(query, self._conn)
+        text = text_of(query, self._conn) if query is not None else recorder.noted
+        recorder.notes(text, isinstance(self._conn._pipeline, RecordingPipeline))
         try:
             yield from super()._start_query(query)
         finally:
-            recorder.remembers = False
-            recorder.noted = None
+            recorder.notes(None)
 
     def _stream_send_gen(self, *args: Any, **kwargs: Any) -> Gen:
         try:
             yield from super()._stream_send_gen(*args, **kwargs)
         finally:  # also where it is cancelled; of the session that has it by now
-            self._conn._resilient.wire.rowwise = True
+            self._conn._resilient.wire.streams()
 
-    def _start_copy_gen(self, statement: Any, params: Any = None) -> Gen:
+    def _start_copy_gen(self, statement: Query, params: Params | None = None) -> Gen:
         recorder = recorder_of(self)
         if recorder is not None:
-            recorder.noted = text_of(statement, self._conn)
+            recorder.notes(text_of(statement, self._conn))
         try:
             return (yield from super()._start_copy_gen(statement, params))
         finally:
             if recorder is not None:
-                recorder.noted = None
+                recorder.notes(None)
 
     def _maybe_prepare_gen(
-        self, pgq: Any, *, prepare: bool | None = None, binary: bool | None = None
+        self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> Gen:
-        conn: Any = self._conn
+        conn = self._conn
         batch = conn._pipeline
         recorded = batch is not None and conn._resilient.recorder is not None
         if recorded and isinstance(batch, RecordingPipeline):
@@ -241,16 +253,16 @@ class RecordingCursor(CursorBase):
             batch.remember(entry_of(self, pgq, fmt))
         return super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
-    def _check_results(self, results: list[Any]) -> None:
+    def _check_results(self, results: list[PGresult]) -> None:
         if len(results) > 1 and (recorder := recorder_of(self)) is not None:
             # Its session may have ended behind the statement's own answer.
             recorder.answered_before = results[0].status != _FATAL
         _check_results(self, results)
 
-    def _resilient(self, pgq: Any, prepare: bool | None, fmt: pq.Format) -> Gen:
+    def _resilient(self, pgq: PostgresQuery, prepare: bool | None, fmt: pq.Format) -> Gen:
         """One statement, outside of a pipeline: psycopg's `_maybe_prepare_gen`.  What isn't to be
         prepared just now goes there without its detours."""
-        conn: Any = self._conn
+        conn = self._conn
         known = pgq.__class__ is PostgresQuery and conn._pipeline is None
         name = name_of(conn._prepared, pgq, prepare) if known else None
         if name is None:
@@ -278,28 +290,23 @@ class RecordingCursor(CursorBase):
             self._check_results(results)
         self._set_results(results)
 
-    if TYPE_CHECKING:
-
-        def _by_psycopg(self, pgq: Any, *, prepare: bool | None, binary: bool | None) -> Gen:
-            """The base class's own `_maybe_prepare_gen`."""
-            raise NotImplementedError
-
 
 class SyncRecording(RecordingCursor, SyncBase):
     __slots__ = ()
 
     def executemany(
-        self, query: Any, params_seq: Iterable[Any], *, returning: bool = False
+        self, query: Query, params_seq: Iterable[Params], *, returning: bool = False
     ) -> None:
-        if self._conn._pipeline is not None or not _PIPELINES:
+        conn = cast("psycopg.Connection[Any]", self._conn)
+        if conn._pipeline is not None or not _PIPELINES:
             return super().executemany(query, params_seq, returning=returning)
         recorder, rows = recorder_of(self), iter(params_seq)
         try:
-            with self._conn.lock:
+            with conn.lock:
                 if recorder is None:
-                    self._conn.wait(unrecorded(self, query, rows, returning))
+                    conn.wait(unrecorded(self, query, rows, returning))
                 else:
-                    self._conn.wait(many(self, recorder, query, rows, returning))
+                    conn.wait(many(self, recorder, query, rows, returning))
         except NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None
@@ -309,17 +316,18 @@ class AsyncRecording(RecordingCursor, AsyncBase):
     __slots__ = ()
 
     async def executemany(
-        self, query: Any, params_seq: Iterable[Any], *, returning: bool = False
+        self, query: Query, params_seq: Iterable[Params], *, returning: bool = False
     ) -> None:
-        if self._conn._pipeline is not None or not _PIPELINES:
+        conn = cast("psycopg.AsyncConnection[Any]", self._conn)
+        if conn._pipeline is not None or not _PIPELINES:
             return await super().executemany(query, params_seq, returning=returning)
         recorder, rows = recorder_of(self), iter(params_seq)
         try:
-            async with self._conn.lock:
+            async with conn.lock:
                 if recorder is None:
-                    await self._conn.wait(unrecorded(self, query, rows, returning))
+                    await conn.wait(unrecorded(self, query, rows, returning))
                 else:
-                    await self._conn.wait(many(self, recorder, query, rows, returning))
+                    await conn.wait(many(self, recorder, query, rows, returning))
         except NO_TRACEBACK as ex:
             raise ex.with_traceback(None)  # noqa: B904
         return None

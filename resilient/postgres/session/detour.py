@@ -48,3 +48,11 @@ class Detour:
         self.rest = rest
         self.fresh: Fresh | None = None
         self.failure: Exception | None = None
+
+    def came(self, fresh: Fresh) -> None:
+        """There is a new session."""
+        self.fresh = fresh
+
+    def failed(self, exc: Exception) -> None:
+        """There is none."""
+        self.failure = exc

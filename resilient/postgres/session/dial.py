@@ -8,14 +8,14 @@ before anybody else gets the connection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 from weakref import ref
 
 from psycopg import errors as e
-from psycopg import pq
+from psycopg import pq, waiting
+from psycopg.abc import RV, PQGenConn
 
 from ...core.model import Endpoint, FailureKind, Observation, Role
 from ...monitor.sockets import Link
@@ -64,9 +64,9 @@ class Dial:
         self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
-    def guard(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    def guard(self, gen: PQGenConn[RV]) -> PQGenConn[RV]:
         """Pass a connecting generator through, watching its socket and the time."""
-        ready: Any = True
+        ready: waiting.Ready | int = 1
         try:
             item = next(gen)
             while True:
@@ -84,7 +84,8 @@ class Dial:
                     raise TooMuch(why)
                 item = gen.send(ready)
         except StopIteration as stop:
-            return stop.value
+            found: RV = stop.value
+            return found
         except e.OperationalError as exc:
             # The monitor keeps the deadline too, by shutting the socket down.
             if self.link.evicted and time.monotonic() >= self.deadline_at:
@@ -102,8 +103,9 @@ class Dial:
     def _timeout(self) -> e.ConnectionTimeout:
         return e.ConnectionTimeout(f"no connection to {self.endpoint} in time")
 
-    def admit(self, pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
+    def admit(self, pgconn: pq.abc.PGconn) -> PQGenConn[None]:
         """Ask the server what it is, and judge the answer."""
+        self.session = ref(pgconn)
         try:
             self.seen = yield from self.guard(
                 with_descriptor(pgconn, answer(pgconn, observe(pgconn)))

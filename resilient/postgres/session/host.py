@@ -22,6 +22,9 @@ from .._psycopg import BaseConnection, Prepare
 from .answers import answered
 
 if TYPE_CHECKING:
+    from psycopg.abc import ConnectionType
+
+    from .._psycopg import BaseCursor, PostgresQuery, PrepareManager
     from ..commit.facts import CommitFacts
     from ..commit.knowledge import Knowledge
     from ..replay.catalogue import Asked
@@ -135,7 +138,23 @@ class PoolSide(Protocol):
         """Shut its socket down at a monotonic time, unless it is let go before."""
 
 
-def name_of(manager: Any, query: Any, prepare: bool | None) -> bytes | None:
+if TYPE_CHECKING:
+
+    class RecordedCursor(BaseCursor[ConnectionType, Any]):
+        """psycopg's cursor with the hooks that `cursor` puts into its class."""
+
+        def _resilient(self, pgq: PostgresQuery, prepare: bool | None, fmt: pq.Format) -> Gen:
+            """One statement, outside of a pipeline, sent and answered."""
+            raise NotImplementedError
+
+        def _by_psycopg(
+            self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
+        ) -> Gen:
+            """The base class's own `_maybe_prepare_gen`."""
+            raise NotImplementedError
+
+
+def name_of(manager: PrepareManager, query: PostgresQuery, prepare: bool | None) -> bytes | None:
     """By which name the statement is prepared; empty: it isn't, and is sent as it is.  None: it is
     psycopg's to say, or to prepare.  What psycopg would note of it is noted."""
     threshold = manager.prepare_threshold
@@ -143,7 +162,7 @@ def name_of(manager: Any, query: Any, prepare: bool | None) -> bytes | None:
         return b""
     asked = (query.query, query.types)
     if prepare is not False:
-        name: bytes | None = manager._names.get(asked)
+        name = manager._names.get(asked)
         if name is not None:
             manager._names.move_to_end(asked)
             return name

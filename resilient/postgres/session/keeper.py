@@ -18,6 +18,7 @@ from ...monitor.sockets import Link
 if TYPE_CHECKING:
     from .._psycopg import BaseConnection
     from ..commit.committer import Committer
+    from ..commit.knowledge import Knowledge
     from ..replay.recorder import Recorder
     from .host import Gen, PoolSide, PsycopgHost
 
@@ -52,7 +53,7 @@ class Keeper:
         self,
         host: PsycopgHost,
         committer: Committer,
-        recorded: Callable[[Committer], Recorder],
+        recorded: Callable[[Committer, Knowledge, bool], Recorder],
         *,
         hooked: bool,
     ) -> None:
@@ -88,7 +89,7 @@ class Keeper:
         """Nobody waits for it yet: its server is asked what its first block would have to ask."""
         if self.hooked and not self.wire.pooled and pool.settings.commit_resolver != "off":
             replayer = self.committer.replayer
-            replayer.asks = True
+            replayer.ask(True)
             yield from while_open(self.wire.pgconn, replayer.meet())
 
     def on_checkout(self, pool: PoolSide) -> None:
@@ -117,13 +118,9 @@ class Keeper:
         settings = pool.settings
         self.wire.forget_names()
         self.judge.journal.bound(settings.replay_max_statements, settings.replay_max_bytes)
-        self.committer.mode = settings.commit_resolver
-        asks = self.committer.replayer.asks = settings.commit_resolver != "off"
+        asks = self.committer.resolves_by(settings.commit_resolver)
         self.records = asks or settings.replay == "on"
-        recorder = self._recorded(self.committer)
-        recorder.known = pool.known
-        recorder.wraps = settings.autocommit == "block"
-        return recorder
+        return self._recorded(self.committer, pool.known, settings.autocommit == "block")
 
     def on_checkin(self, resets: bool) -> None:
         """It is given back: what the pool does with it is not for recording.  `resets`: settings
@@ -154,7 +151,7 @@ class Keeper:
         if self._before is None:
             self._before = (before,)
         if self.recorder is not None:
-            self.recorder.for_reading = True
+            self.recorder.reads(True)
 
     def start_reading(self, start: Callable[[], Gen]) -> Gen:
         """A statement begins that nobody records."""
@@ -166,7 +163,7 @@ class Keeper:
             self.host.restore_read_only(self._before[0])
             self._before = None
             if self._recorder is not None:
-                self._recorder.for_reading = False
+                self._recorder.reads(False)
 
     def share_strikes(self, struck: dict[bytes, int]) -> None:
         """This checkout is one of several attempts at the same."""
@@ -180,6 +177,14 @@ class Keeper:
 
     def untell_read_only(self) -> Gen:
         return self.wire.untell_read_only()
+
+
+if TYPE_CHECKING:
+
+    class KeptConnection(BaseConnection[Any]):
+        """psycopg's connection, with what stands beside it."""
+
+        _resilient: Keeper
 
 
 def keeper_of(conn: object) -> Keeper | None:
@@ -199,6 +204,14 @@ def close(conn: BaseConnection[Any]) -> None:
     conn._pool = None
     conn._closed = True
     conn.pgconn.finish()
+
+
+def place_of_broken(conn: BaseConnection[Any]) -> Any:
+    """The pool whose place this connection takes, that has ended broken, and to which `close`
+    is to return it; psycopg's does nothing with such a connection, and the place is lost."""
+    pool: Any = getattr(conn, "_pool", None)
+    returns = conn.pgconn.status == pq.ConnStatus.BAD and getattr(pool, "close_returns", False)
+    return pool if returns and not conn._closed else None
 
 
 def while_open(pgconn: pq.abc.PGconn, gen: Gen) -> Gen:

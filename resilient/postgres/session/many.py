@@ -7,9 +7,10 @@ looked at: psycopg does both for each row, by way of a queue.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg import pq
@@ -24,11 +25,18 @@ from ..replay.journal import entry_of
 from ..replay.message import tagged
 from ..replay.statements import traits
 from .answers import fetched
-from .pipeline import DONE, TOGETHER, keep_farewell
+from .pipeline import DONE, TOGETHER
 
 if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
+
+    from .._psycopg import PendingResult, PostgresQuery
     from ..replay.recorder import Recorder
-    from .host import Gen
+    from .host import Gen, RecordedCursor
+    from .keeper import KeptConnection
+
+    Cursor = RecordedCursor[KeptConnection]
+    Rows = Iterator[Params]
 
 #: of so many rows it is looked at whether they can only read
 FEW = 16
@@ -49,8 +57,12 @@ class Apart(BasePipeline):
     own: BaseException | None = None
     broke: e.Error | None = None
 
+    def __init__(self, conn: KeptConnection) -> None:
+        super().__init__(conn)
+        self.kept = conn._resilient
+
     def _enter_gen(self) -> Gen:
-        wire = self._conn._resilient.wire  # type: ignore[attr-defined]
+        wire = self.kept.wire
         if wire.rowwise:
             wire.read_whole()
         return super()._enter_gen()
@@ -73,7 +85,7 @@ class Apart(BasePipeline):
             yield from fetched(self, flush=not sent)
 
 
-def unrecorded(cur: Any, query: Any, rows: Iterator[Any], returning: bool) -> Gen:
+def unrecorded(cur: Cursor, query: Query, rows: Rows, returning: bool) -> Gen:
     """All of it, as psycopg does it, while one waits."""
     conn = cur._conn
     batch = conn._pipeline = Apart(conn)
@@ -112,7 +124,7 @@ class Batch(Apart):
     order, up to `limit` of them.  `over`: there were more.  `inside`: of a block.  `piggyback`: the
     answer to our question behind them.  `reads`: they can only read, and nothing was asked."""
 
-    def __init__(self, conn: Any, recorder: Recorder, again: list[Entry]) -> None:
+    def __init__(self, conn: KeptConnection, recorder: Recorder, again: list[Entry]) -> None:
         super().__init__(conn)
         self.recorder = recorder
         self.limit = recorder.journal.max_statements
@@ -124,7 +136,7 @@ class Batch(Apart):
         self.piggyback: PGresult | None = None
         self.inside = self.reads = False
 
-    def _process_results(self, queued: Any, results: Any) -> None:
+    def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
         if queued is _PIGGYBACK:
             self.piggyback = results[0]
             return
@@ -132,7 +144,7 @@ class Batch(Apart):
             try:
                 super()._process_results(queued, results)
             except e.Error as exc:
-                keep_farewell(self.recorder.wire, exc)
+                self.recorder.wire.keep_farewell(exc)
                 raise
         else:
             queued[0]._set_results(results)
@@ -153,7 +165,7 @@ class Batch(Apart):
 
 
 # long: one attempt, and what its failure may be
-def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returning: bool) -> Gen:
+def many(cur: Cursor, recorder: Recorder, query: Query, rows: Rows, returning: bool) -> Gen:
     """All of it, until it is answered or must fail."""
     journal, judge, wire = recorder.journal, recorder.judge, recorder.wire
     yield from recorder.tell_read_only()
@@ -200,7 +212,7 @@ def many(cur: Any, recorder: Recorder, query: Any, rows: Iterator[Any], returnin
         return
 
 
-def _send(cur: Any, recorder: Recorder, batch: Batch, steps: Gen) -> Gen:
+def _send(cur: Cursor, recorder: Recorder, batch: Batch, steps: Gen) -> Gen:
     cur._conn._pipeline = batch
     recorder.deferring = True  # BEGIN is not this one's to send
     try:
@@ -211,14 +223,14 @@ def _send(cur: Any, recorder: Recorder, batch: Batch, steps: Gen) -> Gen:
 
 
 # long: a row is sent in it, and a call costs a fifth of a microsecond
-def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bool) -> Gen:
+def _rows(cur: Cursor, batch: Batch, query: Query, rows: Rows, returning: bool) -> Gen:
     """psycopg's `_executemany_gen_pipeline`, from rows that were sent before and the rest."""
     conn = cur._conn
     yield from cur._start_query(query)
     if not returning:
         cur._rowcount = 0
     cur._execmany_returning = returning
-    pgq: Any = yield from _before(cur, batch)
+    pgq = yield from _before(cur, batch)
     fresh, names, fmt = True, _prepared(cur), cur.format
     put, queue, entries = batch.pgconn.send_query_prepared, batch.result_queue, batch.entries
     own = True
@@ -261,9 +273,9 @@ def _rows(cur: Any, batch: Batch, query: Any, rows: Iterator[Any], returning: bo
     yield from conn._prepared.maintain_gen(conn)
 
 
-def _before(cur: Any, batch: Batch) -> Gen:
+def _before(cur: Cursor, batch: Batch) -> Gen:
     """Once more what was sent in another session; the query that it was, if any."""
-    pgq: Any = None
+    pgq: PostgresQuery | None = None
     for entry in batch.again:
         if pgq is None:
             pgq = cur._query_cls(cur._tx)
@@ -275,16 +287,16 @@ def _before(cur: Any, batch: Batch) -> Gen:
     return pgq
 
 
-def _failing(own: BaseException) -> Iterator[Any]:
+def _failing(own: BaseException) -> Rows:
     raise own
     yield  # it is an iterator
 
 
-def _prepared(cur: Any) -> Any:
+def _prepared(cur: Cursor) -> OrderedDict[tuple[bytes, tuple[int, ...]], bytes]:
     """The names of what is prepared, for texts that don't have their parameters in them."""
     manager = cur._conn._prepared
     if manager.prepare_threshold is None or issubclass(cur._query_cls, PostgresClientQuery):
-        return {}
+        return OrderedDict()
     return manager._names
 
 
@@ -319,7 +331,7 @@ def _answered(recorder: Recorder, batch: Batch, exc: e.Error | None) -> None:
     piggyback = batch.piggyback
     if piggyback is not None and piggyback.status == _TUPLES and journal.written is None:
         recorder.committer.read_piggyback(piggyback)
-        journal.marked = len(journal.entries) - 1
+        journal.marked_behind()
         return
     if batch.reads:
         return

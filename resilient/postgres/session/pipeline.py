@@ -20,12 +20,13 @@ from ..errors import ended
 from .answers import fetched
 
 if TYPE_CHECKING:
-    from .._psycopg import BaseConnection
+    from psycopg.pq.abc import PGresult
+
+    from .._psycopg import BaseConnection, PendingResult
     from ..replay.entry import Entry
     from ..replay.recorder import Recorder
     from .host import Gen
-    from .keeper import Keeper
-    from .wire import Wire
+    from .keeper import KeptConnection
 
 if TYPE_CHECKING:
     Base = BasePipeline
@@ -43,13 +44,13 @@ TOGETHER = 16
 class RecordingPipeline(Base):
     """Mixed in front of psycopg's pipelines."""
 
-    def __init__(self, conn: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(conn, *args, **kwargs)
-        self._resilient: Keeper = conn._resilient
+    def __init__(self, conn: KeptConnection) -> None:
+        super().__init__(conn)
+        self._resilient = conn._resilient
         #: statements that are queued and not answered, in their order
         self._unanswered: deque[Entry] = deque()
         #: what the end of the session has answered instead, with who waits for it
-        self._cut: list[tuple[Entry | None, Any]] = []
+        self._cut: list[tuple[Entry | None, PendingResult]] = []
         #: so often something was sent since the socket was looked at
         self._unlooked = 0
 
@@ -57,11 +58,10 @@ class RecordingPipeline(Base):
         """A statement is queued."""
         recorder = self._resilient.recorder
         if recorder is not None:
-            entry.waiting = True
             recorder.journal.queued(entry, recorder.known.proved)
             self._unanswered.append(entry)
 
-    def _process_results(self, queued: Any, results: Any) -> None:
+    def _process_results(self, queued: PendingResult, results: list[PGresult]) -> None:
         unanswered = self._unanswered
         entry = unanswered.popleft() if queued is not None and unanswered else None
         recorder = self._resilient.recorder
@@ -79,7 +79,7 @@ class RecordingPipeline(Base):
         try:
             super()._process_results(queued, results)
         except e.Error as exc:
-            keep_farewell(self._resilient.wire, exc)
+            self._resilient.wire.keep_farewell(exc)
             if self._over(exc):
                 self._cut.append((entry, queued))
             elif recorder is not None:
@@ -175,12 +175,6 @@ def commit_between(conn: BaseConnection[Any], recorder: Recorder) -> Gen:
         pgconn = pipeline.pgconn = recorder.wire.pgconn
         if pgconn.status != pq.ConnStatus.BAD:
             pgconn.enter_pipeline_mode()
-
-
-def keep_farewell(wire: Wire, exc: e.Error) -> None:
-    """psycopg reads on behind the server's last words, and tells of the end of the stream."""
-    if ended(exc):
-        wire.farewell = wire.farewell or exc
 
 
 def said(exc: e.Error) -> bool:

@@ -141,7 +141,7 @@ class AsyncRenewing(Protocol):
 def _came(detour: Detour, fresh: BaseConnection[Any]) -> int:
     keeper = keeper_of(fresh)
     assert keeper is not None
-    detour.fresh = Fresh(fresh, keeper.judge)
+    detour.came(Fresh(fresh, keeper.judge))
     return int(fresh.pgconn.socket)
 
 
@@ -156,7 +156,7 @@ def take(conn: Connection[Any], detour: Detour, fd: int) -> int:
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
         return _came(detour, pool._renewed(conn, left_s, detour.at))
     except Exception as exc:
-        detour.failure = exc
+        detour.failed(exc)
         return fd
 
 
@@ -170,7 +170,7 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
         left_s = max(detour.deadline_at - time.monotonic(), 0.001)
         return _came(detour, await pool._renewed(conn, left_s, detour.at))
     except Exception as exc:
-        detour.failure = exc
+        detour.failed(exc)
         return fd
 
 

@@ -181,6 +181,11 @@ class Wire:
                 self.unbegun = False
         return None
 
+    def keep_farewell(self, exc: e.Error) -> None:
+        """psycopg reads on behind the server's last words, and tells of the end of the stream."""
+        if ended(exc):
+            self.farewell = self.farewell or exc
+
     def hear_end(self) -> None:
         """A session that has ended takes no COMMIT: then it is certain that there is none."""
         link = self.link
@@ -204,6 +209,18 @@ class Wire:
         """From here on the piggybacked query follows statements, where it may be asked."""
         seen = self.facts
         self.piggyback = self.question if asks and seen is not None and seen.marks else b""
+
+    def stop_piggybacks(self) -> None:
+        """What follows statements was refused: none does any more."""
+        self.piggyback = b""
+
+    def silence(self) -> None:
+        """A question of ours has failed here: it isn't asked any more, not even by itself."""
+        self.piggyback, self.silenced = b"", True
+
+    def streams(self) -> None:
+        """Rows may be given one by one from here on, see `read_whole`."""
+        self.rowwise = True
 
     def enter_pipeline(self) -> None:
         """libpq's pipeline mode (manual 34.5)."""
