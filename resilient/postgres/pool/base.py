@@ -66,7 +66,6 @@ from ..session.beside import beside
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, keeper_of, link_of
 from . import clusters
-from .borrowing import TO_SPARE
 from .complaints import Complaints, advice, name_advice
 from .deadline import RETRY_DELAY_S
 from .tasks import renew
@@ -351,13 +350,13 @@ class PoolCore(Telling, ClusterListener):
         """Had the server that was dialled last no room?"""
         return crowded_out(self.last_failure)
 
-    def look_up(self, reads: list[Asked]) -> bool:
-        """Have a worker ask the catalogue whether these can only read.  False: there is no
-        connection to spare."""
+    def look_up(self, reads: list[Asked], idle: int) -> bool:
+        """Have a worker ask the catalogue whether these can only read, where so many connections
+        are idle.  False: there aren't."""
         pool = self.lender()
-        if pool is None or len(pool._pool) < TO_SPARE:
+        if pool is None or len(pool._pool) < idle:
             return False
-        pool.run_task(pool._look_up_task(pool, reads))
+        pool.run_task(pool._look_up_task(pool, reads, idle))
         return True
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:

@@ -81,10 +81,10 @@ def lendable(conn: Conn, endpoint: Endpoint) -> bool:
     )
 
 
-def spare(pool: Any) -> Conn | None:
-    """The connection that would be used last, where others are idle: lent, as to a probe.  Under
+def spare(pool: Any, least: int) -> Conn | None:
+    """The connection that would be used last, where so many are idle: lent, as to a probe.  Under
     the pool's lock, or on its loop."""
-    if len(pool._pool) < TO_SPARE:
+    if len(pool._pool) < least:
         return None
     conn: Conn = pool._pool[-1]
     link = link_of(conn)

@@ -132,13 +132,14 @@ class AsyncRenew(AsyncMaintenanceTask):
 class LookUp(MaintenanceTask):
     """Ask a catalogue whether statements can only read, on a connection that can be spared."""
 
-    def __init__(self, pool: Any, reads: list[Asked]) -> None:
+    def __init__(self, pool: Any, reads: list[Asked], idle: int) -> None:
         super().__init__(pool)
         self.reads = reads
+        self.idle = idle
 
     def _run(self, pool: Any) -> None:
         with pool._lock:
-            conn: Any = spare(pool)
+            conn: Any = spare(pool, self.idle)
         if conn is None:
             return
         try:
@@ -154,12 +155,13 @@ class LookUp(MaintenanceTask):
 class AsyncLookUp(AsyncMaintenanceTask):
     """Ask a catalogue whether statements can only read, on a connection that can be spared."""
 
-    def __init__(self, pool: Any, reads: list[Asked]) -> None:
+    def __init__(self, pool: Any, reads: list[Asked], idle: int) -> None:
         super().__init__(pool)
         self.reads = reads
+        self.idle = idle
 
     async def _run(self, pool: Any) -> None:
-        conn: Any = spare(pool)
+        conn: Any = spare(pool, self.idle)
         if conn is None:
             return
         try:
