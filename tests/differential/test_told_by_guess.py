@@ -530,6 +530,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knowledge, "LEARN_S", -1.0)
 
 
+@pytest.fixture(params=[3, 2, 1])
+def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """So many connections: beside the caller's own are others to spare, one, or none."""
+    monkeypatch.setattr(knowledge, "VERY_OFTEN", 8)
+    monkeypatch.setattr(knowledge, "TOO_OFTEN", 16)
+    return dict.fromkeys(("min_size", "max_size"), request.param)
+
+
 async def warm(play: Play, pool: Any, *texts: str) -> None:
     """They are executed in blocks until they were looked up, by a worker."""
     known = pool._core.known
@@ -554,10 +562,10 @@ async def shown(play: Play, pool: Any, *texts: str) -> str:
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("cut", CUTS, ids=str)
-async def test_proved_reads_are_never_unknown(ours: Play, cut: Way) -> None:
+async def test_proved_reads_are_never_unknown(ours: Play, cut: Way, room: dict[str, int]) -> None:
     reads = ["select n, note from plain where n = 7", "select count(*) from plain"]
     strike = f"select strike({ours.n}) as struck"
-    async with ours.pool(**ROOM) as pool:
+    async with ours.pool(**room) as pool:
         assert await shown(ours, pool, reads[0]) != reads[0]  # the question
         await warm(ours, pool, *reads)
         for read in reads:
@@ -572,11 +580,13 @@ async def test_proved_reads_are_never_unknown(ours: Play, cut: Way) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_a_function_that_writes_is_asked_about_as_ever(ours: Play) -> None:
+async def test_a_function_that_writes_is_asked_about_as_ever(
+    ours: Play, room: dict[str, int]
+) -> None:
     """However often it was called: its text looks like a read."""
     strike = f"select strike({ours.n}) as struck"
-    async with ours.pool(**ROOM) as pool:
-        for _ in range(done := 2 * knowledge.OFTEN):
+    async with ours.pool(**room) as pool:
+        for _ in range(done := 2 * knowledge.TOO_OFTEN):
             assert (await ours.block(pool, strike)).well
         assert await shown(ours, pool, strike) != strike
         for cut in CUTS:
@@ -622,6 +632,24 @@ async def test_proved_reads_in_a_pipeline_are_not_asked_about(ours: Play) -> Non
         await warm(ours, pool, read)
         await piped(pool)
     assert seen == [read, "COMMIT"]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("room", [1], indirect=True)
+async def test_who_asks_on_a_session_of_their_own_is_not_held_up(
+    ours: Play, room: dict[str, int]
+) -> None:
+    """Somebody has locked the catalogue, and there is no other connection: what can't be told at
+    once isn't asked again soon, and the session goes on as it was."""
+    read = "select n, note from plain where n = 7"
+    async with ours.pool(**room) as pool:
+        assert (await ours.block(pool, read)).well
+        with psycopg.connect(f"{ours.server.conninfo} dbname={ours.dbname}") as admin:
+            admin.execute("lock table pg_catalog.pg_cast in access exclusive mode")
+            for _ in range(2 * knowledge.TOO_OFTEN):
+                assert (await ours.block(pool, read)).well
+        known = pool._core.known
+        assert ({text for text, _ in known._unproved}, known.proved) == ({read.encode()}, set())
 
 
 @pytest.mark.usefixtures("at_once")

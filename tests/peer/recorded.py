@@ -60,7 +60,7 @@ class Core:
     def met(self, endpoint: Endpoint, seen: Any) -> None:
         pass
 
-    def look_up(self, reads: list[Any]) -> bool:
+    def look_up(self, reads: list[Any], idle: int) -> bool:
         return False
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:

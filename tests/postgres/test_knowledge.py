@@ -8,7 +8,7 @@ import pytest
 
 from resilient.postgres.commit import knowledge
 from resilient.postgres.commit.facts import CommitFacts
-from resilient.postgres.commit.knowledge import AT_ONCE, OFTEN, Knowledge
+from resilient.postgres.commit.knowledge import AT_ONCE, OFTEN, TOO_OFTEN, VERY_OFTEN, Knowledge
 
 READ, WRITE = (b"select 1", ()), (b"select strike()", ())
 
@@ -31,6 +31,18 @@ def test_a_read_is_looked_up_once_it_was_followed_often(now: list[float]) -> Non
     for _ in range(2 * OFTEN):
         assert known.followed([READ, WRITE]) == []
     assert known.proved == {READ}
+
+
+def test_the_more_often_the_more_it_is_worth(now: list[float]) -> None:
+    """How many connections have to be idle, so that one of them may ask."""
+    known = Knowledge("lsn")
+    worth = []
+    for _ in range(TOO_OFTEN):
+        known.followed([READ])
+        worth.append(known.worth(READ))
+    assert worth == [2] * (VERY_OFTEN - 1) + [1] * (TOO_OFTEN - VERY_OFTEN) + [0]
+    known.learnt([READ])
+    assert known.worth(READ) == 2
 
 
 def test_few_are_looked_up_at_once(now: list[float]) -> None:

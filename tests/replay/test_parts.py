@@ -98,7 +98,7 @@ class Pool:
     def met(self, endpoint: Endpoint, seen: Any) -> None:
         pass
 
-    def look_up(self, reads: list[Any]) -> bool:
+    def look_up(self, reads: list[Any], idle: int) -> bool:
         raise AssertionError("nothing was followed often")
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:

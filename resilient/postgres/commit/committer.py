@@ -134,8 +134,8 @@ class Committer:
         if journal.sets:
             self.session.keep(journal.settings())
         journal.reset()
-        if asked and not judge.pool.look_up(asked) and self.token_alone:
-            yield from self._look_up(asked[0])
+        if asked:
+            yield from self._find_out(asked)
         return result
 
     def _fails(self, failure: e.Error, sent: bool) -> Gen:
@@ -364,8 +364,15 @@ class Committer:
             return known.unclear(each for each in asked if not traits(each[0]).plain)
         return known.followed(each for each in asked if traits(each[0]).reads)
 
+    def _find_out(self, asked: list[Asked]) -> Gen:
+        """The catalogue is asked about these: by a worker, where a connection can be spared, or by
+        their caller, whom that costs less than the tokens do, or so many questions."""
+        pool = self.judge.pool
+        idle = pool.known.worth(asked[0])
+        if not (idle and pool.look_up(asked, idle)) and (self.token_alone or not idle):
+            yield from self._look_up(asked[0])
+
     def _look_up(self, asked: Asked) -> Gen:
-        """Where no other connection can be spared; it costs its caller less than the tokens do."""
         if self.wire.pgconn.status == _BAD:
             return
         try:

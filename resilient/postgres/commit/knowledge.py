@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LEARN_S, LEARNT_S, MOST_LEARNT = 0.2, 60.0, 4096
 #: a read that the question has followed so often is looked up there, so many of them at once
 OFTEN, AT_ONCE = 5, 4
+#: after how many more the last idle connection is taken for that, and then its caller's own: it
+#: costs one of them some 20 ms, and every block some 20 µs as long as nobody asks
+VERY_OFTEN, TOO_OFTEN = 64, 1024
 
 #: what one session was told of its server is good for others for so long, in seconds
 LATELY_S = 5.0
@@ -118,6 +121,12 @@ class Knowledge:
         if len(self._followed) > MOST_LEARNT:  # statements that are never the same
             self._followed = {}
         return often[:AT_ONCE] if often and self._claims() else []
+
+    def worth(self, asked: Asked) -> int:
+        """Where so many connections are idle, one of them may ask about it: 2, 1, or 0, which
+        means the caller's own."""
+        times = self._followed.get(asked, 0)
+        return 2 if times < VERY_OFTEN else 1 if times < TOO_OFTEN else 0
 
     def learnt(self, proved: Iterable[Asked], unproved: Iterable[Asked] = ()) -> None:
         """The catalogue was asked; these only read, and of those it has shown nothing.  That is

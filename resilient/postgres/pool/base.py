@@ -413,10 +413,10 @@ class PoolCore(Telling, ClusterListener):
         """Had the server that was dialled last no room?"""
         return crowded_out(self.last_failure)
 
-    def look_up(self, reads: list[Asked]) -> bool:
-        """Have a worker ask the catalogue whether these can only read.  False: there is no
-        connection to spare."""
-        return bool(self.calls.look_up(reads))
+    def look_up(self, reads: list[Asked], idle: int) -> bool:
+        """Have a worker ask the catalogue whether these can only read, where so many connections
+        are idle.  False: there aren't."""
+        return bool(self.calls.look_up(reads, idle))
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it has connected by then."""

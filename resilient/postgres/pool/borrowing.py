@@ -49,8 +49,6 @@ OVERDUE_S = 0.1
 #: an answer that takes as long comes no more: where others of that server are answered, the
 #: connection itself is dead
 GIVE_UP_S = 10.0
-#: where so many are idle nobody misses one for a moment
-TO_SPARE = 2
 #: a replica's only connection, last taken longer ago, may be kept from a reader for a moment
 UNREAD_S = 2.0
 
@@ -198,7 +196,7 @@ class Lending:
     if TYPE_CHECKING:
 
         def run_task(self, task: Any) -> None: ...
-        def _look_up(self, reads: list[Asked]) -> Any: ...
+        def _look_up(self, reads: list[Asked], idle: int) -> Any: ...
 
     def _lend(self, endpoint: Endpoint, answer: Future[Conn | None]) -> None:
         """Answer with the connection that would be used last, or with None."""
@@ -236,17 +234,17 @@ class Lending:
         if not lent or len(self._waiting) > lent:
             super()._maybe_grow_pool()  # type: ignore[misc]
 
-    def _have_looked_up(self, reads: list[Asked]) -> bool:
-        """Have a worker ask the catalogue whether these can only read.  False: there is no
-        connection to spare."""
-        if len(self._pool) < TO_SPARE:
+    def _have_looked_up(self, reads: list[Asked], idle: int) -> bool:
+        """Have a worker ask the catalogue whether these can only read, where so many connections
+        are idle.  False: there aren't."""
+        if len(self._pool) < idle:
             return False
-        self.run_task(self._work(self, self._look_up, reads))
+        self.run_task(self._work(self, self._look_up, reads, idle))
         return True
 
-    def _spare(self) -> Conn | None:
-        """The connection that would be used last, where others are idle: lent, as to a probe."""
-        if len(self._pool) < TO_SPARE:
+    def _spare(self, least: int) -> Conn | None:
+        """The connection that would be used last, where so many are idle: lent, as to a probe."""
+        if len(self._pool) < least:
             return None
         conn: Conn = self._pool[-1]
         link = link_of(conn)

@@ -42,7 +42,8 @@ class Calls:
 
     `changed`: there is a new topology (the old one, the new one).  `try_lend`, `try_return` and
     `try_overdue`: an idle connection is lent to a probe, comes back, takes long; False: not now.
-    `look_up`: have the catalogue asked of these statements; False: no connection can be spared.
+    `look_up`: have the catalogue asked of these statements, where so many connections are idle;
+    False: there aren't.
     `renew`: have the functions asked that give the credentials.  `release_idle`: give up the idle
     connections that nobody has had.  `fresh_lock`: in a forked child, the parent's may be held.
     """
@@ -51,7 +52,7 @@ class Calls:
     try_lend: Callable[[Endpoint, Future[Conn | None]], bool | None] = _nothing
     try_return: Callable[[Conn], bool | None] = _nothing
     try_overdue: Callable[[Conn], bool | None] = _nothing
-    look_up: Callable[[list[Asked]], bool | None] = _nothing
+    look_up: Callable[[list[Asked], int], bool | None] = _nothing
     renew: Callable[[], None] = _nothing
     release_idle: Callable[[], list[Conn] | None] = _nothing
     fresh_lock: Callable[[], None] = _nothing

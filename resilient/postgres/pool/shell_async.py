@@ -268,10 +268,10 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
 
     # -- what its core has it do
 
-    async def _look_up(self, reads: list[Asked]) -> None:
+    async def _look_up(self, reads: list[Asked], idle: int) -> None:
         """Ask a catalogue whether statements can only read, on a connection that can be spared."""
         core = self._core
-        conn: Any = self._spare()
+        conn: Any = self._spare(idle)
         if conn is None:
             return
         try:

@@ -268,11 +268,11 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
 
     # -- what its core has it do
 
-    def _look_up(self, reads: list[Asked]) -> None:
+    def _look_up(self, reads: list[Asked], idle: int) -> None:
         """Ask a catalogue whether statements can only read, on a connection that can be spared."""
         core = self._core
         with self._lock:
-            conn: Any = self._spare()
+            conn: Any = self._spare(idle)
         if conn is None:
             return
         try:

@@ -130,9 +130,9 @@ class PoolSide(Protocol):
     def resolved(self, outcome: str, reason: str) -> None:
         """What became of a COMMIT whose reply was lost."""
 
-    def look_up(self, reads: list[Asked]) -> bool:
-        """Have the catalogue asked whether these can only read, while nobody waits for it.  False:
-        that can't be had."""
+    def look_up(self, reads: list[Asked], idle: int) -> bool:
+        """Have the catalogue asked whether these can only read, while nobody waits for it, where so
+        many connections are idle.  False: that can't be had."""
 
     def cut_at(self, when_s: float, link: Link, why: str) -> None:
         """Shut its socket down at a monotonic time, unless it is let go before."""
