@@ -227,10 +227,11 @@ self._pool and self._plainly(timeout):
     ),
     twins(
         "resilient/postgres/session/waiting.py",
-        {"stop_async": "stop", "take_async": "take"},
+        {"settle_async": "settle", "stop_async": "stop", "take_async": "take"},
         names={
             "AsyncConnection": "Connection",
             "AsyncRenewing": "Renewing",
+            "settle_async": "settle",
             "wait_async": "wait",
         },
         texts={"asyncio.sleep": "time.sleep", "  # cancelled once more while cancelling": ""},

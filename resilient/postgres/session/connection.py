@@ -23,7 +23,7 @@ from .._psycopg import BaseConnection
 from ..replay.recorder import STEPS
 from .beside import beside
 from .cursor import recorded
-from .detour import Detour
+from .detour import Detour, Fresh
 from .dial import current_dial
 from .keeper import place_of_broken
 from .pipeline import AsyncPipeline, Pipeline, commit_between
@@ -201,11 +201,12 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
             if self._closed:  # by its user: there is nothing to find out
                 raise
             fd, steps = -1, first_step(judge, gen, exc)
+        fresh: Fresh | None = None
         while True:
             try:
                 found: Any = waiting.wait(steps, fd, interval, timeout)
             except (KeyboardInterrupt, SystemExit):
-                stop(self, keeper, steps)
+                stop(self, keeper, steps, gen, fresh)
                 raise
             except Exception as exc:
                 failed(keeper, steps, exc)
@@ -219,8 +220,9 @@ class HookedConnection(Hooks, psycopg.Connection[Any]):
             try:
                 fd = take(self, found, fd)
             except BaseException:
-                abandon(keeper, gen)
+                abandon(keeper, gen, fresh)
                 raise
+            fresh = found.fresh or fresh
             judge.dealt = False
             steps = until_detour(judge, gen, READY)
 
@@ -315,11 +317,12 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
             if self._closed:  # by its user: there is nothing to find out
                 raise
             fd, steps = -1, first_step(judge, gen, exc)
+        fresh: Fresh | None = None
         while True:
             try:
                 found: Any = await waiting.wait_async(steps, fd, interval, timeout)
             except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-                await stop_async(self, keeper, steps)
+                await stop_async(self, keeper, steps, gen, fresh)
                 raise
             except Exception as exc:
                 failed(keeper, steps, exc)
@@ -333,8 +336,9 @@ class HookedAsyncConnection(Hooks, psycopg.AsyncConnection[Any]):
             try:
                 fd = await take_async(self, found, fd)
             except BaseException:
-                abandon(keeper, gen)
+                abandon(keeper, gen, fresh)
                 raise
+            fresh = found.fresh or fresh
             judge.dealt = False
             steps = until_detour(judge, gen, READY)
 

@@ -36,6 +36,7 @@ class Dial:
         "began_at",
         "deadline_at",
         "endpoint",
+        "gen",
         "judge",
         "link",
         "made",
@@ -61,12 +62,15 @@ class Dial:
         self.watched = self.made = False
         #: weakly: the context of what was started meanwhile keeps the dial
         self.session: ref[pq.abc.PGconn] | None = None
+        #: what is waited for
+        self.gen: PQGenConn[object] | None = None
         self.began_at = time.monotonic()
         self.seen: Observation | None = None
 
     def guard(self, gen: PQGenConn[RV]) -> PQGenConn[RV]:
         """Pass a connecting generator through, watching its socket and the time."""
         ready: waiting.Ready | int = 1
+        self.gen = gen
         try:
             item = next(gen)
             while True:
@@ -117,6 +121,15 @@ class Dial:
         self.judge(self.seen)
         self.admitted()
 
+    def abandon(self) -> None:
+        """Its caller was cancelled: psycopg leaves what has begun to the garbage collector, and
+        whoever keeps the traceback keeps a session of the server."""
+        if self.gen is not None:
+            self.gen.close()
+        session = self.session() if self.session is not None else None
+        if session is not None:
+            session.finish()
+
     def admitted(self) -> None:
         """There is a connection; what fails from here on is no dial's failure."""
         self.made = True
@@ -132,5 +145,10 @@ def dialling(dial: Dial) -> Iterator[Dial]:
     token = current_dial.set(dial)
     try:
         yield dial
+    except Exception:
+        raise
+    except BaseException:  # cancelled, or a Ctrl-C
+        dial.abandon()
+        raise
     finally:
         current_dial.reset(token)

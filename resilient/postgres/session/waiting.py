@@ -115,11 +115,19 @@ def failed(keeper: Keeper, steps: Steps, exc: Exception) -> None:
         raise exc
 
 
-def abandon(keeper: Keeper, gen: Gen) -> None:
+def abandon(keeper: Keeper, gen: Gen, fresh: Fresh | None) -> None:
     """The caller stopped waiting in the middle of a recovery."""
     keeper.wire.pgconn.finish()
+    end(gen, fresh)
+
+
+def end(gen: Gen, fresh: Fresh | None) -> None:
+    """Nobody goes on with it.  What it does in the end is done now: when the garbage collector
+    comes to it, its connection may be somebody else's."""
     with suppress(RuntimeError):  # psycopg's pipelines want to read on when closed
         gen.close()
+    if fresh is not None:
+        fresh.finish()  # one that was adopted has the session that is over
 
 
 class Renewing(Protocol):
@@ -175,9 +183,31 @@ async def take_async(conn: AsyncConnection[Any], detour: Detour, fd: int) -> int
 
 
 # Made from `stop_async` by `make generate`: change that one.
-def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
-    """The caller stops waiting for a query."""
+def stop(
+    conn: Connection[Any], keeper: Keeper, steps: Steps, gen: Gen, fresh: Fresh | None
+) -> None:
+    """The caller stops waiting for a query.  `fresh`: the last session that was made for it."""
     keeper.judge.stop()
+    try:
+        settle(conn, keeper, steps)
+    finally:
+        end(gen, fresh)
+
+
+async def stop_async(
+    conn: AsyncConnection[Any], keeper: Keeper, steps: Steps, gen: Gen, fresh: Fresh | None
+) -> None:
+    """The caller stops waiting for a query.  `fresh`: the last session that was made for it."""
+    keeper.judge.stop()
+    try:
+        await settle_async(conn, keeper, steps)
+    finally:
+        end(gen, fresh)
+
+
+# Made from `settle_async` by `make generate`: change that one.
+def settle(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
+    """Leave the connection clean, or closed."""
     pgconn = keeper.wire.pgconn
     if pgconn.transaction_status != _ACTIVE:
         return
@@ -198,9 +228,8 @@ def stop(conn: Connection[Any], keeper: Keeper, steps: Steps) -> None:
         raise
 
 
-async def stop_async(conn: AsyncConnection[Any], keeper: Keeper, steps: Steps) -> None:
-    """The caller stops waiting for a query."""
-    keeper.judge.stop()
+async def settle_async(conn: AsyncConnection[Any], keeper: Keeper, steps: Steps) -> None:
+    """Leave the connection clean, or closed."""
     pgconn = keeper.wire.pgconn
     if pgconn.transaction_status != _ACTIVE:
         return
