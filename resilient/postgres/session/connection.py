@@ -54,7 +54,6 @@ else:
 
 _BAD = pq.ConnStatus.BAD
 _IDLE = pq.TransactionStatus.IDLE
-_TEXT = pq.Format.TEXT
 _COMMITS, _ROLLBACKS = ("COMMIT", b"COMMIT"), ("ROLLBACK", b"ROLLBACK")
 
 
@@ -86,7 +85,7 @@ class Hooks(Base):
         if self._resilient.recorder is None or self._closed:
             super()._check_connection_ok()
 
-    def _exec_command(self, command: QueryNoTemplate, result_format: pq.Format = _TEXT) -> Gen:
+    def _exec_command(self, command: QueryNoTemplate, *args: Any, **kwargs: Any) -> Gen:
         keeper = self._resilient
         recorder = keeper.recorder
         if command == b"DEALLOCATE ALL":
@@ -96,15 +95,15 @@ class Hooks(Base):
                 return keeper.committer.commit_unrecorded()
             if command in _ROLLBACKS:
                 return keeper.committer.roll_back()
-            if self._pipeline is None and command.__class__ is bytes and result_format == _TEXT:
+            if self._pipeline is None and command.__class__ is bytes and not (args or kwargs):
                 return keeper.host.command(command)
-            return super()._exec_command(command, result_format)
+            return super()._exec_command(command, *args, **kwargs)
         if command == b"COMMIT":
             if self._pipeline is not None:
                 return commit_between(self, recorder)
             return recorder.committer.commit()
         if not isinstance(command, bytes):
-            return recorder.two_phase(super()._exec_command(command, result_format))
+            return recorder.two_phase(super()._exec_command(command, *args, **kwargs))
         if self._pipeline is not None:
             recorder.queued(command)
             if command == b"ROLLBACK":
@@ -113,7 +112,7 @@ class Hooks(Base):
             return recorder.roll_back()
         elif command.startswith(STEPS):
             return recorder.step(command)
-        return super()._exec_command(command, result_format)
+        return super()._exec_command(command, *args, **kwargs)
 
     def _commit_gen(self) -> Gen:
         recorder = self._resilient.recorder
