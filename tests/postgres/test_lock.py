@@ -232,6 +232,29 @@ async def test_who_stops_waiting_leaves_nothing(lab: Lab) -> None:
         await face.close()
 
 
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+def test_a_watcher_whose_start_is_interrupted_leaves_nothing(
+    lab: Lab, failure: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C while its thread starts, and a process that can have no more of them."""
+
+    def start(thread: threading.Thread) -> None:
+        if failure is KeyboardInterrupt:
+            own(thread)
+        raise failure
+
+    own = threading.Thread.start
+    with ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1) as pool:
+        pool.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            with pytest.raises(failure):
+                pool.lock("nightly").acquire()
+        with pool.lock("nightly", timeout=5):
+            assert len(pool._core.sessions.locks) == 1
+        assert len(pool._core.sessions.locks) == 0
+
+
 def test_a_forked_process_does_not_have_it(lab: Lab) -> None:
     with (
         ConnectionPool(lab.dsn, settings=settings_of(lab), min_size=1) as pool,

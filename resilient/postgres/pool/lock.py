@@ -47,7 +47,18 @@ class Lock(Held):
         self._thread = threading.Thread(
             target=self._watch, args=(hold, woken), name="resilient-lock", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no more threads
+            hold.end()
+            woken.close()
+            self._wake.close()
+            self._core.sessions.locks.discard(self._abandon)
+            raise
+        except BaseException:  # a Ctrl-C: it runs, and nobody is there to give the lock back
+            hold.leaving = True
+            self._tell()
+            raise
         return self
 
     def _waited(self, until: float) -> tuple[Any, Grant]:
