@@ -8,7 +8,7 @@ says of some statements that no catalogue could clear them.  Lexical rules: Post
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .._dataclass import dataclass
 
@@ -69,6 +69,15 @@ AT_ONCE = (
 _AT_ONCE = re.compile(re.sub(r"\\[mM]", r"\\b", AT_ONCE).replace("''", "'"), re.I)
 
 
+#: a statement as it was sent: its text, and the types of its parameters (0: unknown)
+Asked = tuple[bytes, Sequence[int] | None]
+
+#: where a text isn't `unclear`
+STRING = re.compile(rb"'[^']*'")
+_DOLLARS = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$")
+_RUNS = re.compile(rb"\s*(?:/\*.*?\*/\s*)*DO\b", re.I | re.S)
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The names in some statements.
@@ -91,6 +100,31 @@ class Names:
             self.writes or other.writes,
             self.unclear or other.unclear,
         )
+
+
+def runs_text(query: bytes) -> bool:
+    """Is it a block of statements that a text holds?"""
+    return bool(_RUNS.match(query))
+
+
+def unclear(query: bytes) -> bool:
+    """May what is between two quotes be no literal?"""
+    if b"--" in query or b"/*" in query or b"&" in query:
+        return True
+    if b"\\" in query and (b"E'" in query or b"e'" in query):
+        return True
+    if b'"' in query and b"'" in query:
+        parts = query.split(b'"')
+        if b"'" in b"".join(parts[1::2]) or any(part.count(b"'") % 2 for part in parts[::2]):
+            return True
+    elif query.count(b"'") % 2:
+        return True
+    return b"$" in query and _DOLLARS.search(query) is not None
+
+
+def without_strings(query: bytes) -> bytes:
+    """A text that isn't `unclear`, without its literals."""
+    return STRING.sub(b"", query) if b"'" in query else query
 
 
 def names_of_all(queries: Iterable[bytes]) -> Names:

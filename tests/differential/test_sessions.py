@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from psycopg.types.enum import EnumInfo, register_enum
 
+from resilient.postgres.replay import catalogue, seen
+
 from .play import OURS, Play, both, call
 
 pytestmark = pytest.mark.lab
@@ -195,6 +197,83 @@ async def test_a_state_of_the_session(play: Play, name: str, mode: str) -> None:
         else:
             assert isinstance(end.error, psycopg.OperationalError), end
         assert (await play.block(pool, USER)).well
+
+
+#: each is another kind of statement, and leaves nothing
+OTHERS = [f"select n as c{k} from public.numbers where n = {k}" for k in range(12)]
+
+
+@pytest.mark.parametrize("play", ["ours-threads"], indirect=True)
+@pytest.mark.parametrize("most", [100, 6], ids=["kinds", "names"])
+@pytest.mark.parametrize("name", list(STATES))
+async def test_a_state_among_many_statements(
+    play: Play, name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept of the statements before it is their kinds, and of too many their names."""
+    monkeypatch.setattr(seen, "DUE", 3)
+    monkeypatch.setattr(seen.Seen, "due", 3)
+    monkeypatch.setattr(seen, "MOST_KINDS", most)
+    make, show = STATES[name]
+    make = [text.replace("{n}", str(play.n)) for text in make]
+    expected = shown(play, [*make, *OTHERS], show, MODES[1])
+    assert expected is not None
+    make = [text for each in (*make, *OTHERS) for text in (each, "commit")]
+    async with play.pool() as pool:
+        end = await play.attempt(lambda: across(play, pool, make, show, MODES[1]))
+        if end.well:
+            assert (end.value[0] or None) == (expected[0] or None), "lost in silence"
+        else:
+            assert isinstance(end.error, psycopg.OperationalError), end
+
+
+@pytest.mark.parametrize("form", ["blocks", "one block", "autocommit"])
+async def test_a_checkout_of_thousands_of_statements(
+    ours: Play, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No two of its texts are the same.  They need no memory, and after a loss no more is asked
+    about them than about one."""
+
+    def say(*args: Any) -> Any:
+        said.append(args)
+        return own(*args)
+
+    said: list[Any] = []
+    own = catalogue._say
+    monkeypatch.setattr(catalogue, "_say", say)
+    async with ours.pool() as pool, both(pool.connection()) as conn:
+        await call(conn.set_autocommit(form == "autocommit"))
+        for number in range(1, 3000):
+            await call(conn.execute(f"select note, {number} from plain where n = {number}"))
+            if form == "blocks" and not number % 10:
+                await call(conn.commit())
+        if form != "autocommit":
+            await call(conn.commit())
+        journal = conn._resilient.judge.journal
+        assert len(journal.earlier) + len(journal.passed) < 2 * seen.DUE
+        said.clear()
+        ours.cut_off(conn)
+        assert (await ours.one(conn, "select 42"))[0] == 42
+        assert len(said) < 20
+
+
+async def test_a_setting_for_each_of_many_requests(ours: Play) -> None:
+    """Of each the last is restored, however many there were on one checkout."""
+    async with ours.pool() as pool, both(pool.connection()) as conn:
+        for number in range(300):
+            for text in (
+                "set role reporter",
+                f"set app.tenant = '{number}'",
+                f"select set_config('app.other', '{number}', false)",
+                "set time zone 'UTC'" if number % 2 else "set timezone to 'Asia/Tokyo'",
+                "reset role" if number % 3 else "set role tenant_user",
+            ):
+                await call(conn.execute(text))
+            await call(conn.commit())
+        assert len(conn._resilient.judge.session.settings) < 20
+        ours.cut_off(conn)
+        shown = "select current_setting('app.tenant'), current_setting('app.other'), current_user"
+        row = await ours.one(conn, f"{shown}, current_setting('timezone')")
+        assert row == ("299", "299", "app", "UTC")
 
 
 #: a setting that was taken back isn't there after the loss either

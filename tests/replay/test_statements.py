@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from resilient.postgres.replay.statements import traits
+from resilient.postgres.replay.statements import CACHED_BYTES, _examine, setting_of, traits
 
 from .scanner import several_statements
 
@@ -170,3 +170,59 @@ def test_a_long_literal(inside: str) -> None:
     found = traits(f"insert into t values ('{inside * 100_000}')".encode())
     assert found.merges
     assert not found.hazard
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("set app.tenant = '1'", "app.tenant"),
+        ("SET SESSION Work_Mem TO '1MB';", "work_mem"),
+        ("reset work_mem", "work_mem"),
+        ("select set_config('app.tenant', $1, false)", "app.tenant"),
+        ("select pg_catalog.set_config('app.tenant', '1', FALSE) as a;", "app.tenant"),
+        ("set role x", "role"),
+        ("reset role", "role"),
+        ("set role = x", "role"),
+        ("reset all", ""),
+        ("set session authorization x", ""),
+        ("set session_authorization = x", ""),
+        ("set session characteristics as transaction read only", ""),
+        ("select set_config('app.tenant', '1', $1)", ""),
+        ("select set_config('app.tenant', '1', true)", ""),
+        ("select set_config('a', '1', false), set_config('b', '1', false)", ""),
+        ("select set_config('a', f(), false)", ""),
+        ("select set_config('a', '1', false) from t", ""),
+        ("set time zone 'UTC'", ""),
+        ("set a = 1; set b = 2", "a"),  # which aren't kept: they are several
+    ],
+)
+def test_the_one_setting_that_is_changed(text: str, name: str) -> None:
+    assert setting_of(text.encode()).decode() == name
+
+
+LISTS = [
+    ", ".join(map(str, range(2000))),
+    ", ".join(f"({n}, 'name {n}', '2024-01-{n}'::date, null)" for n in range(300)),
+    ", ".join(f"'it''s {n}'" for n in range(1000)),
+    "'" + "x; commit" * 1000 + "'",
+]
+
+
+def the_same(query: bytes) -> bool:
+    assert len(query) > CACHED_BYTES
+    return traits(query) == _examine(query)
+
+
+@pytest.mark.parametrize("values", LISTS, ids=["numbers", "rows", "texts", "text"])
+@pytest.mark.parametrize("text", [text for text, _ in TABLE])
+def test_a_long_text_tells_the_same(text: str, values: str) -> None:
+    """It is shortened before it is looked at."""
+    assert the_same(f"{text} in ({values})".encode())
+    assert the_same(f"insert into t values {values}; {text}".encode())
+    assert the_same(f"select set_config('a', '1', true), 1 in ({values}); {text}".encode())
+
+
+@given(TEXTS, TEXTS, st.sampled_from(LISTS))
+@settings(max_examples=300, deadline=None)
+def test_any_long_text_tells_the_same(before: bytes, after: bytes, values: str) -> None:
+    assert the_same(b"%s(%s)%s" % (before, values.encode(), after))

@@ -26,7 +26,7 @@ from . import ledger
 from .facts import flushed_in, incarnation_of
 
 if TYPE_CHECKING:
-    from ..replay.catalogue import Asked
+    from ...core.reach import Asked
     from ..session.host import Gen
     from .resolver import Resolver
 

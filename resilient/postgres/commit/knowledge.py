@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ..._logs import Line
-from ..replay.catalogue import Asked
+from ...core.reach import Asked
+from ..replay.statements import CACHED_BYTES
 
 if TYPE_CHECKING:
     from .facts import CommitFacts
@@ -102,7 +103,11 @@ class Knowledge:
     def unclear(self, block: Iterable[Asked]) -> list[Asked]:
         """A block wrote a token and no more.  Those of its statements that the catalogue is to be
         asked about now: once it shows that all of them can only read, it writes none."""
-        asked = [asked for asked in dict.fromkeys(block) if asked not in self.proved]
+        asked = [
+            each
+            for each in dict.fromkeys(block)
+            if each not in self.proved and len(each[0]) <= CACHED_BYTES
+        ]
         if not asked or not self._unproved.isdisjoint(asked):
             return []
         return asked[:AT_ONCE] if self._claims() else []
@@ -113,7 +118,7 @@ class Knowledge:
         has to follow them."""
         often = []
         for asked in reads:
-            if asked in self.proved or asked in self._unproved:
+            if asked in self.proved or asked in self._unproved or len(asked[0]) > CACHED_BYTES:
                 continue
             times = self._followed[asked] = self._followed.get(asked, 0) + 1
             if times >= OFTEN:

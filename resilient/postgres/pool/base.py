@@ -31,6 +31,7 @@ from ...core.model import (
     Topology,
 )
 from ...core.position import leads_to
+from ...core.reach import Asked
 from ...core.topology import Promoted
 from ...errors import ConfigError, ResilientError
 from ...monitor.cluster import DEADLINE, Cluster
@@ -61,7 +62,6 @@ from ..errors import (
     WrongRole,
     reason_of,
 )
-from ..replay.catalogue import Asked
 from ..session.beside import beside
 from ..session.dial import Dial
 from ..session.keeper import ATTRIBUTE, keeper_of, link_of

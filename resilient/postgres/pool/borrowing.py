@@ -34,7 +34,7 @@ from .._psycopg import BaseConnection
 from ..session.keeper import close, link_of
 
 if TYPE_CHECKING:
-    from ..replay.catalogue import Asked
+    from ...core.reach import Asked
     from .calls import Calls
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from weakref import WeakMethod
 
 from ..._dataclass import dataclass
 from ...core.model import Endpoint, Topology
+from ...core.reach import Asked
 from .._psycopg import BaseConnection
-from ..replay.catalogue import Asked
 
 P = ParamSpec("P")
 R = TypeVar("R")

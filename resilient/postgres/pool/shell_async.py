@@ -20,8 +20,9 @@ from psycopg import pq
 
 from ...core import connect
 from ...core.model import Endpoint, Topology
+from ...core.reach import Asked
 from .._psycopg import ACT, AsyncAddConnection, AsyncMaintenanceTask, aspawn
-from ..replay.catalogue import Asked, only_reading
+from ..replay.catalogue import only_reading
 from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params

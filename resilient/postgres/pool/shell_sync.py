@@ -21,13 +21,14 @@ from psycopg import pq
 
 from ...core import connect
 from ...core.model import Endpoint, Topology
+from ...core.reach import Asked
 from .._psycopg import (
     CT,
     AddConnection,
     MaintenanceTask,
     spawn,
 )
-from ..replay.catalogue import Asked, only_reading
+from ..replay.catalogue import only_reading
 from ..session.dial import Dial, dialling
 from ..session.keeper import close, keeper_of, link_of
 from ..target import dial_params

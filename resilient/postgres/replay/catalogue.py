@@ -4,18 +4,21 @@ A transaction that has no id may still have done something: NOTIFY, foreign tabl
 functions leave none.  So a lost COMMIT is a success, and a lost read is sent again, only where the
 catalogue shows that no statement can have reached any of these (`reached`).
 
-How a statement is read: the server parses it into the body of a function in `pg_temp` that is
-rolled back (manual 38.5, SQL-standard bodies, from version 14), and what it made of it names each
-function, operator, cast and relation exactly.  Where that can't be (a standby, no TEMP privilege,
-a cursor's text), each name in the text counts as whatever bears it, in any schema.  From there
-views, rules, row security, triggers and defaults are followed the same way.
+How a statement is read: each name in its text counts as whatever bears it, in any schema.  From
+there views, rules, row security, triggers and defaults are followed.  That is one question for all
+of them, and finds too much rather than too little.  Where it finds something, the server parses
+the statement into the body of a function in `pg_temp` that is rolled back (manual 38.5,
+SQL-standard bodies, from version 14), and what it made of it names each function, operator, cast
+and relation exactly.  That can't be on a standby, without TEMP privilege, of a cursor's text.
 """
 
 # long: the question, and how it is asked
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 
 from psycopg import errors as e
 from psycopg import generators, pq
@@ -25,14 +28,19 @@ from psycopg.pq.abc import PGconn, PGresult
 from ..._dataclass import dataclass
 from ...core.reach import (
     FAR_EXTENSIONS,
+    Asked,
     Names,
     at_once,
     body_names,
     may_set,
     names_of,
     names_of_all,
+    runs_text,
     runs_texts,
 )
+
+#: where the server doesn't answer, or there is no end of what it would say
+UNTOLD = "what the catalogue doesn't tell"
 
 #: volatile functions of the server's own that leave nothing behind
 HARMLESS = b"""\
@@ -141,7 +149,9 @@ WHERE NOT p.oid::text = ANY ($6::text[]) AND CASE
  AND NOT p.proname = ANY (pg_catalog.string_to_array('HARMLESS', ','))
  ELSE NOT (l.lanname IN ('internal', 'c') AND p.provolatile = 'i' AND p.prokind = 'f')
  END
-LIMIT 500"""
+LIMIT MOST"""
+#: rows of an answer; more are no answer
+MOST_ROWS = 500
 
 
 def _question(version: int) -> bytes:
@@ -153,6 +163,7 @@ def _question(version: int) -> bytes:
         .replace(b"'HARMLESS'", b"'%s'" % HARMLESS)
         .replace(b"'FAR'", b"'%s'" % _FAR)
         .replace(b"'KNOWN'", b"'%s'" % _KNOWN)
+        .replace(b"LIMIT MOST", b"LIMIT %d" % MOST_ROWS)
     )
 
 
@@ -170,10 +181,6 @@ BRIEFLY = b"SET LOCAL statement_timeout = '100ms'"
 _ENDS = re.compile(rb"[\s;]+\Z")
 
 
-#: a statement as it was sent: its text, and the types of its parameters (0: unknown)
-Asked = tuple[bytes, Sequence[int] | None]
-
-
 @dataclass(frozen=True, slots=True)
 class Reached:
     """What some statements may have reached; of each the first that was found, by name.
@@ -189,18 +196,34 @@ class Reached:
     sets: str = ""
 
 
-def reached(pgconn: PGconn, statements: Iterable[Asked], deep: bool = False) -> PQGen[Reached]:
-    """Ask on an idle connection.  `deep`: follow the bodies of functions too, for `far`,
-    `outside` and `sets`; else only `effect` is told.
+def reached(
+    pgconn: PGconn,
+    statements: Iterable[Asked],
+    wanted: str = "effect",
+    beside: Names | None = None,
+) -> PQGen[Reached]:
+    """Ask on an idle connection.  `wanted`: of `Reached`; where that isn't `effect`, the bodies of
+    functions are followed too.  `beside`: names in statements of which no more is known.
+
+    First by their names, which is one question however many they are, and finds too much rather
+    than too little.  Where it finds something, the server is had to parse them, one by one.
 
     Raises `OperationalError` when the connection is lost; whatever else can't be told counts as
     reached.
     """
     distinct = list(dict.fromkeys(statements))
+    names = reduce(or_, (names_of(query) for query, _ in distinct), beside or Names())
+    bodies = [query.decode("utf-8", "replace") for query, _ in distinct if runs_text(query)]
+    follow = None if wanted == "effect" else bodies
     mode = b"READ ONLY" if _replays(pgconn) else b"READ WRITE"
     for step in (b"BEGIN ISOLATION LEVEL READ COMMITTED " + mode, QUICKLY):
         yield from _say(pgconn, step)
-    found = yield from _look(pgconn, distinct, deep)
+    found = yield from _look(pgconn, names, names, [], follow)
+    if (getattr(found, wanted) or names.unclear) and beside is None:
+        trees, rest = yield from _parsed(pgconn, distinct)
+        if trees:
+            left = names_of_all(asked[0] for asked in rest)
+            found = yield from _look(pgconn, left, names, trees, follow)
     yield from _say(pgconn, b"ROLLBACK")
     return found
 
@@ -233,25 +256,18 @@ def _replays(pgconn: PGconn) -> bool:
     return pgconn.parameter_status(b"in_hot_standby") == b"on"
 
 
-def _look(pgconn: PGconn, distinct: list[Asked], deep: bool) -> PQGen[Reached]:
-    trees, rest = yield from _parsed(pgconn, distinct)
-    names = names_of_all(asked[0] for asked in rest)
-    writes = names.writes or any(names_of(asked[0]).writes for asked in distinct)
-    clear = names_of_all(asked[0] for asked in distinct)
-    rows = yield from _ask(pgconn, names, writes, trees, [])
+def _look(
+    pgconn: PGconn, names: Names, clear: Names, trees: list[str], bodies: list[str] | None
+) -> PQGen[Reached]:
+    """`names`: those that aren't in the `trees`; `clear`: those of all.  `bodies`: of blocks, to be
+    followed with the functions'; None: nothing is."""
+    rows = yield from _ask(pgconn, names, clear.writes, trees, [])
     if rows is None:
-        unknown = "what the catalogue doesn't tell"
-        return Reached(unknown, unknown, unknown, unknown)
+        return Reached(UNTOLD, UNTOLD, UNTOLD, UNTOLD)
     effect = clear.unclear or next((_shown(row) for row in rows), "")
-    if not deep:
+    if bodies is None:
         return Reached(effect)
-    bodies = [asked[0].decode("utf-8", "replace") for asked in distinct if _runs(asked[0])]
     return (yield from _followed(pgconn, effect, rows, bodies))
-
-
-def _runs(query: bytes) -> bool:
-    """Is it a block of statements that a text holds?"""
-    return bool(re.match(rb"\s*(?:/\*.*?\*/\s*)*DO\b", query, re.I | re.S))
 
 
 def _followed(
@@ -287,7 +303,7 @@ def _followed(
         bodies = []
         more = yield from _ask(pgconn, names, True, [], seen)
         if more is None:
-            return Reached(effect, *["what the catalogue doesn't tell"] * 3)
+            return Reached(effect, UNTOLD, UNTOLD, UNTOLD)
         rows = more
     else:
         far = outside = sets = "functions that call each other"
@@ -396,7 +412,7 @@ def _ask(
     params = [*lists, b"t" if writes else b"f", _array(trees), _array(seen)]
     pgconn.send_query_params(_question(pgconn.server_version), params)
     result = yield from _first(pgconn)
-    if result.status != pq.ExecStatus.TUPLES_OK:
+    if result.status != pq.ExecStatus.TUPLES_OK or result.ntuples == MOST_ROWS:
         return None
     cells = range(result.nfields)
     return [

@@ -21,10 +21,11 @@ from ...core.outcome import Mark, Written, mark_of
 from .._psycopg import BaseCursor, PostgresClientQuery, PostgresQuery
 from .entry import Entry
 from .results import EMPTY_BYTES, digest, estimate
-from .statements import traits
+from .seen import Seen
+from .statements import LONG_BYTES, traits
 
 if TYPE_CHECKING:
-    from .catalogue import Asked
+    from ...core.reach import Asked
     from .statements import Traits
 
 #: a result larger than this (in bytes, estimated) is kept as a digest, if that is quickly made
@@ -100,9 +101,9 @@ class Journal:
         self.failed = False
         #: it changed settings of the session
         self.sets = False
-        self.passed: set[Asked] = set()
+        self.passed = Seen()
         self.unseen = False
-        self.earlier: set[Asked] = set()
+        self.earlier = Seen()
 
     @property
     def mark(self) -> Mark | None:
@@ -128,19 +129,25 @@ class Journal:
         """The transaction is over."""
         entries = self.entries
         if self.passed or self.unseen:
-            self.earlier |= self.passed
-            self.passed = set()
+            self.earlier.absorb(self.passed)
+            self.passed = Seen()
             self.unseen = False
         if entries or self.hazard or self.blind or self.replays:
             if entries:
                 self.earlier.update(map(_ASKED, entries))
                 self.entries = []
+                if len(self.earlier) > self.earlier.due:
+                    self.earlier.fold()
             self.size = self.measured = self.replays = 0
             self.due = AT_ONCE
             self.hazard = ""
             self.written = self.kept = None
             self.blind = self.sets = False
         self.failed = False
+
+    def forget_earlier(self) -> None:
+        """A checkout begins."""
+        self.earlier = Seen()
 
     def rule_out(self, why: str) -> None:
         """It can't be replayed; the first reason counts."""
@@ -150,7 +157,7 @@ class Journal:
         """A statement isn't held; None: not even its text is known."""
         self.rule_out(UNRECORDED)
         if asked is not None:
-            self.passed.add(asked)
+            self.passed.take(asked)
         else:
             self.unseen = True
         self.blind = True
@@ -216,6 +223,9 @@ class Journal:
             self.rule_out(what.hazard)
         if what.undoes:
             self.undo(query)
+        if len(query) > LONG_BYTES:
+            self.earlier.add((query, None))
+            self.earlier.fold()
 
     def command(self, query: bytes) -> None:
         """BEGIN, SAVEPOINT and their like were done."""
@@ -239,7 +249,7 @@ class Journal:
         if unasked and self.written is None:
             self.blind = True
         if self.hazard:  # only what outlives the transaction is of interest now
-            self.passed.add((entry.query, entry.types))
+            self.passed.take((entry.query, entry.types))
             if self.sets and traits(entry.query).session:
                 self.entries.append(entry)
             return
@@ -319,7 +329,7 @@ class Journal:
         if not self.hazard:
             self.entries.append(entry)
         else:
-            self.passed.add((entry.query, entry.types))
+            self.passed.take((entry.query, entry.types))
 
     def answered(self, entry: Entry, results: list[PGresult]) -> None:
         """The answer to a queued statement came."""
@@ -337,6 +347,7 @@ class Journal:
         """Over a bound: hold nothing more.  The first entry stays: a transaction is open."""
         self.hazard = f"{what} (RESILIENT_{setting})"
         self.passed.update(map(_ASKED, self.entries))
+        self.passed.fold()
         self.entries[1:] = self.settings() if self.sets else []
         self.size, self.measured = 0, len(self.entries)
         self.due = self.measured + AT_ONCE
@@ -348,40 +359,6 @@ class Journal:
     def settings(self) -> list[Entry]:
         """The statements that changed settings of the session, for good."""
         return [entry for entry in self.entries if not entry.undone and traits(entry.query).session]
-
-
-class Session:
-    """What outlives the transactions of one connection: settings to restore, and what can't
-    be restored (`hazard`)."""
-
-    __slots__ = ("hazard", "settings")
-
-    #: more changes of settings than this aren't repeated
-    MAX_SETTINGS = 200
-
-    def __init__(self) -> None:
-        self.settings: list[Entry] = []
-        self.hazard = ""
-
-    def rule_out(self, why: str) -> None:
-        """It can't be restored; the first reason counts."""
-        self.hazard = self.hazard or why
-
-    def keep(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            self.settings = [
-                known
-                for known in self.settings
-                if (known.query, known.params) != (entry.query, entry.params)
-            ]
-            entry.results = entry.digest = None
-            self.settings.append(entry)
-        if len(self.settings) > self.MAX_SETTINGS:
-            self.hazard = f"more than {self.MAX_SETTINGS} settings of the session were changed"
-
-    def clear(self) -> None:
-        self.settings.clear()
-        self.hazard = ""
 
 
 def _cells(results: list[PGresult]) -> int:

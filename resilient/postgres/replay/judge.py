@@ -16,7 +16,8 @@ from ...core.reaction import OWN, Action, Reaction, Sent, react
 from ...core.sqlstates import READ_ONLY_SQL_TRANSACTION, Says, says
 from ...errors import ResilientError
 from ..errors import CommitOutcomeUnknown, ended, explained
-from .journal import UNRECORDED, Journal, Session
+from .journal import UNRECORDED, Journal
+from .restored import Session
 
 if TYPE_CHECKING:
     from ..session.host import Host, PoolSide

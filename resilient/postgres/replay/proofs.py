@@ -10,19 +10,21 @@ Each is asked on a session that was just made, never while nothing fails.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg.pq.abc import PGconn
 
-from ...core.reach import at_once
+from ...core.reach import Names, at_once
 from ..errors import explained
 from .catalogue import reached
 from .statements import bared, traits
 
 if TYPE_CHECKING:
+    from ...core.reach import Asked
     from ..session.host import Gen
-    from .catalogue import Asked, Reached
+    from .catalogue import Reached
     from .judge import Judge
 
 #: what cursors did that the connection didn't make
@@ -42,7 +44,9 @@ def only_read(judge: Judge, pgconn: PGconn, asked: list[Asked] | None = None) ->
         return UNSEEN
     if judge.session.hazard:
         return judge.session.hazard
-    found: Reached = yield from reached(pgconn, _asked(judge) if asked is None else asked)
+    beside = judge.journal.passed.names if asked is None else None
+    asked = _asked(judge) if asked is None else asked
+    found: Reached = yield from reached(pgconn, asked, "effect", beside)
     return found.effect
 
 
@@ -55,7 +59,8 @@ def reached_far(judge: Judge, pgconn: PGconn | None) -> Gen:
     if pgconn is None:
         return "what nobody could be asked about"
     try:
-        found: Reached = yield from reached(pgconn, _asked(judge), deep=True)
+        beside = judge.journal.passed.names
+        found: Reached = yield from reached(pgconn, _asked(judge), "far", beside)
     except e.OperationalError as failure:
         return f"what nobody could be asked about ({failure})"
     return found.far
@@ -64,23 +69,31 @@ def reached_far(judge: Judge, pgconn: PGconn | None) -> Gen:
 def same_session(judge: Judge, exc: e.Error) -> Gen:
     """The session is a new one.  Raises the failure where the old one may have held what this
     one hasn't."""
-    earlier = [asked for asked in judge.journal.earlier if _unheard(asked)]
-    if earlier:
-        found: Reached = yield from reached(judge.wire.pgconn, earlier, deep=True)
-        if found.sets:
-            why = f"its session may have held what {found.sets} left in it"
-            raise explained(exc, f"not replayed: {why}")
+    left = yield from _left(judge, judge.journal.earlier)
+    if left:
+        raise explained(exc, f"not replayed: its session may have held what {left} left in it")
 
 
 def bare(judge: Judge) -> Gen:
     """The session is a new one, and its last transaction has committed.  Raises where the old
     one may have held what this one hasn't: the next use hears of it."""
     journal = judge.journal
-    asked = [asked for asked in {*journal.earlier, *journal.asked()} if _unheard(asked)]
-    if asked:
-        found: Reached = yield from reached(judge.wire.pgconn, asked, deep=True)
-        if found.sets:
-            raise e.OperationalError(f"the session may have held what {found.sets} left")
+    left = yield from _left(judge, {*journal.earlier, *journal.asked()}, journal.passed.names)
+    if left:
+        raise e.OperationalError(f"the session may have held what {left} left")
+
+
+def _left(judge: Judge, statements: Collection[Asked], beside: Names | None = None) -> Gen:
+    """What may have left something in the session; empty: nothing."""
+    before = judge.journal.earlier.names
+    if before is not None:
+        beside = before if beside is None else before | beside
+    asked = [each for each in statements if _unheard(each)]
+    if not asked and beside is None:
+        return ""
+    found: Reached = yield from reached(judge.wire.pgconn, asked, "sets", beside)
+    unclear = beside.unclear if beside is not None else ""
+    return found.sets or unclear
 
 
 def not_twice(judge: Judge, exc: e.Error, doing: Asked | None = None) -> Gen:
@@ -92,7 +105,7 @@ def not_twice(judge: Judge, exc: e.Error, doing: Asked | None = None) -> Gen:
             why = f"{done} takes effect at once, and would do so twice"
             raise explained(exc, f"not replayed: {why}")
     if again and not judge.wire.bounded:
-        found = yield from reached(judge.wire.pgconn, again, deep=True)
+        found = yield from reached(judge.wire.pgconn, again, "outside")
         if found.outside:
             why = f"{found.outside} takes effect at once, and would do so twice"
             raise explained(exc, f"not replayed: {why}")

@@ -36,10 +36,10 @@ from .statements import KNOWN, traits
 if TYPE_CHECKING:
     from psycopg.abc import Params, Query
 
+    from ...core.reach import Asked
     from ..commit.committer import Committer
     from ..commit.knowledge import Knowledge
     from ..session.host import Gen, RecordedCursor
-    from .catalogue import Asked
     from .statements import Traits
 
 _IDLE = pq.TransactionStatus.IDLE
@@ -314,7 +314,10 @@ class Recorder:
             if entry is None and after == _IDLE and not what.special:
                 journal.reset()
                 if not what.plain:
-                    journal.earlier.add((pgq.query, pgq.types))
+                    earlier = journal.earlier
+                    earlier.add((pgq.query, pgq.types))
+                    if len(earlier) > earlier.due:
+                        earlier.fold()
             elif entry is None or what.special or after != _INTRANS:
                 entry = entry or entry_of(cur, pgq, fmt)
                 inside = bool(begin) or status != _IDLE

@@ -36,11 +36,11 @@ from .proofs import bare, not_twice, only_read, same_session
 from .results import difference
 
 if TYPE_CHECKING:
+    from ...core.reach import Asked
     from ..errors import CommitOutcomeUnknown
     from ..session.detour import Fresh
     from ..session.host import Gen
     from ..session.wire import Wire
-    from .catalogue import Asked
     from .judge import Judge
 
 #: what a replay that met a conflict with others waits before it starts over, in seconds

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ...core.reach import OPENS, closing
+from ...core.reach import OPENS, STRING, closing, runs_text, unclear
 
 
 class Traits(NamedTuple):
@@ -46,8 +46,13 @@ class Traits(NamedTuple):
 
 #: longer texts aren't kept: with parameters merged in, each is another one
 CACHED_BYTES = 4096
+#: of such a text it is known that it is kept no longer than it has to be
+LONG_BYTES = 65536
 
 _WORD = re.compile(rb"\s*([A-Za-z_]+)")
+#: a row without anything that is called, behind another one
+_ROW = re.compile(rb"\) (\([^()]*\))")
+_LEVELS = bytes.maketrans(b"123456789.,\t\r\n", b"000000000     ")
 _PLAIN = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"WITH", b"MERGE", b"VALUES"))
 #: these take no snapshot of their own: a query that follows them would take one too early
 _QUIET = frozenset((b"SET", b"SHOW", b"RESET", b"LOCK"))
@@ -74,6 +79,12 @@ _SET_CONFIG = re.compile(rb"\bset_config\s*\(", re.I)
 _SET_CONFIG_LOCAL = re.compile(rb"\bset_config\s*\([^()]*,\s*true\s*\)", re.I)
 _SET_LOCAL = re.compile(rb"\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.I)
 _SET_AMONG = re.compile(rb"(?:^|;)\s*(?:SET|RESET)\b", re.I)
+_SETTING = re.compile(
+    rb"\s*(?:(?:SET\s+(?:SESSION\s+)?|RESET\s+)(?:(ROLE)\b|([a-z_][\w.]*)\s*(?:=|\bTO\b|;?\s*\Z))"
+    rb"|SELECT\s+(?:pg_catalog\s*\.\s*)?set_config\s*\(\s*'([a-z_][\w.]*)'\s*,[^(),]*,\s*false\s*\)"
+    rb"\s*(?:AS\s+\w+\s*)?;?\s*\Z)",
+    re.I,
+)
 _TWO_PHASE = re.compile(rb"\s+(?:TRANSACTION|PREPARED)\b", re.I)
 _TO = re.compile(rb"\s+(?:(?:WORK|TRANSACTION)\s+)?TO\b", re.I)
 _WRITING = re.compile(
@@ -98,15 +109,42 @@ def bared(query: bytes) -> bytes | None:
     return b"".join(parts)
 
 
+def _shortened(query: bytes) -> bytes:
+    """A long text without its literals and the lengths of its lists, where that is quickly made:
+    what is looked for in it is still there."""
+    if unclear(query) or runs_text(query) or b"set_config" in query.lower():
+        return query
+    text = STRING.sub(b"''", query).translate(_LEVELS)
+    for again, once in ((b"00", b"0"), (b"  ", b" "), (b"0 0", b"0"), (b"'' ''", b"''")):
+        while again in text:
+            text = text.replace(again, once)
+    for _ in range(8):  # rows with casts or NULLs
+        row = _ROW.search(text) if len(text) > CACHED_BYTES else None
+        if row is None:
+            break
+        at = row.end()
+        text = text[:at] + text[at:].replace(b" " + row.group(1), b"")
+    return text
+
+
+def setting_of(query: bytes) -> bytes:
+    """The one setting that this changes in the session; empty: several, or it isn't clear."""
+    found = _SETTING.match(query)
+    name = (found.group(1) or found.group(2) or found.group(3)).lower() if found else b""
+    return b"" if name in (b"all", b"session_authorization") else name
+
+
 def traits(query: bytes) -> Traits:
     """What the statement's text tells (PostgreSQL manual, part VI)."""
     found = KNOWN.get(query)
     if found is None:
+        if len(query) > CACHED_BYTES:
+            found = _examine(_shortened(query))
+            return found._replace(special=True) if len(query) > LONG_BYTES else found
         found = _examine(query)
-        if len(query) <= CACHED_BYTES:
-            if len(KNOWN) >= KNOWN_MOST:  # statements that are never the same: start over
-                KNOWN.clear()
-            KNOWN[query] = found
+        if len(KNOWN) >= KNOWN_MOST:  # statements that are never the same: start over
+            KNOWN.clear()
+        KNOWN[query] = found
     return found
 
 

@@ -24,10 +24,10 @@ from .answers import answered
 if TYPE_CHECKING:
     from psycopg.abc import ConnectionType
 
+    from ...core.reach import Asked
     from .._psycopg import BaseCursor, PostgresQuery, PrepareManager
     from ..commit.facts import CommitFacts
     from ..commit.knowledge import Knowledge
-    from ..replay.catalogue import Asked
     from ..replay.entry import Entry
 
 Gen = Generator[Any, Any, Any]

@@ -108,7 +108,10 @@ class Keeper:
             session.clear()  # the one before may have left it differently: nobody relies on it
         earlier = judge.journal.earlier
         if earlier:
-            earlier.clear()
+            if earlier.kinds is None and earlier.names is None:
+                earlier.clear()
+            else:
+                judge.journal.forget_earlier()
         if self.records:
             judge.recording = True
             self.recorder = recorder
