@@ -72,6 +72,8 @@ _AT_ONCE = re.compile(re.sub(r"\\[mM]", r"\\b", AT_ONCE).replace("''", "'"), re.
 #: a statement as it was sent: its text, and the types of its parameters (0: unknown)
 Asked = tuple[bytes, Sequence[int] | None]
 
+#: a longer text isn't kept beside others of its kind
+LONG_BYTES = 65536
 #: where a text isn't `unclear`
 STRING = re.compile(rb"'[^']*'")
 _DOLLARS = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$")
@@ -112,6 +114,8 @@ def unclear(query: bytes) -> bool:
     if b"--" in query or b"/*" in query or b"&" in query:
         return True
     if b"\\" in query and (b"E'" in query or b"e'" in query):
+        return True
+    if query.count(b'"') % 2:
         return True
     if b'"' in query and b"'" in query:
         parts = query.split(b'"')

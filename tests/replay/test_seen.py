@@ -64,6 +64,7 @@ def test_no_name_is_forgotten(queries: list[bytes], most: int) -> None:
         ("select a from t where b in (1, 2, 3)", "select a from t where b in (1)"),
         ('select "a" from t where "b" = \'x\'', 'select "a" from t where "b" = \'y "z" \''),
         ("select 'x' -- one\n", "select E'\\'' -- two\n"),
+        ('savepoint "s1_x2"', "RELEASE SAVEPOINT s2;"),
     ],
 )
 def test_of_one_kind(one: str, other: str) -> None:
@@ -92,3 +93,18 @@ def test_so_many_are_kept() -> None:
     for number in range(10_000):
         kept.take((b"select c%d from t" % number, None))
     assert len(kept) <= seen.MOST_KINDS + 2 * seen.DUE
+
+
+def test_a_setting_that_the_journal_knows_is_no_name() -> None:
+    kept = seen.Earlier()
+    for number in range(seen.MOST_KINDS + 2 * seen.DUE):
+        kept.take((b"select set_config('a', c%d, false)" % number, None))
+    assert kept.names == Names()
+
+
+def test_long_texts_are_not_kept_beside_others_of_their_kind() -> None:
+    kept = Seen()
+    for number in range(20):
+        values = ", ".join(f"({number}, {n})" for n in range(10_000))
+        kept.take((f"insert into t values {values}".encode(), None))
+    assert len(kept) == 1

@@ -18,11 +18,12 @@ from psycopg import pq
 from psycopg.pq.abc import PGresult
 
 from ...core.outcome import Mark, Written, mark_of
+from ...core.reach import LONG_BYTES
 from .._psycopg import BaseCursor, PostgresClientQuery, PostgresQuery
 from .entry import Entry
 from .results import EMPTY_BYTES, digest, estimate
-from .seen import Seen
-from .statements import LONG_BYTES, traits
+from .seen import Earlier, Seen
+from .statements import traits
 
 if TYPE_CHECKING:
     from ...core.reach import Asked
@@ -103,7 +104,7 @@ class Journal:
         self.sets = False
         self.passed = Seen()
         self.unseen = False
-        self.earlier = Seen()
+        self.earlier = Earlier()
 
     @property
     def mark(self) -> Mark | None:
@@ -147,7 +148,7 @@ class Journal:
 
     def forget_earlier(self) -> None:
         """A checkout begins."""
-        self.earlier = Seen()
+        self.earlier = Earlier()
 
     def rule_out(self, why: str) -> None:
         """It can't be replayed; the first reason counts."""
@@ -224,8 +225,7 @@ class Journal:
         if what.undoes:
             self.undo(query)
         if len(query) > LONG_BYTES:
-            self.earlier.add((query, None))
-            self.earlier.fold()
+            self.earlier.take((query, None))
 
     def command(self, query: bytes) -> None:
         """BEGIN, SAVEPOINT and their like were done."""

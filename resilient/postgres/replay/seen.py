@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from ...core.reach import (
+    LONG_BYTES,
     OPENS,
     Asked,
     Names,
@@ -26,12 +27,20 @@ DUE, MOST_KINDS = 256, 1024
 _NUMBERS = re.compile(rb"(?<=[\s,(])\d[\d.,\s]*(?=[,)])")
 _NUMBER = re.compile(rb"(?<![\w$])\$?\d[\d.]*")
 _ROWS = re.compile(rb"\( ?\)(?: ?\( ?\))*")
+#: a program may give each a name of its own
+_SAVEPOINT = re.compile(
+    rb"\s*(?:SAVEPOINT|RELEASE(?:\s+SAVEPOINT)?|ROLLBACK\s+TO(?:\s+SAVEPOINT)?)"
+    rb"\s+(?:\w+|\"[^\"]*\")\s*;?\s*\Z",
+    re.I,
+)
 _COMMA_IS_SPACE = bytes.maketrans(b",", b" ")
 
 
 def kind(query: bytes) -> bytes:
     """A text's names and signs, without its literals, comments and the lengths of its lists: of
-    those that have it in common, the same is asked."""
+    those that have it in common, the same is asked.  About savepoints nothing is."""
+    if _SAVEPOINT.match(query):
+        return b"SAVEPOINT"
     clear = _cleared(query) if unclear(query) else without_strings(query)
     if clear is None or runs_text(query) or any(map(_NUMBER.search, clear.split(b'"')[1::2])):
         return query
@@ -68,10 +77,14 @@ class Seen(set[Asked]):
     kinds: dict[object, Asked] | None = None
     names: Names | None = None
 
+    def names_in(self, query: bytes) -> Names:
+        """Those that count."""
+        return names_of(query)
+
     def take(self, asked: Asked) -> None:
         """One more."""
         self.add(asked)
-        if len(self) > self.due:
+        if len(self) > self.due or len(asked[0]) > LONG_BYTES:
             self.fold()
 
     def fold(self) -> None:
@@ -85,7 +98,7 @@ class Seen(set[Asked]):
         if len(kinds) > MOST_KINDS:
             names = self.names or Names()
             for query, _ in self:
-                names |= names_of(query)
+                names |= self.names_in(query)
             self.names = names
             self.kinds = None
             last = self.pop()  # who asks whether there are any is to see it
@@ -100,3 +113,11 @@ class Seen(set[Asked]):
             self.names = (self.names or Names()) | others.names
         if len(self) > self.due:
             self.fold()
+
+
+class Earlier(Seen):
+    """Of transactions that are over: what they may have left in the session is asked about."""
+
+    def names_in(self, query: bytes) -> Names:
+        """What the journal has heard of is no question."""
+        return Names() if b"set_config" in query.lower() else names_of(query)

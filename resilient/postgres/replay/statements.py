@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ...core.reach import OPENS, STRING, closing, runs_text, unclear
+from ...core.reach import LONG_BYTES, OPENS, STRING, closing, runs_text, unclear
 
 
 class Traits(NamedTuple):
@@ -46,8 +46,6 @@ class Traits(NamedTuple):
 
 #: longer texts aren't kept: with parameters merged in, each is another one
 CACHED_BYTES = 4096
-#: of such a text it is known that it is kept no longer than it has to be
-LONG_BYTES = 65536
 
 _WORD = re.compile(rb"\s*([A-Za-z_]+)")
 #: a row without anything that is called, behind another one
