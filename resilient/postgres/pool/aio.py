@@ -4,6 +4,7 @@ What is decided is in `base`, what sync and async do alike in `shell`; here is t
 A new topology reaches a pool on its own loop.  `sync` is made from this.
 """
 
+# long: what users call of a pool, in one piece
 from __future__ import annotations
 
 import asyncio
@@ -22,6 +23,7 @@ from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
 from .._psycopg import ACT
+from ..session.keeper import close, insist, insists
 from .apart import AsyncApart
 from .attempts import Attempts
 from .deadline import deadline_in, remaining
@@ -157,9 +159,12 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
         if read_only:
             self._on_checkout(conn)
             return self._make_read_only(conn)
-        if read_only is False and core.met_standby(conn):
-            await super().putconn(conn)
-            return await self._getconn_writer(max(remaining(deadline_at), 0.001), False)
+        if read_only is False:
+            if core.met_standby(conn):
+                await super().putconn(conn)
+                return await self._getconn_writer(max(remaining(deadline_at), 0.001), False)
+            insist(conn)
+            return self._on_checkout(conn)
         return self._as_default(conn)
 
     async def _until_writable(self, timeout: float | None) -> float:
@@ -175,11 +180,21 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
 
     async def _getconn_writer(self, timeout: float | None, read_only: bool) -> ACT:
         """An explicit write where checkouts are for reading by default: of a pool beside."""
+        conn = await (await self._writer())._checkout(timeout, None, None, None)
+        return cast(ACT, self._make_read_only(conn) if read_only else conn)
+
+    async def _writer(self) -> Any:
         if self._writing is None:
             self._writing = beside(self, self._kind, self._core.settings)
             await self._writing.open()
-        conn = await self._writing._checkout(timeout, None, None, None)
-        return cast(ACT, self._make_read_only(conn) if read_only else conn)
+        return self._writing
+
+    async def _fit_for(self, conn: ACT, fresh: ACT, deadline_at: float) -> ACT:
+        """An explicit write goes on at a primary, also where checkouts are for reading by now."""
+        if not (insists(conn) and self._core.met_standby(fresh)):
+            return fresh
+        close(fresh)
+        return cast(ACT, await (await self._writer())._connect(max(remaining(deadline_at), 0.001)))
 
     async def _getconn_reader(
         self,

@@ -176,7 +176,8 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
         deadline_at = deadline_in(timeout)
         for pause_s in check_pauses():
             left_s = max(remaining(deadline_at), 0.001)
-            fresh = await (self._connect(left_s, at) if at else self._elsewhere(left_s))
+            found = await (self._connect(left_s, at) if at else self._elsewhere(left_s))
+            fresh = await self._fit_for(conn, found, deadline_at)
             try:
                 await self._check_connection(fresh)
                 break
@@ -197,6 +198,10 @@ class AsyncShell(Shell, psycopg_pool.AsyncConnectionPool[ACT]):
             await conn.wait(keeper.untell_read_only())
         except psycopg.Error:
             conn._expire_at = 0.0  # nobody gets it any more
+
+    async def _fit_for(self, conn: ACT, fresh: ACT, deadline_at: float) -> ACT:
+        """This new one, or another one, in the place of that one."""
+        return fresh
 
     async def _elsewhere(self, timeout: float) -> ACT:
         """A new connection to whoever fits now."""

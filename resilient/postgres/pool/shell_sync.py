@@ -174,7 +174,8 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         deadline_at = deadline_in(timeout)
         for pause_s in check_pauses():
             left_s = max(remaining(deadline_at), 0.001)
-            fresh = self._connect(left_s, at) if at else self._elsewhere(left_s)
+            found = self._connect(left_s, at) if at else self._elsewhere(left_s)
+            fresh = self._fit_for(conn, found, deadline_at)
             try:
                 self._check_connection(fresh)
                 break
@@ -195,6 +196,10 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
             conn.wait(keeper.untell_read_only())
         except psycopg.Error:
             conn._expire_at = 0.0  # nobody gets it any more
+
+    def _fit_for(self, conn: CT, fresh: CT, deadline_at: float) -> CT:
+        """This new one, or another one, in the place of that one."""
+        return fresh
 
     def _elsewhere(self, timeout: float) -> CT:
         """A new connection to whoever fits now."""

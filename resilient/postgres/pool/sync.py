@@ -4,6 +4,7 @@
 What is decided is in `base`, what sync and async do alike in `shell`; here is the waiting.
 """
 
+# long: what users call of a pool, in one piece
 from __future__ import annotations
 
 import threading
@@ -22,6 +23,7 @@ from ...core.model import CausalToken, EndpointView
 from ...telemetry.records import Record
 from .. import role
 from .._psycopg import CT
+from ..session.keeper import close, insist, insists
 from .apart import Apart
 from .attempts import Attempts
 from .deadline import deadline_in, remaining
@@ -162,9 +164,12 @@ class ResilientPool(Apart, SyncShell[CT]):
         if read_only:
             self._on_checkout(conn)
             return self._make_read_only(conn)
-        if read_only is False and core.met_standby(conn):
-            super().putconn(conn)
-            return self._getconn_writer(max(remaining(deadline_at), 0.001), False)
+        if read_only is False:
+            if core.met_standby(conn):
+                super().putconn(conn)
+                return self._getconn_writer(max(remaining(deadline_at), 0.001), False)
+            insist(conn)
+            return self._on_checkout(conn)
         return self._as_default(conn)
 
     def _until_writable(self, timeout: float | None) -> float:
@@ -180,11 +185,21 @@ class ResilientPool(Apart, SyncShell[CT]):
 
     def _getconn_writer(self, timeout: float | None, read_only: bool) -> CT:
         """An explicit write where checkouts are for reading by default: of a pool beside."""
+        conn = (self._writer())._checkout(timeout, None, None, None)
+        return cast(CT, self._make_read_only(conn) if read_only else conn)
+
+    def _writer(self) -> Any:
         if self._writing is None:
             self._writing = beside(self, self._kind, self._core.settings)
             self._writing.open()
-        conn = self._writing._checkout(timeout, None, None, None)
-        return cast(CT, self._make_read_only(conn) if read_only else conn)
+        return self._writing
+
+    def _fit_for(self, conn: CT, fresh: CT, deadline_at: float) -> CT:
+        """An explicit write goes on at a primary, also where checkouts are for reading by now."""
+        if not (insists(conn) and self._core.met_standby(fresh)):
+            return fresh
+        close(fresh)
+        return cast(CT, (self._writer())._connect(max(remaining(deadline_at), 0.001)))
 
     def _getconn_reader(
         self,

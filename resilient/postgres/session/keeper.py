@@ -30,7 +30,8 @@ class Keeper:
     """Beside one connection.
 
     `recorder`: while it is checked out and what is done with it is recorded.  `lent`: a caller has
-    had it.  `hooked`: it is of a class that the library has derived.
+    had it.  `hooked`: it is of a class that the library has derived.  `writes`: its checkout is an
+    explicit write.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Keeper:
         "recorder",
         "records",
         "wire",
+        "writes",
     )
 
     def __init__(
@@ -69,7 +71,7 @@ class Keeper:
         self.hooked = hooked
         #: the classes of the cursors that it has made, and what became of them: they live as long
         self.cursors: dict[type[Any], type[Any]] = {}
-        self.lent = False
+        self.lent = self.writes = False
         #: when it was checked out, in monotonic seconds; 0: it isn't
         self.out_since_s = 0.0
         #: while it is lent for reading: what its `read_only` was before, in a tuple
@@ -130,6 +132,7 @@ class Keeper:
         are a callback's from here on."""
         judge = self.judge
         judge.core = None
+        self.writes = False
         if self.recorder is None:
             return
         self.recorder = None
@@ -194,6 +197,18 @@ def keeper_of(conn: object) -> Keeper | None:
     """What stands beside a connection; None where something else has made it."""
     found = getattr(conn, "_resilient", None)  # its name is `ATTRIBUTE`: every checkout is here
     return found if found.__class__ is Keeper else None
+
+
+def insist(conn: object) -> None:
+    """Its checkout is an explicit write: it goes on at a primary, or nowhere."""
+    keeper = keeper_of(conn)
+    if keeper is not None:
+        keeper.writes = True
+
+
+def insists(conn: object) -> bool:
+    keeper = keeper_of(conn)
+    return keeper is not None and keeper.writes
 
 
 def link_of(conn: object) -> Link | None:

@@ -6,6 +6,8 @@ FAULTS 46.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Iterator
 
@@ -15,6 +17,7 @@ from resilient.lab import Lab
 from resilient.lab.balancer import Balancer
 from resilient.postgres import NoEndpointAvailable, probe
 from resilient.settings import Settings
+from tests.differential.play import both, call
 from tests.postgres.conftest import Face
 
 from .conftest import one_shell, opened, other_shell, settings_of, until
@@ -168,6 +171,25 @@ async def test_an_explicit_write_meets_the_primary_or_waits(
         async with opened(fresh, dsn, Settings(), min_size=4, timeout=20.0) as ours:
             for _ in range(5):
                 assert await ours.where(read_only=False) == lab.primary.address
+
+
+async def test_an_explicit_write_goes_on_at_the_primary(
+    lab: Lab, orders: str, face: Face, mixed: Balancer
+) -> None:
+    """Its session is lost when it is known that the address leads to standbys, too."""
+    dsn = f"host={ADDRESS} port={lab.port} user=app dbname=app"
+    for number in range(8):
+        fresh = Face("async" if face.is_async else "sync")
+        async with (
+            opened(fresh, dsn, Settings(), min_size=4, timeout=20.0) as ours,
+            both(ours.pool.connection(read_only=False)) as conn,
+        ):
+            await call(conn.execute("insert into orders (id) values (%s)", (-number,)))
+            await until(lambda pool=ours.pool: pool.topology.replicas_only)
+            with socket.socket(fileno=os.dup(conn.pgconn.socket)) as end:
+                end.shutdown(socket.SHUT_RDWR)
+            found = await call(conn.execute("select host(inet_server_addr())"))
+            assert await call(found.fetchone()) == (lab.primary.address,)
 
 
 @one_shell
