@@ -222,6 +222,21 @@ def test_a_long_text_tells_the_same(text: str, values: str) -> None:
     assert the_same(f"select set_config('a', '1', true), 1 in ({values}); {text}".encode())
 
 
+def test_of_rows_that_are_alike_one_is_still_there() -> None:
+    row = "(select a from t for update)"
+    text = f"select * from t where (a, b) in ((1, 2), {', '.join([row] * 400)})"
+    assert the_same(text.encode())
+    assert not traits(text.encode()).reads
+
+
+@pytest.mark.parametrize("number", ["7", "7, 8"])
+def test_a_call_that_looks_like_a_row_is_still_there(number: str) -> None:
+    rows = ", ".join(f"({number})" for _ in range(2000))
+    text = f"insert into t values {rows} returning pg_advisory_lock ({number})"
+    assert the_same(text.encode())
+    assert traits(text.encode()).hazard
+
+
 @given(TEXTS, TEXTS, st.sampled_from(LISTS))
 @settings(max_examples=300, deadline=None)
 def test_any_long_text_tells_the_same(before: bytes, after: bytes, values: str) -> None:

@@ -1,7 +1,7 @@
 """A checkout where nothing is the matter, and its end: psycopg_pool's part and ours in one piece.
 
 Each call pays for it.  Whatever is out of the ordinary (nobody idle, somebody who waits, a `check`
-or a `reset`, a evicted link, a reader's connection, a log that is read at INFO) goes the long
+or a `reset`, an evicted link, a reader's connection, a log that is read at INFO) goes the long
 way, through psycopg_pool's methods, to the same end.
 """
 

@@ -40,7 +40,7 @@ from ...core.reach import (
 )
 
 #: where the server doesn't answer, or there is no end of what it would say
-UNTOLD = "what the catalogue doesn't tell"
+UNTOLD = "statements that the catalogue doesn't tell about"
 
 #: volatile functions of the server's own that leave nothing behind
 HARMLESS = b"""\

@@ -116,12 +116,16 @@ def _shortened(query: bytes) -> bytes:
     for again, once in ((b"00", b"0"), (b"  ", b" "), (b"0 0", b"0"), (b"'' ''", b"''")):
         while again in text:
             text = text.replace(again, once)
-    for _ in range(8):  # rows with casts or NULLs
-        row = _ROW.search(text) if len(text) > CACHED_BYTES else None
+    at = 0
+    for _ in range(8):  # rows with casts or NULLs: one of each is kept
+        row = _ROW.search(text, at) if len(text) > CACHED_BYTES else None
         if row is None:
             break
-        at = row.end()
-        text = text[:at] + text[at:].replace(b" " + row.group(1), b"")
+        at = row.end() - 1
+        rest, another = text[at:], row.group()  # behind a name it would be a call
+        while another in rest:
+            rest = rest.replace(another, b")")
+        text = text[:at] + rest
     return text
 
 
