@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("soon_idle")]
 CHILD = """
 import sys
 from resilient.postgres import ConnectionPool, probe
-probe.IDLE_S = 1.0
+from resilient.postgres.pool import borrowing
+probe.IDLE_S = borrowing.HOP_S = 1.0
 with ConnectionPool(min_size=2) as pool:
     pool.wait()
     print("up", flush=True)
@@ -35,15 +36,18 @@ with ConnectionPool(min_size=2) as pool:
 """
 
 
-async def test_no_backend_more_than_the_pools_have(lab: Lab, orders: str) -> None:
+async def test_no_backend_more_than_the_pools_have(
+    lab: Lab, orders: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two pools here, of both kinds, and one in each of two other processes."""
-    settings = settings_of(lab)
+    monkeypatch.setattr(borrowing, "HOP_S", 1.0)  # a busy machine is no reason for another
+    settings = settings_of(lab, probe_timeout_s=2.0)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **lab.env()},
+            env={**os.environ, **lab.env(), "RESILIENT_PROBE_TIMEOUT_S": "2"},
         )
         for _ in range(2)
     ]
@@ -85,6 +89,22 @@ async def test_no_backend_more_while_nobody_takes_writes(
         assert in_band.taken - before > 10
         await asyncio.to_thread(run.wait_done)
         await face.wait()
+    finally:
+        await face.close()
+
+
+async def test_no_backend_more_while_the_loop_is_busy(lab: Lab, orders: str) -> None:
+    """Callbacks of 60 ms, as a page that is rendered takes, and half the time between them."""
+    face = await Face("async").open(lab.dsn, settings_of(lab, probe_interval_s=0.2), min_size=2)
+    try:
+        await face.wait()
+        await until(lambda: sides(lab) == [0, 0, 0] and backends(lab) == [2, 1, 1], 10)
+        for _ in range(30):
+            count = asyncio.create_task(asyncio.to_thread(sides, lab))
+            while not count.done():
+                await asyncio.sleep(0.03)
+                time.sleep(0.06)
+            assert count.result() == [0, 0, 0]
     finally:
         await face.close()
 

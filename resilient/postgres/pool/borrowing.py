@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Conn = BaseConnection[Any]
 
-#: how long an asyncio pool's loop may take to answer, in seconds
-HOP_S = 0.03
+#: how long an asyncio pool's loop may take to answer, in seconds.  Longer than a callback that
+#: renders a page: a session more at each server would help nobody whose loop is busy.
+HOP_S = 0.1
 #: pause before a lock that somebody holds is tried again, and how often
 RETRY_S, TRIES = 0.001, 3
 #: a probe on a lent connection that isn't answered by then is late: the pool may grow
