@@ -46,7 +46,7 @@ class Seen:
         monkeypatch.setattr(trace, "get_tracer", self._tracer)
         monkeypatch.setattr(metrics, "get_meter", self._meter)
         monkeypatch.setattr(instruments, "_made", {})
-        instruments._make_observed.cache_clear()
+        instruments._observed = False
 
     def _tracer(self, name: str, *args: Any, tracer_provider: Any = None, **kwargs: Any) -> Any:
         return (tracer_provider or self.tracers).get_tracer(name)
@@ -58,7 +58,7 @@ class Seen:
         background.flush(2.0)
         self.tracers.shutdown()
         self.meters.shutdown()
-        instruments._make_observed.cache_clear()
+        instruments._observed = False
 
     def spans(self, name: str = "resilient.failover") -> list[ReadableSpan]:
         """The exported ones of this name, in their order."""

@@ -171,3 +171,18 @@ def test_one_that_changes() -> None:
         hash(value)
     with pytest.raises(AttributeError):
         value.other = 1  # type: ignore[attr-defined]
+
+
+def test_threads_that_make_the_first_one_at_once() -> None:
+    """Whoever comes second finds what the first has compiled."""
+
+    @dataclass(frozen=True, slots=True)
+    class First:
+        number: int
+
+    for name in ("__init__", "__eq__", "__hash__"):
+        waiting = vars(First)[name]
+        compiled = waiting.__get__(None, First)
+        assert vars(First)[name] is compiled
+        assert waiting.__get__(None, First) is compiled
+        assert waiting.__get__(First(1), First).__func__ is compiled

@@ -42,8 +42,9 @@ def test_the_reference_is_generated() -> None:
     assert set(names.METRICS) == {v for v in vars(names).values() if isinstance(v, names.Metric)}
 
 
-def test_a_call_costs_less_than_a_microsecond_without_an_sdk() -> None:
-    """What a checkout and its end record, over and above the clock that they read anyway."""
+def test_a_call_costs_next_to_nothing_without_an_sdk() -> None:
+    """What a checkout and its end record, over and above the clock that they read anyway: 1 µs
+    where an empty function takes 33 ns."""
     core = PoolCore(Settings())
     core._said = SAID
     conn: Any = SimpleNamespace(_resilient=SimpleNamespace(out_since_s=0.0))
@@ -57,8 +58,9 @@ def test_a_call_costs_less_than_a_microsecond_without_an_sdk() -> None:
         conn._resilient.out_since_s = later_s
         core.came_back(conn)
 
-    assert best(lambda: core.handed_out(conn, later_s)) < 1e-6
-    assert best(again) < 1e-6
+    most = 30 * best(lambda: None)
+    assert best(lambda: core.handed_out(conn, later_s)) < most
+    assert best(again) < most
 
 
 def test_others_names_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +190,7 @@ def scraped(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(metrics, "get_meter", provider.get_meter)
     monkeypatch.setattr(instruments, "_made", {})
     monkeypatch.setattr(instruments, "_watched", {Shown()})
-    instruments._make_observed.cache_clear()
+    instruments._observed = False
     instruments._make_observed()
     instruments_of = [m for m in names.METRICS if "observed" not in m.kind.value]
     registry = prometheus_client.REGISTRY
@@ -211,7 +213,7 @@ def scraped(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         server.shutdown()
         thread.join()
     provider.shutdown()
-    instruments._make_observed.cache_clear()
+    instruments._observed = False
 
 
 def attributes_of(metric: names.Metric) -> dict[str, str]:

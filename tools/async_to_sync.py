@@ -102,7 +102,7 @@ PAIRS = (
             "AsyncReader": "Reader",
             "AsyncReplicaPool": "ReplicaPool",
             "AsyncResilientPool": "ResilientPool",
-            "AsyncRetrying": "Retrying",
+            "more_async": "more",
             "AsyncShell": "SyncShell",
             "shell_async": "shell_sync",
         },

@@ -8,13 +8,13 @@ says of some statements that no catalogue could clear them.  Lexical rules: Post
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .._dataclass import dataclass
 
 _NAME = rb"A-Za-z0-9_$\x80-\xff"
 #: where something opaque begins
-OPENS = re.compile(
+_OPENS = re.compile(
     rb"(?<![" + _NAME + rb"])[eE]'|'|\"|--|/\*"
     rb"|(?<![" + _NAME + rb"])\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$"
 )
@@ -74,7 +74,7 @@ Asked = tuple[bytes, Sequence[int] | None]
 
 #: a longer text isn't kept beside others of its kind
 LONG_BYTES = 65536
-#: where a text isn't `unclear`
+#: where a text isn't `intricate`
 STRING = re.compile(rb"'[^']*'")
 _DOLLARS = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$")
 _RUNS = re.compile(rb"\s*(?:/\*.*?\*/\s*)*DO\b", re.I | re.S)
@@ -109,8 +109,8 @@ def runs_text(query: bytes) -> bool:
     return bool(_RUNS.match(query))
 
 
-def unclear(query: bytes) -> bool:
-    """May what is between two quotes be no literal?"""
+def intricate(query: bytes) -> bool:
+    """May what is between two quotes be no literal?  Then only `replaced` tells."""
     if b"--" in query or b"/*" in query or b"&" in query:
         return True
     if b"\\" in query and (b"E'" in query or b"e'" in query):
@@ -127,7 +127,7 @@ def unclear(query: bytes) -> bool:
 
 
 def without_strings(query: bytes) -> bytes:
-    """A text that isn't `unclear`, without its literals."""
+    """A text that isn't `intricate`, without its literals."""
     return STRING.sub(b"", query) if b"'" in query else query
 
 
@@ -139,7 +139,32 @@ def names_of_all(queries: Iterable[bytes]) -> Names:
     return found
 
 
-def closing(query: bytes, start: int, token: bytes) -> int:
+def opaque(query: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Its literals, quoted names and comments: what each opens with, where that begins, and where
+    all of it ends.  ValueError where something never closes."""
+    at = 0
+    while opening := _OPENS.search(query, at):
+        token = opening.group()
+        at = _closing(query, opening.end(), token)
+        if at < 0:
+            raise ValueError("something never closes")
+        yield token, opening.start(), at
+
+
+def replaced(query: bytes, instead: Callable[[bytes, int, int], bytes]) -> bytes | None:
+    """The text with something else for each that is `opaque`; None: something never closes."""
+    parts: list[bytes] = []
+    at = 0
+    try:
+        for token, begin, end in opaque(query):
+            parts += (query[at:begin], instead(token, begin, end))
+            at = end
+    except ValueError:
+        return None
+    return b"".join((*parts, query[at:]))
+
+
+def _closing(query: bytes, start: int, token: bytes) -> int:
     """Where what `token` opened ends; -1 when it doesn't."""
     if token == b"/*":
         depth = 1
@@ -159,24 +184,22 @@ def closing(query: bytes, start: int, token: bytes) -> int:
 def names_of(query: bytes) -> Names:
     """The names in a statement, or in several in one text."""
     quoted: list[bytes] = []
-    parts: list[bytes] = []
-    at = 0
-    while opening := OPENS.search(query, at):
-        start, token = opening.end(), opening.group()
-        end = closing(query, start, token)
-        if end < 0:
-            return Names(unclear="a text in which something never closes")
-        parts.append(query[at : opening.start()])
-        if token == b'"':
-            if query[opening.start() - 2 : opening.start()].lower() == b"u&":
-                return Names(unclear="a name with Unicode escapes")
-            parts.append(b"\x00%d\x00" % len(quoted))
-            quoted.append(query[start : end - 1].replace(b'""', b'"'))
-        else:
-            parts.append(b" ")
-        at = end
-    parts.append(query[at:])
-    return _names_in(b"".join(parts), quoted)
+    escaped = False
+
+    def instead(token: bytes, begin: int, end: int) -> bytes:
+        nonlocal escaped
+        if token != b'"':
+            return b" "
+        escaped = escaped or query[begin - 2 : begin].lower() == b"u&"
+        quoted.append(query[begin + 1 : end - 1].replace(b'""', b'"'))
+        return b"\x00%d\x00" % (len(quoted) - 1)
+
+    text = replaced(query, instead)
+    if text is None:
+        return Names(unclear="a text in which something never closes")
+    if escaped:
+        return Names(unclear="a name with Unicode escapes")
+    return _names_in(text, quoted)
 
 
 def _names_in(text: bytes, quoted: list[bytes]) -> Names:

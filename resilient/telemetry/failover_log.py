@@ -12,16 +12,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-
-from opentelemetry import trace
-from opentelemetry.trace import SpanContext
+from typing import TYPE_CHECKING
 
 from .._logs import Line
 from ..core.failover import Failover, Step
 from . import instruments, names, records
 from .background import background
 from .records import Record
-from .spans import Spans
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, SpanContext
+
+    from .spans import Spans
 
 __all__ = ["FailoverLog"]
 
@@ -43,13 +45,47 @@ _LOUD = _GONE | {"promoted"}
 POSTGRESQL = {"db.system.name": "postgresql"}
 
 
+class _NoSpans:
+    """Nobody has imported OpenTelemetry: nobody would see them."""
+
+    def follow(self, failover: Failover) -> None: ...
+
+    def end(
+        self,
+        failover: Failover,
+        result: str,
+        at_s: float,
+        waited: Iterable[SpanContext],
+        calls: int,
+    ) -> None: ...
+
+    def go_on(self, failover: Failover, at_s: float) -> None: ...
+
+
+def _spans(failover_id: str, system: Mapping[str, str]) -> Spans | _NoSpans:
+    if not instruments.is_imported():
+        return _NoSpans()
+    from .spans import Spans
+
+    return Spans(failover_id, system)
+
+
+def _current_span() -> Span | None:
+    """The caller's, where it may have one."""
+    if not instruments.is_imported():
+        return None
+    from opentelemetry import trace
+
+    return trace.get_current_span()
+
+
 class _Logged:
     """One failover.  `contexts`: spans of calls that waited for its end; `parts`: how often it
     was logged as unfinished."""
 
     def __init__(self, failover_id: str, failover: Failover, record: Record) -> None:
         self.id, self.failover, self.record = failover_id, failover, record
-        self.spans: Spans | None = None
+        self.spans: Spans | _NoSpans | None = None
         self.contexts: dict[int, SpanContext] = {}
         self.linked: set[int] = set()
         self.loud: set[str] = set()
@@ -157,14 +193,14 @@ class FailoverLog:
             logged = self._last
         if logged is None or (logged.result and logged.ended_at_s < since_s):
             return ""
-        span = trace.get_current_span()
-        context = span.get_span_context()
-        if span.is_recording():
+        span = _current_span()
+        context = span.get_span_context() if span is not None else None
+        if span is not None and span.is_recording():
             attributes = {f"{event}.{name}": value for name, value in said.items()}
             span.add_event(event, {names.FAILOVER_ID: logged.id, **attributes})
             span.set_attribute(names.FAILOVER_ID, logged.id)
         with self._lock:
-            if not context.is_valid:
+            if context is None or not context.is_valid:
                 logged.record.calls += event == names.WAITED
             elif context.span_id not in logged.linked:
                 logged.record.calls += 1
@@ -177,8 +213,8 @@ class FailoverLog:
 
     def resent(self, since_s: float, count: int) -> None:
         """An HTTP request of the caller's, begun then, was sent again so many times."""
-        span = trace.get_current_span()
-        if count > 0 and span.is_recording():
+        span = _current_span()
+        if count > 0 and span is not None and span.is_recording():
             span.set_attribute("http.request.resend_count", count)
         event = names.REPLAYED if count > 0 else names.WAITED
         self.waited(since_s, event, seconds=time.monotonic() - since_s)
@@ -208,7 +244,7 @@ class FailoverLog:
 
     def _begin(self, logged: _Logged) -> None:
         """It is no mere suspicion any more."""
-        logged.spans = Spans(logged.id, self._attributes())
+        logged.spans = _spans(logged.id, self._attributes())
         instruments.count(names.STARTED, self._attributes())
         with self._lock:
             self._kept.append(logged)

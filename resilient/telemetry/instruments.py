@@ -1,24 +1,24 @@
 """The metrics' instruments, made once, of the table in `names`.
 
-Without an SDK an instrument of the API does nothing, in some 100 ns.  Whatever one does that has
-an SDK behind it, no caller fails of it.
+As long as nobody has imported OpenTelemetry nobody can ask for what is measured, and a value costs
+some 100 ns; so without an SDK.  Whatever one does that has an SDK behind it, no caller fails of it.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
-
-from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
 
 from . import names
 from .names import Kind, Metric
 
-__all__ = ["Attributes", "Measured", "count", "few", "observe", "record"]
+if TYPE_CHECKING:
+    from opentelemetry.metrics import CallbackOptions, Observation
+
+__all__ = ["Attributes", "Measured", "count", "few", "is_imported", "observe", "record"]
 
 Attributes = Mapping[str, str | int]
 #: names of others that one attribute may have
@@ -28,6 +28,8 @@ OTHER = "other"
 _watched: WeakSet[Measured] = WeakSet()
 _lock = threading.Lock()
 _few: dict[str, set[str]] = {}
+#: the instruments that are asked for their numbers have been made
+_observed = False
 
 
 class Measured(Protocol):
@@ -40,7 +42,18 @@ class Measured(Protocol):
 _made: dict[str, Callable[[float, Attributes], None]] = {}
 
 
-def _make(metric: Metric) -> Callable[[float, Attributes], None]:
+def is_imported() -> bool:
+    """Has anybody imported OpenTelemetry?  An SDK does, and so does who asks for a tracer."""
+    return "opentelemetry" in sys.modules
+
+
+def _make(metric: Metric) -> Callable[[float, Attributes], None] | None:
+    """None as long as nobody has imported OpenTelemetry."""
+    if not is_imported():
+        return None
+    from opentelemetry import metrics
+
+    _make_observed()
     meter = metrics.get_meter("resilient")
     do: Callable[[float, Attributes], None]
     if metric.kind is Kind.COUNTER:
@@ -59,7 +72,8 @@ def record(metric: Metric, value: float, attributes: Attributes) -> None:
     """A value of a histogram, or a counter's growth."""
     try:
         do = _made.get(metric.name) or _make(metric)
-        do(value, attributes)
+        if do is not None:
+            do(value, attributes)
     except Exception:  # noqa: S110 - an SDK's: no caller's fault
         pass
 
@@ -88,8 +102,17 @@ def observe(measured: Measured) -> None:
     _make_observed()
 
 
-@cache
 def _make_observed() -> None:
+    """Those that are asked for their numbers, once somebody may ask."""
+    global _observed
+    if not is_imported():
+        return  # whatever is recorded next tries again
+    with _lock:
+        if _observed:
+            return
+        _observed = True
+    from opentelemetry import metrics
+
     meter = metrics.get_meter("resilient")
     make: dict[Kind, Any] = {
         Kind.GAUGE: meter.create_observable_gauge,
@@ -101,6 +124,8 @@ def _make_observed() -> None:
 
 
 def _asks(metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    from opentelemetry.metrics import Observation
+
     def ask(_: CallbackOptions) -> Iterator[Observation]:
         with _lock:
             watched = list(_watched)

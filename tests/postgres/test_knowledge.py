@@ -55,15 +55,15 @@ def test_few_are_looked_up_at_once(now: list[float]) -> None:
 
 def test_a_block_that_could_not_be_cleared_is_not_asked_about_again(now: list[float]) -> None:
     known = Knowledge("ledger")
-    assert known.unclear([READ, WRITE, READ]) == [READ, WRITE]
-    assert known.unclear([READ, WRITE]) == []  # somebody does already
+    assert known.unproved([READ, WRITE, READ]) == [READ, WRITE]
+    assert known.unproved([READ, WRITE]) == []  # somebody does already
     known.learnt([], [WRITE])
     now[0] += 1
-    assert known.unclear([WRITE, READ]) == []  # it writes its token anyway
-    assert known.unclear([READ]) == [READ]
+    assert known.unproved([WRITE, READ]) == []  # it writes its token anyway
+    assert known.unproved([READ]) == [READ]
     known.learnt([READ])
     now[0] += 1
-    assert known.unclear([READ]) == []
+    assert known.unproved([READ]) == []
 
 
 def test_what_was_learnt_is_good_for_a_while(now: list[float]) -> None:
@@ -72,7 +72,7 @@ def test_what_was_learnt_is_good_for_a_while(now: list[float]) -> None:
     now[0] += knowledge.LEARNT_S + 1
     known.learnt([(b"select 2", ())])
     assert known.proved == {(b"select 2", ())}
-    assert known.unclear([WRITE]) == [WRITE]
+    assert known.unproved([WRITE]) == [WRITE]
 
 
 def test_what_a_session_was_told_is_good_for_others_for_a_moment(now: list[float]) -> None:

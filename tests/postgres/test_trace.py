@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -319,3 +321,74 @@ def test_a_slow_server_is_no_failover(lab: Lab, orders: str, seen: Seen) -> None
             assert conn.info.backend_pid == backend
         assert pool.failovers == ()
     assert seen.names() == []
+
+
+LATER = """
+import logging, sys, time
+from resilient.postgres import ConnectionPool
+
+def told():
+    return "opentelemetry" in sys.modules
+
+def crash():
+    print("crash", flush=True)
+    sys.stdin.readline()
+
+logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+with ConnectionPool(min_size=1, name="orders") as pool:
+    pool.wait()
+    assert not told()
+    crash()
+    pool.run(lambda conn: conn.execute("insert into orders (id) values (1)"))
+    assert len(pool.failovers) == 1 and not told()
+
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    reader, exporter, tracers = InMemoryMetricReader(), InMemorySpanExporter(), TracerProvider()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(tracers)
+    time.sleep(2.5)  # the next probes
+    found = {
+        metric.name
+        for resource in reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert {"resilient.writer.available", "db.client.connection.count"} <= found, found
+    crash()
+    pool.run(lambda conn: conn.execute("insert into orders (id) values (2)"))
+assert "resilient.failover" in {span.name for span in exporter.get_finished_spans()}
+"""
+
+
+def test_who_imports_opentelemetry_later_is_told_from_then_on(lab: Lab, orders: str) -> None:
+    """Nothing of it is imported for whom doesn't want it, and a failover is told all the same."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", LATER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **lab.env()},
+        text=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    lines = []
+    try:
+        while line := child.stdout.readline():
+            lines.append(line)
+            if line == "crash\n":
+                lab.rejoin()
+                lab.inject("crash", promote_after_s=0.5).wait_struck()
+                print(file=child.stdin, flush=True)
+    finally:
+        child.kill()
+        _, errors = child.communicate()
+    assert "Traceback" not in errors, errors
+    assert sum(line.startswith("step=over") for line in lines) == 2

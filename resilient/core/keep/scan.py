@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 
 from ..._dataclass import dataclass
-from ..reach import OPENS, closing
+from ..reach import opaque
 
 _TOKEN = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*|[^\s]")
 
@@ -32,22 +32,15 @@ class Tokens:
     def __init__(self, query: bytes) -> None:
         self.all: list[Token] = []
         at = depth = 0
-        while True:
-            opening = OPENS.search(query, at)
-            stop = opening.start() if opening else len(query)
-            for found in _TOKEN.finditer(query, at, stop):
+        for token, begin, end in (*opaque(query), (b"", len(query), len(query))):
+            for found in _TOKEN.finditer(query, at, begin):
                 text = found.group().lower()
                 depth -= text == b")"
                 self.all.append(Token(found.start(), found.end(), text, depth))
                 depth += text == b"("
-            if opening is None:
-                break
-            at = closing(query, opening.end(), opening.group())
-            if at < 0:
-                raise ValueError("something never closes")
-            if opening.group() not in (b"--", b"/*"):
-                mark = opening.group()[:1]
-                self.all.append(Token(opening.start(), at, mark, depth))
+            if token and token not in (b"--", b"/*"):
+                self.all.append(Token(begin, end, token[:1], depth))
+            at = end
         self.starts = [token.start for token in self.all]
 
     def at(self, start: int) -> int:

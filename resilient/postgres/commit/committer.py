@@ -361,7 +361,7 @@ class Committer:
         self.piggybacked = False
         known, asked = self.judge.pool.known, self.journal.asked()
         if self.token_alone:
-            return known.unclear(each for each in asked if not traits(each[0]).plain)
+            return known.unproved(each for each in asked if not traits(each[0]).plain)
         return known.followed(each for each in asked if traits(each[0]).reads)
 
     def _find_out(self, asked: list[Asked]) -> Gen:

@@ -100,7 +100,7 @@ class Knowledge:
         self._asked_at = now
         return True
 
-    def unclear(self, block: Iterable[Asked]) -> list[Asked]:
+    def unproved(self, block: Iterable[Asked]) -> list[Asked]:
         """A block wrote a token and no more.  Those of its statements that the catalogue is to be
         asked about now: once it shows that all of them can only read, it writes none."""
         asked = [

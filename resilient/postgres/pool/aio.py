@@ -16,7 +16,6 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
-import tenacity
 
 from ...core import connect, routing
 from ...core.model import CausalToken, EndpointView
@@ -379,7 +378,7 @@ class AsyncResilientPool(AsyncApart, AsyncShell[ACT]):
             if not attempts.again(exc):
                 raise
         await asyncio.sleep(attempts.pause_s)
-        async for attempt in attempts.drive(tenacity.AsyncRetrying):
+        async for attempt in attempts.more_async():
             with attempt:
                 return await self._run_once(attempts, fn, args, kwargs, read_only)
         raise AssertionError("the last attempt returns or raises")

@@ -1,17 +1,17 @@
 """The attempts at one `run`: its deadline, its share of the retry budget, its pauses.
 
-tenacity drives the loop, from the second attempt on (the first costs nothing extra); when
-to stop and how long to wait is `core.retry`'s and `core.budget`'s.
+tenacity drives the loop, from the second attempt on: the first costs nothing extra, and a process
+that never makes a second doesn't import it.  When to stop and how long to wait is `core.retry`'s
+and `core.budget`'s.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import psycopg_pool
-import tenacity
 
 from ...core.budget import backoff_s
 from ...core.model import FailureKind, Observation, Role
@@ -26,9 +26,9 @@ from ..errors import (
 from ..session.keeper import keeper_of, link_of
 
 if TYPE_CHECKING:
-    from .base import PoolCore
+    from tenacity import AsyncRetrying, RetryCallState, Retrying
 
-R = TypeVar("R", bound=tenacity.BaseRetrying)
+    from .base import PoolCore
 
 
 class Attempts:
@@ -110,10 +110,17 @@ class Attempts:
             self.pause_s = min(self.pause_s, 0.01)
         return True
 
-    def drive(self, retrying: type[R]) -> R:
+    def more(self) -> Retrying:
         """tenacity's loop over the further attempts; the caller makes the first pause."""
+        from tenacity import Retrying, retry_if_exception
 
-        def wait(state: tenacity.RetryCallState) -> float:
-            return self.pause_s
+        return Retrying(retry=retry_if_exception(self.again), wait=self._wait, reraise=True)
 
-        return retrying(retry=tenacity.retry_if_exception(self.again), wait=wait, reraise=True)
+    def more_async(self) -> AsyncRetrying:
+        """The same for tasks."""
+        from tenacity import AsyncRetrying, retry_if_exception
+
+        return AsyncRetrying(retry=retry_if_exception(self.again), wait=self._wait, reraise=True)
+
+    def _wait(self, state: RetryCallState) -> float:
+        return self.pause_s

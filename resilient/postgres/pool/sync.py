@@ -16,7 +16,6 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast, overload
 
 import psycopg
 import psycopg_pool
-import tenacity
 
 from ...core import connect, routing
 from ...core.model import CausalToken, EndpointView
@@ -385,7 +384,7 @@ class ResilientPool(Apart, SyncShell[CT]):
             if not attempts.again(exc):
                 raise
         time.sleep(attempts.pause_s)
-        for attempt in attempts.drive(tenacity.Retrying):
+        for attempt in attempts.more():
             with attempt:
                 return self._run_once(attempts, fn, args, kwargs, read_only)
         raise AssertionError("the last attempt returns or raises")

@@ -11,13 +11,12 @@ import re
 
 from ...core.reach import (
     LONG_BYTES,
-    OPENS,
     Asked,
     Names,
-    closing,
+    intricate,
     names_of,
+    replaced,
     runs_text,
-    unclear,
     without_strings,
 )
 
@@ -41,7 +40,7 @@ def kind(query: bytes) -> bytes:
     those that have it in common, the same is asked.  About savepoints nothing is."""
     if _SAVEPOINT.match(query):
         return b"SAVEPOINT"
-    clear = _cleared(query) if unclear(query) else without_strings(query)
+    clear = _cleared(query) if intricate(query) else without_strings(query)
     if clear is None or runs_text(query) or any(map(_NUMBER.search, clear.split(b'"')[1::2])):
         return query
     return _ROWS.sub(
@@ -52,18 +51,7 @@ def kind(query: bytes) -> bytes:
 
 def _cleared(query: bytes) -> bytes | None:
     """The text without literals and comments; None: something never closes."""
-    parts: list[bytes] = []
-    at = 0
-    while opening := OPENS.search(query, at):
-        start, token = opening.end(), opening.group()
-        end = closing(query, start, token)
-        if end < 0:
-            return None
-        parts.append(query[at : opening.start()])
-        parts.append(query[opening.start() : end] if token == b'"' else b" ")
-        at = end
-    parts.append(query[at:])
-    return b"".join(parts)
+    return replaced(query, lambda token, begin, end: query[begin:end] if token == b'"' else b" ")
 
 
 class Seen(set[Asked]):

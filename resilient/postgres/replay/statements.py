@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ...core.reach import LONG_BYTES, OPENS, STRING, closing, runs_text, unclear
+from ...core.reach import LONG_BYTES, STRING, intricate, replaced, runs_text
 
 
 class Traits(NamedTuple):
@@ -43,6 +43,9 @@ class Traits(NamedTuple):
     discards: bool
     special: bool
 
+
+#: what is left of a comment and of a quoted name; of all else a literal
+_BARE = {b"--": b" ", b"/*": b" ", b'"': b'""'}
 
 #: longer texts aren't kept: with parameters merged in, each is another one
 CACHED_BYTES = 4096
@@ -93,24 +96,13 @@ _WRITING = re.compile(
 
 def bared(query: bytes) -> bytes | None:
     """The text without literals, quoted names and comments; None when it isn't clear."""
-    parts: list[bytes] = []
-    at = 0
-    while opening := OPENS.search(query, at):
-        parts.append(query[at : opening.start()])
-        start, token = opening.end(), opening.group()
-        end = closing(query, start, token)
-        if end < 0:
-            return None
-        at = end
-        parts.append(b" " if token in (b"--", b"/*") else b'""' if token == b'"' else b"''")
-    parts.append(query[at:])
-    return b"".join(parts)
+    return replaced(query, lambda token, _begin, _end: _BARE.get(token, b"''"))
 
 
 def _shortened(query: bytes) -> bytes:
     """A long text without its literals and the lengths of its lists, where that is quickly made:
     what is looked for in it is still there."""
-    if unclear(query) or runs_text(query) or b"set_config" in query.lower():
+    if intricate(query) or runs_text(query) or b"set_config" in query.lower():
         return query
     text = STRING.sub(b"''", query).translate(_LEVELS)
     for again, once in ((b"00", b"0"), (b"  ", b" "), (b"0 0", b"0"), (b"'' ''", b"''")):
