@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from itertools import islice
 
 from .._dataclass import dataclass
 from .dns import Answer, Change, Family, Mode
@@ -98,8 +99,9 @@ class Detector:
     def _trim(self) -> None:
         spare = len(self._histories) - self._size
         if spare > 0:
-            loose = [key for key in self._histories if not self._keep(key)]
-            for key in loose[:spare]:
+            # The oldest are looked at, not all: each new name brings one that has to go.
+            loose = (key for key in self._histories if not self._keep(key))
+            for key in list(islice(loose, spare)):
                 del self._histories[key]
 
 

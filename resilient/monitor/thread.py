@@ -143,9 +143,16 @@ async def _end_tasks() -> None:
         await asyncio.sleep(0)
 
 
+class _Never(asyncio.Future[Any]):
+    """Stands for a task.  `create_task` gives it its name, from Python 3.13 on by this method."""
+
+    def set_name(self, name: object) -> None:
+        pass
+
+
 def _stillborn(loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Future[Any]:
     coro.close()
-    never = loop.create_future()
+    never = _Never(loop=loop)
     never.cancel()
     return never
 

@@ -123,6 +123,21 @@ def test_detector_is_bounded_but_keeps_the_watched() -> None:
     assert detector.observe("kept", 4, _answer("2")) is not None
 
 
+def test_a_new_name_costs_the_same_however_many_there_were() -> None:
+    """A crawler's: each makes one go, and the others aren't looked at."""
+    looked: list[object] = []
+
+    def keep(key: object) -> bool:
+        looked.append(key)
+        return key == ("kept", 4)
+
+    detector = Detector({}, 500, keep)
+    for number in range(2000):
+        name = "kept" if number == 100 else f"n{number}"
+        detector.observe(name, 4, _answer("1"))
+    assert len(looked) < 2 * 2000
+
+
 @given(st.lists(st.floats(0, 0.3), max_size=50))
 def test_bypass_limiter(pauses: list[float]) -> None:
     limiter, now, sent = BypassLimiter(), 0.0, []

@@ -243,3 +243,27 @@ def test_what_it_does_is_no_part_of_the_callers_request() -> None:
     finally:
         request.reset(token)
         thread.release(monitor)
+
+
+def test_a_timer_that_begins_tasks_while_the_loop_ends() -> None:
+    """As where a pool was left open: they come to nothing, whatever Python does with a task."""
+    monitor = thread.acquire()
+    loop, troubles, begun = monitor.loop, [], []
+
+    async def never() -> None:
+        begun.append("too late")
+
+    def begin() -> None:
+        task = loop.create_task(never(), name="named")
+        task.add_done_callback(lambda done: None)
+        loop.call_later(0, begin)
+
+    def prepare() -> None:
+        loop.set_exception_handler(lambda _, said: troubles.append(said))
+        loop.call_later(0, begin)
+
+    assert monitor.call(prepare)
+    assert soon(lambda: bool(begun))
+    thread.release(monitor)
+    assert loop.is_closed()
+    assert troubles == []
