@@ -115,10 +115,7 @@ PAIRS = (
             "asyncio.Lock": "threading.Lock",
             "asyncio.sleep": "time.sleep",
             "last one of this task": "last one of this thread",
-            "    def __del__(self) -> None:\n": """\
-    def __del__(self) -> None:
-        super().__del__()
-""",
+            "    def __del__(self) -> None:\n": "    def _dropped(self) -> None:\n",
             "is not None:\n            self._core.detach(wait=False)": """\
 is not None:
             while self._core.replicas:

@@ -5,6 +5,7 @@ What is decided is in `base`, what sync and async do alike in `shell`; here is t
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
@@ -77,11 +78,17 @@ class SyncShell(Shell, psycopg_pool.ConnectionPool[CT]):
         while tasks is not None and (task := tasks.take()) is not None:
             task.run()
 
-    def __del__(self) -> None:
+    def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_ending():
+            return  # its threads run no more: from Python 3.13 on who waits for them waits in vain
         # A worker may drop the last reference, and can't wait for itself; all have been told
         # to stop by then.
         with suppress(RuntimeError):
             super().__del__()
+        self._dropped()
+
+    def _dropped(self) -> None:
+        """Nobody has it any more."""
 
     # -- connecting
 

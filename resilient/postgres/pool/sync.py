@@ -80,8 +80,7 @@ class ResilientPool(Apart, SyncShell[CT]):
                 self._close_connection(cast(CT, self._core.stock.popleft()))
             self._core.detach()
 
-    def __del__(self) -> None:
-        super().__del__()
+    def _dropped(self) -> None:
         if getattr(self, "_core", None) is not None:
             while self._core.replicas:
                 self._core.replicas.popitem()[1].pool.close(timeout=1.0)
