@@ -126,10 +126,11 @@ class CacheMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.cache.next_refresh() is not None)
     @invariant()
-    def scheduled_before_expiry(self) -> None:
+    def scheduled_before_expiry_or_when_a_failure_is_over(self) -> None:
         at = self.cache.next_refresh()
         assert at is not None
-        assert at <= max(until for last in self.last.values() if last for until in last[1:]) + 5
+        expiries = (last[1] for last in self.last.values() if last)
+        assert at <= max(*expiries, *self.failed.values(), 0.0)
 
 
 CacheMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
