@@ -60,9 +60,11 @@ def _made(cls: Any, frozen: bool) -> Any:
     defaults = {**defaults, **{name: body.pop(name, _NONE) for name in own}}
     for name in ("__dict__", "__weakref__"):
         body.pop(name, None)
-    for name, method in _METHODS[frozen].items():
+    told = _Told(types, defaults)
+    for name, text in _TEXTS[frozen].items():
+        body.setdefault(name, _Compiled(told, text))
+    for name, method in _SHARED[frozen].items():
         body.setdefault(name, method)
-    told = _Told(cls, types, defaults)
     body |= {"__match_args__": tuple(types), _FIELDS: told, _PARAMS: _Params(told)}
     made = type(cls)(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
@@ -73,19 +75,25 @@ class _Told:
     """What a class is made of: `types` and `defaults` of its fields, by name, and of those it
     inherits.  Where the standard library looks for fields; it is given its own."""
 
-    def __init__(self, cls: Any, types: dict[str, Any], defaults: dict[str, Any]) -> None:
+    def __init__(self, types: dict[str, Any], defaults: dict[str, Any]) -> None:
         self.types, self.defaults = types, defaults
-        self._cls = cls
-        self.described: Any = None
+        self._standard: Any = None
 
     def __get__(self, instance: object, owner: type) -> Any:
         return getattr(self.standard(), _FIELDS)
 
     def standard(self) -> Any:
-        """The class as it was written, made by the standard decorator."""
-        if self.described is None:
-            self.described = dataclasses.dataclass(init=False, repr=False, eq=False)(self._cls)
-        return self.described
+        """A class with these fields by the standard decorator.  Threads that ask at once make
+        one each: they are the same."""
+        if self._standard is None:
+            fields = [
+                (name, kind) if self.defaults[name] is _NONE else (name, kind, self.defaults[name])
+                for name, kind in self.types.items()
+            ]
+            self._standard = dataclasses.make_dataclass(
+                "Fields", fields, init=False, repr=False, eq=False
+            )
+        return self._standard
 
 
 class _Params:
@@ -97,24 +105,25 @@ class _Params:
 
 
 class _Compiled:
-    """A method that names the fields, in the class's place for it until it is looked up."""
+    """A method that names the fields, in its class's place for it until it is looked up."""
 
-    def __init__(self, name: str, text: Callable[[Any, _Told, dict[str, Any]], str]) -> None:
-        self._name, self._text = name, text
+    def __init__(self, told: _Told, text: Callable[[Any, _Told, dict[str, Any]], str]) -> None:
+        self._told, self._text = told, text
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._cls, self._name = owner, name
 
     def __get__(self, instance: object, owner: type) -> Any:
-        name = self._name
-        cls: Any = next((base for base in owner.__mro__ if base.__dict__.get(name) is self), None)
-        if cls is None:  # another thread was first
-            return getattr(owner if instance is None else instance, name)
-        told = cls.__dict__[_FIELDS]
-        scope: dict[str, Any] = {"_set": object.__setattr__, "_unset": _UNSET, "_hash": hash}
-        exec(self._text(cls, told, scope), scope)  # noqa: S102 (names of fields, as the standard does)
-        method = scope[name]
-        method.__qualname__, method.__module__ = f"{cls.__qualname__}.{name}", cls.__module__
-        if name == "__init__":
-            method.__annotations__ = dict(told.types)
-        setattr(cls, name, method)
+        cls, name, told = self._cls, self._name, self._told
+        method = cls.__dict__[name]
+        if method is self:  # no other thread was first
+            scope: dict[str, Any] = {"_set": object.__setattr__, "_unset": _UNSET, "_hash": hash}
+            exec(self._text(cls, told, scope), scope)  # noqa: S102 (names of fields)
+            method = scope[name]
+            method.__qualname__, method.__module__ = f"{cls.__qualname__}.{name}", cls.__module__
+            if name == "__init__":
+                method.__annotations__ = dict(told.types)
+            setattr(cls, name, method)
         return method.__get__(instance, owner)
 
 
@@ -183,14 +192,15 @@ def _setstate(self: Any, state: list[Any]) -> None:
         object.__setattr__(self, name, value)
 
 
-_COMPARED: Final = {"__eq__": _Compiled("__eq__", _eq), "__repr__": _repr}
 #: by whether the class is frozen
-_METHODS: Final[dict[bool, dict[str, Any]]] = {
-    False: {"__init__": _Compiled("__init__", _init), **_COMPARED, "__hash__": None},
+_TEXTS: Final[dict[bool, dict[str, Any]]] = {
+    False: {"__init__": _init, "__eq__": _eq},
+    True: {"__init__": _init_frozen, "__eq__": _eq, "__hash__": _hash},
+}
+_SHARED: Final[dict[bool, dict[str, Any]]] = {
+    False: {"__repr__": _repr, "__hash__": None},
     True: {
-        "__init__": _Compiled("__init__", _init_frozen),
-        **_COMPARED,
-        "__hash__": _Compiled("__hash__", _hash),
+        "__repr__": _repr,
         "__setattr__": _setattr,
         "__delattr__": _delattr,
         "__getstate__": _getstate,

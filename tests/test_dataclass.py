@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pickle
 import pkgutil
+import threading
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -186,3 +187,44 @@ def test_threads_that_make_the_first_one_at_once() -> None:
         assert vars(First)[name] is compiled
         assert waiting.__get__(None, First) is compiled
         assert waiting.__get__(First(1), First).__func__ is compiled
+
+
+def test_a_derived_class_reaches_its_bases_methods() -> None:
+    """Whichever of the two is looked up first."""
+
+    @dataclass(frozen=True, slots=True)
+    class One:
+        number: int
+
+    @dataclass(frozen=True, slots=True)
+    class Two(One):
+        name: str
+
+    for method in ("__init__", "__eq__", "__hash__"):
+        both = object.__new__(Two)
+        assert getattr(super(Two, both), method).__func__ is getattr(One, method)
+        assert getattr(One, method) is not getattr(Two, method)
+
+
+def test_threads_that_ask_for_the_fields_at_once() -> None:
+    """Each finds all of them, with their defaults."""
+    for _ in range(30):
+
+        @dataclass(slots=True)
+        class Asked:
+            number: int
+            seen: list[int] = dataclasses.field(default_factory=list)
+
+        ready = threading.Barrier(4)
+        found: list[bool] = []
+
+        def ask(cls: Any = Asked, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            found.append(dataclasses.fields(cls)[1].default_factory is list)  # noqa: B023
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [True] * 4

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import timeit
@@ -26,7 +27,7 @@ from resilient._logs import Line
 from resilient.core.model import Endpoint
 from resilient.postgres.pool.base import PoolCore
 from resilient.settings import Settings
-from resilient.telemetry import instruments, names
+from resilient.telemetry import failover_log, instruments, names
 from resilient.telemetry.names import Kind
 from resilient.telemetry.sampler import KeepFailovers
 
@@ -61,6 +62,20 @@ def test_a_call_costs_next_to_nothing_without_an_sdk() -> None:
     most = 30 * best(lambda: None)
     assert best(lambda: core.handed_out(conn, later_s)) < most
     assert best(again) < most
+
+
+def test_who_keeps_opentelemetry_out_has_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.modules[…] = None` makes an import of it fail; no caller may notice."""
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.setattr(instruments, "_made", {})
+    monkeypatch.setattr(instruments, "_observed", False)
+    made = failover_log._spans("id", SAID)
+    assert isinstance(made, failover_log._NoSpans)
+    assert failover_log._current_span() is None
+    instruments.count(names.STARTED, SAID)
+    instruments.observe(PoolCore(Settings()))
+    assert instruments._made == {}
+    assert not instruments._observed
 
 
 def test_others_names_are_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,8 +102,8 @@ PAIRS = (
             "AsyncReader": "Reader",
             "AsyncReplicaPool": "ReplicaPool",
             "AsyncResilientPool": "ResilientPool",
-            "more_async": "more",
             "AsyncShell": "SyncShell",
+            "more_async": "more",
             "shell_async": "shell_sync",
         },
         {

@@ -353,14 +353,20 @@ with ConnectionPool(min_size=1, name="orders") as pool:
     metrics.set_meter_provider(MeterProvider([reader]))
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(tracers)
-    time.sleep(2.5)  # the next probes
-    found = {
-        metric.name
-        for resource in reader.get_metrics_data().resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    assert {"resilient.writer.available", "db.client.connection.count"} <= found, found
+    wanted = {"resilient.writer.available", "db.client.connection.count"}
+    deadline = time.monotonic() + 10
+    while True:  # the next probes bring them
+        data = reader.get_metrics_data()
+        found = {
+            metric.name
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+        if wanted <= found:
+            break
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
     crash()
     pool.run(lambda conn: conn.execute("insert into orders (id) values (2)"))
 assert "resilient.failover" in {span.name for span in exporter.get_finished_spans()}
